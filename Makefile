@@ -1,0 +1,45 @@
+# Everything a newcomer needs; `make help` lists it. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+# Small kernels on shared cores are slower with several threads; the tests' nets are small.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test proofs lint format bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherexp needs Python 3.11 or newer: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --upgrade pip
+	$(RUN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@
+
+install: $(VENV)/.installed  ## make .venv and install everything into it
+
+run: install  ## the default experiment: SSD on digits (seconds); again: its result at once
+	@$(RUN)/python run.py
+
+test: install  ## the fast tests
+	$(TEST_ENV) $(RUN)/python -m pytest
+
+proofs: install  ## small-scale reproductions of published claims (minutes)
+	$(TEST_ENV) $(RUN)/python -m pytest -m proof
+
+lint: install  ## ruff: rules and formatting
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+format: install  ## let ruff mend what it can
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+bench: install  ## speed against peers, as ratios (minutes)
+	@for script in scripts/bench/*.py; do echo "== $$script"; $(RUN)/python $$script || exit 1; done
+
+clean:  ## remove .venv and caches; outputs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
