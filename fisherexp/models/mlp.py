@@ -1,0 +1,33 @@
+"""Multi-layer perceptron on flattened images (Rumelhart, Hinton, Williams 1986)."""
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from fisherexp.config.types import Count
+
+
+class MLP(nn.Module):
+    """Linear (→ BatchNorm) → ReLU, once per hidden width; features are the last hidden layer.
+
+    hidden: widths of the hidden layers; an empty list makes the whole classifier linear.
+    batch_norm: normalise before each ReLU (the Linear then needs no bias).
+    input_shape: (C, H, W).
+    """
+
+    def __init__(self, hidden: list[Count], batch_norm: bool = False, *, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        widths = [math.prod(input_shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise(widths):
+            layers.append(nn.Linear(before, after, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(after))
+            layers.append(nn.ReLU())
+        self.layers = nn.Sequential(*layers)
+        self.num_features = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, d) of normalised images (B, C, H, W)."""
+        return self.layers(x)

@@ -1,0 +1,86 @@
+"""Architectures of torchvision and timm by name, with their classification head cut off."""
+
+import difflib
+
+import torch
+from torch import Tensor, nn
+
+
+class Torchvision(nn.Module):
+    """A torchvision classification model by name, e.g. resnet50. The final Linear layer becomes the identity.
+
+    name: as in torchvision.models. pretrained: ImageNet weights (downloaded once by torchvision).
+    input_shape: (C, H, W); one-channel images are repeated to three channels.
+
+    Raises ValueError for an unknown name, a model without a linear head, or images too small for the model.
+    """
+
+    def __init__(self, name: str, pretrained: bool = False, *, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        from torchvision import models
+
+        _check_name(name, models.list_models(module=models), "torchvision")
+        self.network = models.get_model(name, weights="DEFAULT" if pretrained else None)
+        _drop_auxiliary_heads(self.network)
+        linear = [path for path, module in self.network.named_modules() if isinstance(module, nn.Linear)]
+        if not linear or self.network.get_submodule(linear[-1]).out_features != 1000:
+            raise ValueError(f"torchvision model '{name}' has no linear classification head to replace")
+        self.network.set_submodule(linear[-1], nn.Identity())
+        self.num_features = _probe(self, name, input_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, d) of normalised images (B, C, H, W)."""
+        return self.network(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
+
+
+class Timm(nn.Module):
+    """A timm model by name, e.g. resnet18.a1_in1k, made without head (num_classes=0) for C input channels.
+
+    name: as in timm.list_models(). pretrained: weights from the model's hub. input_shape: (C, H, W).
+
+    Raises ValueError for an unknown name or images the model does not take, ImportError without timm.
+    """
+
+    def __init__(self, name: str, pretrained: bool = False, *, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError:
+            raise ImportError("model=timm needs the package timm: pip install timm") from None
+
+        _check_name(name, timm.list_models(), "timm")
+        self.network = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=input_shape[0])
+        self.num_features = _probe(self, name, input_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, d) of normalised images (B, C, H, W)."""
+        return self.network(x)
+
+
+def _check_name(name: str, known: list[str], library: str) -> None:
+    if name.partition(".")[0] not in known:  # timm: architecture.weights
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise ValueError(f"{library} has no model '{name}'{hint}")
+
+
+def _drop_auxiliary_heads(network: nn.Module) -> None:
+    """GoogLeNet and Inception have further heads half-way, and return tuples in training because of them."""
+    if getattr(network, "aux_logits", False):
+        network.aux_logits = False
+        for name in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(network, name):
+                setattr(network, name, None)
+
+
+def _probe(backbone: nn.Module, name: str, input_shape: tuple[int, int, int]) -> int:
+    """Width of the features, by one forward pass of zeros: it also shows if the model takes the images."""
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            return backbone.eval()(torch.zeros(1, *input_shape)).flatten(1).shape[1]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"model '{name}' does not take images of shape {tuple(input_shape)}: {reason}") from None
+    finally:
+        backbone.train(was_training)
