@@ -1,0 +1,117 @@
+"""The user's own images and labels in one .npz file."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fisherexp.config.types import Count
+from fisherexp.data.datamodule import ImageData
+from fisherexp.data.errors import DataError
+from fisherexp.data.tensors import ImageSet
+
+CHANNELS = (1, 3, 4)
+
+
+class Arrays(ImageData):
+    """An .npz file with train_images, train_labels, test_images and test_labels.
+
+    path: of the file; absolute, or relative to the working directory or the data folder.
+    num_classes: by default the highest label + 1.
+    Further options: see ImageData.
+
+    Images are uint8 or floats in [0, 1] (kept in 256 steps), of shape (N, H, W), (N, H, W, C) or (N, C, H, W)
+    with 1, 3 or 4 channels. Labels are integers 0…num_classes - 1, of shape (N,). Mean and standard deviation
+    are those of the training images. Everything else raises a DataError that says what is wrong.
+    """
+
+    title = "arrays"
+
+    def __init__(self, path: str, num_classes: Count | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.path = path
+        self.num_classes = num_classes
+
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        path = self.locate(self.path)
+        arrays = _open(path)
+        sets = []
+        for split in ("train", "test"):
+            images = _images(arrays[f"{split}_images"], f"{path}: {split}_images")
+            labels = _labels(arrays[f"{split}_labels"], f"{path}: {split}_labels", len(images))
+            sets.append(ImageSet(images, torch.from_numpy(labels)))
+        shapes = [tuple(images.images.shape[1:]) for images in sets]
+        if shapes[0] != shapes[1]:
+            raise DataError(f"{path}: train_images are {shapes[0]} (C, H, W) but test_images are {shapes[1]}")
+        if self.num_classes is None:
+            self.num_classes = 1 + max(int(images.labels.max()) for images in sets)
+        for split, labels in zip(("train", "test"), (images.labels for images in sets), strict=True):
+            wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+            if len(wrong):
+                allowed, example = f"0…{self.num_classes - 1}", int(wrong[0])
+                raise DataError(f"{path}: {split}_labels must be in {allowed}; {len(wrong)} are not, e.g. {example}")
+        self.input_shape = shapes[0]
+        self.class_names = [str(label) for label in range(self.num_classes)]
+        self.mean, self.std = channel_statistics(sets[0].images)
+        return tuple(sets)
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), for intensities in [0, 1]."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):  # by histogram: exact, and no float copy of all the images
+        share = torch.bincount(images[:, channel].flatten(), minlength=256).double() / images[:, channel].numel()
+        mean.append(float(share @ levels))
+        std.append(max(float(share @ (levels - mean[-1]) ** 2) ** 0.5, 1 / 255))  # an empty channel stays finite
+    return mean, std
+
+
+def _open(path: Path) -> dict[str, np.ndarray]:
+    names = [f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")]
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise DataError(f"{path} holds one array; an .npz file with {', '.join(names)} is expected")
+        with file:
+            missing = [name for name in names if name not in file]
+            if missing:
+                there = ", ".join(file.files) or "nothing"
+                raise DataError(f"{path} has no {' and no '.join(missing)}; it has {there}")
+            return {name: file[name] for name in names}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        reason = "object arrays are not read" if "allow_pickle" in str(error) else str(error).splitlines()[0]
+        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason}") from None
+
+
+def _images(images: np.ndarray, name: str) -> torch.Tensor:
+    """uint8 (N, C, H, W), contiguous. `name` is for messages."""
+    if images.size == 0:
+        raise DataError(f"{name} is empty: shape {images.shape}")
+    if np.issubdtype(images.dtype, np.floating):
+        low, high = images.min(), images.max()
+        if not (low >= 0 and high <= 1):  # also catches NaN
+            raise DataError(f"{name} are floats from {low:g} to {high:g}; floats must be in [0, 1], or save uint8")
+        images = np.rint(images * 255).astype(np.uint8)
+    elif images.dtype != np.uint8:
+        raise DataError(f"{name} have type {images.dtype}; uint8, or floats in [0, 1], are expected")
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[3] in CHANNELS and images.shape[1] not in CHANNELS:
+        images = images.transpose(0, 3, 1, 2)
+    elif images.ndim != 4 or images.shape[1] not in CHANNELS or images.shape[3] in CHANNELS:
+        raise DataError(
+            f"{name} have shape {images.shape}; (N, H, W), or (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4"
+        )
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _labels(labels: np.ndarray, name: str, count: int) -> np.ndarray:
+    """int64 (count,). `name` is for messages."""
+    if labels.shape != (count,):
+        raise DataError(f"{name} have shape {labels.shape}, but there are {count} images; ({count},) is expected")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{name} have type {labels.dtype}; integers are expected")
+    return labels.astype(np.int64)

@@ -1,0 +1,157 @@
+"""The face of every data set: options, splits, checksum, loaders."""
+
+import hashlib
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from fisherexp.config.types import Count, Probability, Size
+from fisherexp.data.errors import DataError
+from fisherexp.data.loader import Loader
+from fisherexp.data.tensors import ImageSet
+from fisherexp.seeds import generator
+
+
+class ImageData(LightningDataModule):
+    """A labelled image data set. Subclasses declare the class attributes and implement `read`.
+
+    batch_size: of shuffled loaders, per process. eval_batch_size: of loaders that go through a set in order.
+    augment: what loaders asked for augmentation do; see augment.py.
+    root: folder with data files; by default the environment variable FISHEREXP_DATA, then ~/.cache/fisherexp.
+    download: fetch files that are missing, where the set can be downloaded.
+    validation: share of the training set put aside, by a seeded shuffle.
+    seed: of the validation split, and of loaders that are given no other.
+
+    After `load`: `train`, `test` and `validation` (None if the share is 0). Sets described by the user's own
+    files fill in num_classes, input_shape, class_names, mean and std then, too.
+    """
+
+    title: str = ""
+    num_classes: int | None = None
+    input_shape: tuple[int, int, int] | None = None
+    class_names: list[str] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    def __init__(
+        self,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 512,
+        augment: Literal["none", "crop", "crop_flip", "crop_flip_rotate"] = "none",
+        root: str | None = None,
+        download: bool = False,
+        validation: Probability = 0.0,
+        seed: Size = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.augment, self.download, self.seed = augment, download, seed
+        self.root = data_folder(root)
+        self.validation_share = validation
+        self.train: ImageSet | None = None
+        self.test: ImageSet | None = None
+        self.validation: ImageSet | None = None
+        self._checksum: str | None = None
+
+    @abstractmethod
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        """(training set, test set). Raises DataError, in one line, for whatever the user can put right."""
+
+    def locate(self, path: str) -> Path:
+        """A file or folder given by the user: absolute, in the working directory, or in the data folder."""
+        given = Path(path).expanduser()
+        if not given.exists():
+            in_data_folder = self.root / given
+            if not in_data_folder.exists():
+                places = f"at {given}" if given.is_absolute() else f"in {Path.cwd()} or {self.root}"
+                raise DataError(f"{self.title}: there is no '{path}' {places}; set data.path")
+            given = in_data_folder
+        return given
+
+    def load(self) -> "ImageData":
+        """Read the data, once; later calls do nothing. Returns self."""
+        if self.train is None:
+            train, self.test = self.read()
+            if self.validation_share:
+                order = torch.randperm(len(train), generator=generator("validation", self.seed))
+                held_out = round(self.validation_share * len(train))
+                self.validation = train.subset(order[:held_out].sort().values)
+                train = train.subset(order[held_out:].sort().values)
+                if not len(train):
+                    raise DataError(f"data.validation={self.validation_share} leaves no training images")
+            self.train = train
+        return self
+
+    def checksum(self) -> str:
+        """Hash of the content of all splits: 16 hexadecimal digits."""
+        if self._checksum is None:
+            self.load()
+            digest = hashlib.blake2b(digest_size=8)
+            for split in (self.train, self.validation, self.test):
+                if split is not None:
+                    split.hash_into(digest)
+            self._checksum = digest.hexdigest()
+        return self._checksum
+
+    def loader(
+        self,
+        image_set: ImageSet,
+        *,
+        shuffle: bool,
+        batch_size: int | None = None,
+        augment: bool = False,
+        seed: int | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str | None = None,
+    ) -> Loader:
+        """Batches of `image_set` with this data set's batch sizes and seed by default. See Loader."""
+        return image_set.loader(
+            batch_size or (self.batch_size if shuffle else self.eval_batch_size),
+            shuffle=shuffle,
+            augment=self.augment if augment else None,
+            seed=self.seed if seed is None else seed,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+            device=device,
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        self.load()
+
+    def train_dataloader(self) -> Loader:
+        # Overfitting a few batches means the same ones in every epoch.
+        same_each_epoch = self.trainer is not None and self.trainer.overfit_batches > 0
+        return self.loader(
+            self.train,
+            shuffle=not same_each_epoch,
+            batch_size=self.batch_size,
+            augment=not same_each_epoch,
+            **self._place(),
+        )
+
+    def val_dataloader(self) -> Loader | list:
+        return [] if self.validation is None else self.loader(self.validation, shuffle=False, **self._place())
+
+    def test_dataloader(self) -> Loader:
+        return self.loader(self.test, shuffle=False, **self._place())
+
+    def _place(self) -> dict:
+        if self.trainer is None:
+            return {}
+        return {
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+            "device": self.trainer.strategy.root_device,
+        }
+
+
+def data_folder(root: str | None) -> Path:
+    """Where data files are looked for: `root`, else FISHEREXP_DATA, else ~/.cache/fisherexp."""
+    return Path(root or os.environ.get("FISHEREXP_DATA") or "~/.cache/fisherexp").expanduser()
