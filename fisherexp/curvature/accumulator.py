@@ -1,0 +1,257 @@
+"""The diagonal Fisher of a model over batches, exact per sample or from squared batch gradients.
+
+per_sample: F = (1/N) Σ_n Σ_s (J_nᵀ s)∘2, with the vectors s of the likelihood and label estimator
+batch_mean: F = (1/B) Σ_b (∇ mean loss of batch b)∘2, the quantity most published code calls Fisher
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .choices import check_choice
+from .diagonal import Estimator, FisherDiagonal
+from .engine import Engine, Undisturbed, batch_size, move, outputs_of, refuse_batch_statistics, select
+from .likelihood import LABELS, Likelihood, resolve
+from .rules.base import accumulation_dtype
+from .squares import SquaredSums
+
+GRADIENTS = ("per_sample", "batch_mean")
+
+
+class DiagonalAccumulator:
+    """Accumulates the diagonal Fisher batch by batch; `result()` may be asked for at any time.
+
+    labels: empirical (true labels) | pseudo (most likely) | sampled (drawn from the model, `samples` draws with
+    the seed `seed`) | expected (exact expectation over the model's labels, by C-1 backward passes).
+    gradients: per_sample (the Fisher) | batch_mean (square of each batch's mean gradient, batches counting once).
+    loss: "cross_entropy" (default), "gaussian", "sequence", "token", or a function (outputs, targets) → (N,).
+    parameters: None for all that require gradients, else names, tensors or a predicate on names.
+
+    The model is evaluated in eval mode and left as it was: modes, buffers, .grad, requires_grad. No hook stays on
+    it. Raises ValueError for unknown names, for batch norm without stored statistics under per_sample, and for
+    NaN or infinity in a batch, naming batch and layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        labels: str = "empirical",
+        gradients: str = "per_sample",
+        loss: Any = None,
+        parameters: Any = None,
+        samples: int = 1,
+        seed: int = 0,
+    ):
+        self.model = model
+        check_choice("labels", labels, LABELS)
+        self.labels, self.gradients = labels, check_choice("gradients", gradients, GRADIENTS)
+        self.loss: Likelihood = resolve(loss, labels)
+        if gradients == "batch_mean" and labels == "expected":
+            raise ValueError(
+                "the mean gradient expected under the model's own labels is zero; "
+                "use labels='sampled' with batch_mean, or gradients='per_sample'"
+            )
+        if gradients == "per_sample":
+            refuse_batch_statistics(model)
+        self.engine = Engine(model, parameters)
+        self.samples = samples if labels == "sampled" else 1
+        self.generator = torch.Generator(self.engine.device).manual_seed(seed)
+        with torch.inference_mode(False):
+            self._sums = {
+                n: torch.zeros_like(p, dtype=accumulation_dtype(p.dtype), memory_format=_layout(p))
+                for n, p in self.engine.wanted.items()
+            }
+        vectors = [s for s in self._sums.values() if s.dim() <= 1] or self._sums.values()
+        self._vectors = [s.view(-1) if s.is_contiguous() else s.permute(0, 2, 3, 1).reshape(-1) for s in vectors]
+        self._count = 0.0
+        self._batch_size = 0
+        self.batches = 0
+
+    def __enter__(self) -> "DiagonalAccumulator":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """Nothing to undo: every `update` leaves the model as it was."""
+
+    def update(self, inputs: Any, targets: Tensor | None = None, weights: Tensor | None = None) -> None:
+        """Add one batch.
+
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments, samples first; targets: as the
+        loss says (not needed for pseudo, sampled, expected); weights: (N,) non-negative weight or mask of each
+        sample (a sample of weight 2 counts twice), for language models also (N, T) of each token.
+        """
+        with self.engine.undisturbed:
+            self._update(inputs, targets, weights)
+
+    def _update(self, inputs: Any, targets: Tensor | None, weights: Tensor | None) -> None:
+        device = self.engine.device
+        inputs = move(inputs, device)
+        targets = None if targets is None else move(targets, device)
+        weights = None if weights is None else move(weights, device)
+        size = batch_size(inputs)
+        if self.labels == "empirical" and targets is None:
+            raise ValueError("labels='empirical' needs targets")
+        if weights is not None:
+            inputs, targets, weights, size = _weighted(inputs, targets, weights, size)
+            if not size:
+                return
+        if self.gradients == "per_sample":
+            self._per_sample(inputs, targets, weights)
+        else:
+            self._batch_mean(inputs, targets, weights)
+        self._check_finite(inputs)
+        self.batches += 1
+        self._batch_size = max(self._batch_size, size)
+
+    def _per_sample(self, inputs, targets, weights) -> None:
+        def seeds(outputs: Tensor) -> Iterable[Tensor]:
+            self._check_outputs(outputs, targets, inputs)
+            for _ in range(self.samples):
+                for s in self.loss.seeds(outputs, targets, self.labels, weights, self.generator):
+                    yield s if self.samples == 1 else s / self.samples**0.5
+
+        outputs = self.engine.sweep(inputs, seeds, SquaredSums(self._sums))
+        self._count += self.loss.count(outputs, targets, weights)
+
+    def _batch_mean(self, inputs, targets, weights) -> None:
+        outputs = outputs_of(self.model, inputs)
+        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+        self._check_outputs(outputs.detach(), targets, inputs)
+        parameters = list(self.engine.wanted.values())
+        for draw in range(self.samples):
+            y = targets
+            if self.labels != "empirical":
+                y = self.loss.draw(outputs.detach(), self.labels, self.generator)
+            loss = self.loss.mean(outputs, y, weights)
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=draw + 1 < self.samples, allow_unused=True)
+            for total, gradient in zip(self._sums.values(), gradients, strict=True):
+                if gradient is not None:
+                    total += gradient.to(total.dtype).square() / self.samples
+        self._count += 1
+
+    def _check_outputs(self, outputs: Tensor, targets: Tensor | None, inputs: Any) -> None:
+        self.loss.check(outputs, targets)
+        if not _finite(outputs):
+            self._refuse(inputs)
+
+    def _check_finite(self, inputs: Any) -> None:
+        """Vectors (biases, norms) only: every layer has or feeds one, and whole sums would cost a pass."""
+        if not _finite(torch.cat(self._vectors)):
+            self._refuse(inputs)
+
+    def _refuse(self, inputs: Any) -> None:
+        """Name the first layer whose output is not finite, else the parameter whose gradient is not."""
+        where = _first_non_finite(self.model, inputs)
+        if where is None:
+            bad = [n for n, s in self._sums.items() if not s.isfinite().all()]
+            where = f"the gradient of parameter {bad[0]!r}" if bad else "the outputs"
+        raise ValueError(f"NaN or infinity in batch {self.batches} (counting from 0), first in {where}")
+
+    def result(self) -> FisherDiagonal:
+        """The Fisher of everything added so far. Raises ValueError if nothing was, or if a sum is not finite."""
+        if self._count == 0:
+            raise ValueError("no samples were added")
+        for name, total in self._sums.items():
+            if not total.isfinite().all():
+                raise ValueError(f"the squared gradients of parameter {name!r} are not finite")
+        size = self._batch_size if self.gradients == "batch_mean" else None
+        estimator = Estimator(self.labels, self.gradients, self.loss.name, size)
+        return FisherDiagonal({n: s.contiguous() / self._count for n, s in self._sums.items()}, estimator,
+                              self._count)  # fmt: skip
+
+    def sums(self) -> dict[str, Tensor]:
+        """The state as plain tensors, sums not copied: `sum.<parameter>` and `count` (add these over ranks), and
+        `batch_size` (take the maximum) and `batches`. `load_sums` continues from them.
+        """
+        state = {f"sum.{n}": s for n, s in self._sums.items()}
+        device = self.engine.device
+        state["count"] = torch.tensor(self._count, dtype=torch.float64, device=device)
+        state["batch_size"] = torch.tensor(self._batch_size, device=device)
+        state["batches"] = torch.tensor(self.batches, device=device)
+        return state
+
+    def load_sums(self, state: dict[str, Tensor]) -> None:
+        """Replace the state by what `sums` returned (reduced or restored). Raises ValueError on other names."""
+        expected = {f"sum.{n}" for n in self._sums} | {"count", "batch_size", "batches"}
+        if set(state) != expected:
+            raise ValueError(f"state does not fit the accumulator: {sorted(set(state) ^ expected)}")
+        for name, total in self._sums.items():
+            total.copy_(state[f"sum.{name}"])
+        self._count = float(state["count"])
+        self._batch_size, self.batches = int(state["batch_size"]), int(state["batches"])
+
+
+def _layout(p: Tensor) -> torch.memory_format:
+    """Sums of convolution weights are kept as their rule forms them: channels last."""
+    return torch.channels_last if p.dim() == 4 else torch.contiguous_format
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether every entry is finite: the sum tells, except when it overflows."""
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
+
+
+def _weighted(inputs, targets, weights: Tensor, size: int):
+    """Check weights and drop samples of weight zero, whatever is in them."""
+    if weights.shape[0] != size:
+        raise ValueError(f"weights {tuple(weights.shape)} do not fit a batch of {size} samples")
+    if (weights < 0).any():
+        raise ValueError("weights must not be negative")
+    alive = weights != 0 if weights.dim() == 1 else (weights != 0).flatten(1).any(1)
+    if not alive.all():
+        inputs, targets, weights = (select(t, alive, size) for t in (inputs, targets, weights))
+    return inputs, targets, weights if weights.dtype.is_floating_point else weights.float(), int(alive.sum())
+
+
+def _first_non_finite(model: nn.Module, inputs: Any) -> str | None:
+    """Name of the first module, in order of evaluation, whose output is not finite."""
+    found: list[str] = []
+
+    def watch(name):
+        def hook(module, given, out):
+            if not found and isinstance(out, Tensor) and not out.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
+    try:
+        with Undisturbed(model), torch.no_grad():
+            outputs_of(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return f"the output of layer {found[0]!r}" if found else None
+
+
+def fisher_diagonal(
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    labels: str = "empirical",
+    gradients: str = "per_sample",
+    loss: Any = None,
+    parameters: Any = None,
+    samples: int = 1,
+    seed: int = 0,
+) -> FisherDiagonal:
+    """Diagonal Fisher of `model` over `batches` of (inputs, targets) or (inputs, targets, weights).
+
+    Arguments, estimators and errors as in `DiagonalAccumulator`.
+    """
+    accumulator = DiagonalAccumulator(
+        model,
+        labels=labels,
+        gradients=gradients,
+        loss=loss,
+        parameters=parameters,
+        samples=samples,
+        seed=seed,
+    )
+    for batch in batches:
+        accumulator.update(*batch)
+    return accumulator.result()

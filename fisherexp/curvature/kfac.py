@@ -1,0 +1,298 @@
+"""Kronecker-factored Fisher of linear and convolution layers (KFAC), for weights shared over positions.
+
+With inputs a_nt and output gradients g_nt of sample n at position t (tokens, pixels), a block is B ⊗ A:
+    expand: A = 1/(N T) Σ_nt a_nt a_ntᵀ           B = 1/N Σ_nt g_nt g_ntᵀ
+    reduce: A = 1/N Σ_n (mean_t a_nt)(mean_t a_nt)ᵀ  B = 1/N Σ_n (Σ_t g_nt)(Σ_t g_nt)ᵀ
+A bias makes a one longer by a constant 1. Source: Eschenhagen et al., "Kronecker-Factored Approximate Curvature
+for Modern Neural Network Architectures", 2023 (eqs. 19-22); Martens & Grosse 2015 for one position.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .choices import check_choice
+from .diagonal import Estimator
+from .engine import Engine, batch_size, move, refuse_batch_statistics
+from .likelihood import LABELS, resolve
+from .rules import Use
+from .rules.base import chunks
+from .rules.conv import Conv, Conv1d
+from .rules.linear import Linear
+from .tape import Tape
+
+APPROXIMATIONS = ("expand", "reduce")
+LEAF = 192  # below this width a symmetric product is not worth splitting
+
+
+@dataclass(frozen=True)
+class KroneckerFactor:
+    """One block B ⊗ A. a: (inputs [+ 1], same); b: (outputs, same); weight, bias: parameter names."""
+
+    a: Tensor
+    b: Tensor
+    weight: str
+    bias: str | None
+    shape: torch.Size
+
+    def matrix(self, delta: Mapping[str, Tensor]) -> Tensor:
+        """The layer's parameters as one (outputs, inputs [+ 1]) matrix."""
+        matrix = delta[self.weight].reshape(self.b.shape[0], -1)
+        return matrix if self.bias is None else torch.cat([matrix, delta[self.bias].unsqueeze(1)], 1)
+
+    def by_name(self, matrix: Tensor) -> dict[str, Tensor]:
+        """The inverse of `matrix`."""
+        if self.bias is None:
+            return {self.weight: matrix.reshape(self.shape)}
+        return {self.weight: matrix[:, :-1].reshape(self.shape), self.bias: matrix[:, -1]}
+
+
+@dataclass(frozen=True)
+class KFAC:
+    """Kronecker-factored Fisher. factors: by weight name; skipped: wanted parameters without a factor."""
+
+    factors: dict[str, KroneckerFactor]
+    skipped: tuple[str, ...]
+    estimator: Estimator
+    approximation: str
+    count: float
+
+    def product(self, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """F δ, by name, for the parameters that have a factor."""
+        out: dict[str, Tensor] = {}
+        for f in self.factors.values():
+            out |= f.by_name(f.b @ f.matrix(delta) @ f.a)
+        return out
+
+    def solve(self, delta: Mapping[str, Tensor], damping: float) -> dict[str, Tensor]:
+        """(F + damping I)⁻¹ δ, exactly, by the eigenvectors of both factors. Raises ValueError if damping <= 0."""
+        if damping <= 0:
+            raise ValueError(f"damping must be positive, got {damping}")
+        out: dict[str, Tensor] = {}
+        for f in self.factors.values():
+            (left, u), (right, v) = torch.linalg.eigh(f.b), torch.linalg.eigh(f.a)
+            scale = left.clamp_min(0)[:, None] * right.clamp_min(0) + damping
+            out |= f.by_name(u @ ((u.mT @ f.matrix(delta) @ v) / scale) @ v.mT)
+        return out
+
+    def quadratic(self, delta: Mapping[str, Tensor]) -> Tensor:
+        """δᵀ F δ, without a factor ½."""
+        terms = [(f.matrix(delta) * (f.b @ f.matrix(delta) @ f.a)).sum() for f in self.factors.values()]
+        return torch.stack(terms).sum()
+
+    def trace(self) -> Tensor:
+        """Σ of the diagonal."""
+        return torch.stack([f.a.trace() * f.b.trace() for f in self.factors.values()]).sum()
+
+    def diagonal(self) -> dict[str, Tensor]:
+        """The diagonal, by parameter name."""
+        out: dict[str, Tensor] = {}
+        for f in self.factors.values():
+            out |= f.by_name(f.b.diagonal()[:, None] * f.a.diagonal())
+        return out
+
+    def dense(self, weight: str) -> Tensor:
+        """One block as a matrix over `matrix(δ).flatten()`; for small layers."""
+        return torch.kron(self.factors[weight].b, self.factors[weight].a)
+
+
+def add_gram(x: Tensor, total: Tensor) -> None:
+    """Add the upper blocks of xᵀ x, x (M, K), to `total` (K, K): about half the work of the full product."""
+    k = x.shape[1]
+    if k <= LEAF:
+        total.addmm_(x.mT, x)
+        return
+    half = k // 2
+    add_gram(x[:, :half], total[:half, :half])
+    add_gram(x[:, half:], total[half:, half:])
+    total[:half, half:].addmm_(x[:, :half].mT, x[:, half:])
+
+
+def symmetric(upper: Tensor) -> Tensor:
+    """The symmetric matrix with the upper triangle of `upper`."""
+    return upper.triu() + upper.triu(1).mT
+
+
+class _Factors:
+    """Consumer of sweeps that adds up A and B of every linear and convolution weight that is used once."""
+
+    def __init__(self, wanted: Mapping[str, Tensor], reduce: bool):
+        self.wanted, self.reduce = wanted, reduce
+        self.a: dict[str, Tensor] = {}
+        self.b: dict[str, Tensor] = {}
+        self.bias: dict[str, str | None] = {}
+        self.positions: Counter[str] = Counter()
+        self.samples = 0
+
+    def begin(self, tape: Tape) -> None:
+        """Choose the uses that have factors."""
+        self.tape, self.done = tape, set()
+        times = Counter(root for use in tape.uses for h in use.slots.values() for root in h.roots)
+        self.layers = {
+            use
+            for use in tape.uses
+            if type(use) in (Linear, Conv, Conv1d)
+            and use.slots.get("weight") is not None
+            and all(h.direct and times[h.roots[0]] == 1 for h in use.slots.values())
+            and (type(use) is Linear or use.groups == 1)
+            and not any(root in tape.lost for h in use.slots.values() for root in h.roots)
+        }
+
+    def receive(self, use: Use, g: Tensor) -> None:
+        """Add one layer's terms; inputs are the same in every backward pass and count once."""
+        if use not in self.layers:
+            return
+        name = use.slots["weight"].roots[0]
+        g = use.grads(g)
+        if name not in self.a:
+            self._allocate(use, name, g)
+        first = use not in self.done
+        self.done.add(use)
+        if self.reduce:
+            add_gram(reduced_gradient(use, g), self.b[name])
+            if first:
+                self._add_inputs(name, reduced_input(use, g))
+        else:
+            add_gram(outputs_as_rows(use, g), self.b[name])
+            for rows in inputs_as_rows(use, g) if first else ():
+                self._add_inputs(name, rows)
+        if self.tape.last:
+            use.release()
+
+    def end(self) -> None:
+        """Nothing waits for other uses."""
+
+    def one_by_one(self, names, index, gradients) -> None:
+        """Parameters that no rule could follow have no factors."""
+
+    def _allocate(self, use: Use, name: str, g: Tensor) -> None:
+        weight, bias = use.slots["weight"].value, use.slots.get("bias")
+        self.bias[name] = bias.roots[0] if bias else None
+        width = weight[0].numel() + (bias is not None)
+        self.a[name] = g.new_zeros(width, width)
+        self.b[name] = g.new_zeros(weight.shape[0], weight.shape[0])
+
+    def _add_inputs(self, name: str, rows: Tensor) -> None:
+        self.positions[name] += rows.shape[0]
+        total = self.a[name]
+        if self.bias[name] is None:
+            add_gram(rows, total)
+            return
+        add_gram(rows, total[:-1, :-1])
+        total[:-1, -1] += rows.sum(0)
+        total[-1, -1] += rows.shape[0]
+
+    def factor(self, name: str) -> KroneckerFactor:
+        """The averaged factors, inputs in the order of the flattened weight."""
+        weight, a = self.wanted[name], symmetric(self.a[name]) / self.positions[name]
+        if weight.dim() > 2:  # features were (*kernel, channels)
+            order = torch.arange(weight[0].numel(), device=a.device)
+            order = order.reshape(*weight.shape[2:], weight.shape[1]).movedim(-1, 0).flatten()
+            if self.bias[name] is not None:
+                order = torch.cat([order, order.new_tensor([len(order)])])
+            a = a[order][:, order]
+        return KroneckerFactor(a, symmetric(self.b[name]) / self.samples, name, self.bias[name], weight.shape)
+
+
+def outputs_as_rows(use: Use, g: Tensor) -> Tensor:
+    """Output gradients (samples x positions, outputs)."""
+    if isinstance(use, Conv):
+        _, g = use.images(g)
+        return g.movedim(2, -1).reshape(-1, g.shape[2])
+    return g.reshape(-1, g.shape[-1])
+
+
+def inputs_as_rows(use: Use, g: Tensor) -> Iterable[Tensor]:
+    """Inputs or patches (samples x positions, features), a chunk of samples at a time."""
+    if not isinstance(use, Conv):
+        x, _ = use.positions(g)
+        yield x.flatten(0, 1)
+        return
+    x, g = use.images(g)
+    features = use.slots["weight"].value[0].numel()
+    size = g[0].numel() // g.shape[2] * features * g.element_size()
+    for rows in chunks(g.shape[0], size):
+        yield use.factors(x[rows], g[rows])[1].reshape(-1, features)
+
+
+def reduced_gradient(use: Use, g: Tensor) -> Tensor:
+    """Output gradients summed over positions (samples, outputs)."""
+    if isinstance(use, Conv):
+        return use.per_sample("bias", g, slice(None))
+    return g if g.dim() == 2 else g.flatten(1, -2).sum(1)
+
+
+def reduced_input(use: Use, g: Tensor) -> Tensor:
+    """Inputs or patches averaged over positions (samples, features)."""
+    if isinstance(use, Conv):
+        return use.mean_patch(g)
+    x, _ = use.positions(g)
+    return x.mean(1)
+
+
+class KFACAccumulator:
+    """Accumulates KFAC batch by batch; arguments and errors as in `DiagonalAccumulator`.
+
+    approximation: expand | reduce. Linear and ungrouped convolution layers whose parameters are used once get a
+    factor; other wanted parameters (tied weights, norms, embeddings) are listed in `KFAC.skipped`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        approximation: str = "expand",
+        labels: str = "empirical",
+        loss: Any = None,
+        parameters: Any = None,
+        samples: int = 1,
+        seed: int = 0,
+    ):
+        self.approximation = check_choice("approximation", approximation, APPROXIMATIONS)
+        self.labels = check_choice("labels", labels, LABELS)
+        self.loss = resolve(loss, labels)
+        refuse_batch_statistics(model)
+        self.engine = Engine(model, parameters)
+        self.generator = torch.Generator(self.engine.device).manual_seed(seed)
+        self.draws = samples if labels == "sampled" else 1
+        self.factors = _Factors(self.engine.wanted, reduce=approximation == "reduce")
+
+    def update(self, inputs: Any, targets: Tensor | None = None) -> None:
+        """Add one batch; the model is left as it was."""
+        with self.engine.undisturbed:
+            inputs = move(inputs, self.engine.device)
+            targets = None if targets is None else move(targets, self.engine.device)
+            if self.labels == "empirical" and targets is None:
+                raise ValueError("labels='empirical' needs targets")
+
+            def seeds(outputs: Tensor) -> Iterable[Tensor]:
+                self.loss.check(outputs, targets)
+                for _ in range(self.draws):
+                    for s in self.loss.seeds(outputs, targets, self.labels, None, self.generator):
+                        yield s / self.draws**0.5
+
+            self.engine.sweep(inputs, seeds, self.factors)
+            self.factors.samples += batch_size(inputs)
+
+    def result(self) -> KFAC:
+        """The factors of everything added so far. Raises ValueError if no layer has one."""
+        made, wanted = self.factors, self.engine.wanted
+        if not made.a:
+            raise ValueError("no linear or convolution layer among the wanted parameters is used exactly once")
+        factors = {n: made.factor(n) for n in wanted if n in made.a}
+        covered = {n for f in factors.values() for n in (f.weight, f.bias)}
+        skipped = tuple(n for n in wanted if n not in covered)
+        estimator = Estimator(self.labels, "per_sample", self.loss.name)
+        return KFAC(factors, skipped, estimator, self.approximation, float(made.samples))
+
+
+def kfac(model: nn.Module, batches: Iterable, **options: Any) -> KFAC:
+    """KFAC of `model` over `batches` of (inputs, targets); options and errors as in `KFACAccumulator`."""
+    accumulator = KFACAccumulator(model, **options)
+    for batch in batches:
+        accumulator.update(*batch)
+    return accumulator.result()

@@ -1,0 +1,268 @@
+"""Low-rank Fisher: products, solves and entries of F = lambda I + G^T G / m from m stored gradients.
+
+M-FAC (Frantar, Kurtic, Alistarh 2021, arXiv 2107.03356) answers the same queries by a recursion over the
+gradients, m^2 d operations one vector after another. Woodbury's identity gives the same numbers from one
+Gram product and one m x m Cholesky factor, with K = m lambda I + G G^T:
+
+    F^-1 x = (x - G^T K^-1 G x) / lambda,        F^-1 G^T a = m G^T K^-1 a.
+
+G keeps its own precision (float32 as a rule); the m x m algebra is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .lanczos import ravel
+from .products import Loss, evaluation, loss_of_batch, trainable_parameters
+
+# Columns summed in G's precision before the sum moves to float64: few in a Gram product, whose digits a small
+# lambda needs; many in matrix-vector products, which would lose memory bandwidth to short rows.
+_GRAM_COLUMNS, _VECTOR_COLUMNS = 4096, 262_144
+
+
+class LowRankFisher:
+    """F = lambda I + G^T G / divisor for gradients G (m, d), one per row.
+
+    Args:
+        gradients: (m, d). Kept, not copied, being the largest object in play; ``replace_row`` writes to it.
+        damping: lambda > 0.
+        divisor: what G^T G is divided by; the number of rows by default, also while rows are still zero
+            (M-FAC counts the window's capacity, so its early steps are over-damped).
+        gram, cursor: attributes of an earlier instance, to resume from them without recomputing.
+
+    Cost: construction reads G once and takes 2 m^2 d operations or fewer; ``product`` and ``solve`` read G
+    twice, ``solve_rows`` and ``replace_row`` once.
+
+    Raises:
+        ValueError: shapes, damping or divisor are impossible, or a gradient holds NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        gradients: Tensor,
+        damping: float,
+        *,
+        divisor: float | None = None,
+        gram: Tensor | None = None,
+        cursor: int = 0,
+    ) -> None:
+        if gradients.ndim != 2 or gradients.numel() == 0 or not gradients.is_floating_point():
+            raise ValueError(f"gradients must be a floating (m, d) matrix, got {tuple(gradients.shape)}")
+        if not damping > 0:
+            raise ValueError(f"damping must be positive: F is singular without it; got {damping}")
+        self.divisor = float(divisor if divisor is not None else len(gradients))
+        if not self.divisor > 0:
+            raise ValueError(f"divisor must be positive, got {divisor}")
+        self.gradients = gradients
+        self.damping = float(damping)
+        self.gram = row_gram(gradients) if gram is None else gram
+        self.cursor = cursor
+        self._factor: Tensor | None = None
+        bad = (~self.gram.diagonal().isfinite()).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(f"gradient rows {bad[:8]} hold NaN or infinity, or overflow when squared")
+
+    @classmethod
+    def empty(
+        cls,
+        capacity: int,
+        dim: int,
+        damping: float,
+        *,
+        divisor: float | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> LowRankFisher:
+        """A window of ``capacity`` zero rows, to be filled by :meth:`replace_row`; starts as F = lambda I."""
+        rows = torch.zeros(capacity, dim, dtype=dtype, device=device)
+        gram = torch.zeros(capacity, capacity, dtype=torch.float64, device=device)
+        return cls(rows, damping, divisor=divisor, gram=gram)
+
+    @classmethod
+    def from_batches(
+        cls,
+        batches: Iterable[Tensor | Mapping[str, Tensor]],
+        damping: float,
+        *,
+        divisor: float | None = None,
+    ) -> LowRankFisher:
+        """Collects gradients: each item is (b, d), one flat (d,), or one gradient by parameter name."""
+        rows = [ravel(part) if isinstance(part, Mapping) else part for part in batches]
+        if not rows:
+            raise ValueError("no gradients: the iterable of batches is empty")
+        return cls(torch.cat([torch.atleast_2d(part) for part in rows]), damping, divisor=divisor)
+
+    def product(self, x: Tensor) -> Tensor:
+        """F x for x (d,) or (d, k)."""
+        self._check_vector(x)
+        along_rows = _rows_times(self.gradients, x) / self.divisor
+        return self.damping * x + _combine(along_rows, self.gradients)
+
+    def solve(self, x: Tensor) -> Tensor:
+        """F^-1 x for x (d,) or (d, k).
+
+        The difference loses digits when x lies in the span of the rows and they are much longer than
+        sqrt(m lambda); for combinations of stored rows :meth:`solve_rows` has no difference to take.
+        """
+        self._check_vector(x)
+        inside = self._solve_gram(_rows_times(self.gradients, x))
+        return (x - _combine(inside, self.gradients)) / self.damping
+
+    def solve_rows(self, coefficients: Tensor) -> Tensor:
+        """F^-1 G^T a for a (m,): exact to rounding and one read of G.
+
+        A one-hot ``a`` preconditions one stored gradient, as the M-FAC optimiser does with its newest.
+        """
+        inside = self._solve_gram(coefficients.to(self.gram))
+        return _combine(self.divisor * inside, self.gradients)
+
+    def diagonal(self) -> Tensor:
+        """Diagonal of F, (d,)."""
+        columns = self.gradients.split(_VECTOR_COLUMNS, dim=1)
+        return torch.cat([c.square().sum(dim=0) for c in columns]) / self.divisor + self.damping
+
+    def element(self, i: int, j: int) -> float:
+        """F[i, j], a float."""
+        inner = torch.dot(*self._columns(i, j)).item()
+        return self.damping * (i % self.dim == j % self.dim) + inner / self.divisor
+
+    def inverse_element(self, i: int, j: int) -> float:
+        """F^-1[i, j], a float; m^2 operations once the factor exists."""
+        left, right = self._columns(i, j)
+        inner = torch.dot(left, self._solve_gram(right)).item()
+        return ((i % self.dim == j % self.dim) - inner) / self.damping
+
+    def inverse_diagonal(self) -> Tensor:
+        """Diagonal of F^-1, (d,): (1 - column sums of (L^-1 G)^2) / lambda with K = L L^T. All positive.
+
+        Takes the Gram product again in float64: entries of heavily used coordinates are a small difference
+        from one, and a float32 Gram product would decide their sign.
+
+        Raises:
+            FloatingPointError: an entry is not positive, because lambda is below float64's rounding of G G^T.
+        """
+        factor = self._cholesky(row_gram(self.gradients, torch.float64))
+        parts = []
+        for columns in self.gradients.split(_GRAM_COLUMNS, dim=1):
+            whitened = torch.linalg.solve_triangular(factor, columns.to(factor), upper=False)
+            parts.append(1 - whitened.square().sum(dim=0))
+        inverse = torch.cat(parts) / self.damping
+        if not bool((inverse > 0).all()):
+            raise FloatingPointError(
+                f"the inverse diagonal lost its sign to rounding (min {inverse.min().item():.1e}): "
+                f"raise damping={self.damping:g}"
+            )
+        return inverse.to(self.gradients)
+
+    def replace_row(self, gradient: Tensor) -> int:
+        """Overwrites the oldest row (ring buffer) and its row of the Gram matrix; returns the row's index.
+
+        Raises:
+            ValueError: the gradient is not (d,), or holds NaN or infinity; F is then unchanged.
+        """
+        if gradient.shape != (self.dim,):
+            raise ValueError(f"expected a gradient ({self.dim},), got {tuple(gradient.shape)}")
+        if not bool(gradient.isfinite().all()):
+            raise ValueError("the gradient holds NaN or infinity")
+        index = self.cursor
+        self.gradients[index] = gradient
+        self.gram[index] = _rows_times(self.gradients, self.gradients[index])
+        self.gram[:, index] = self.gram[index]
+        self.cursor = (index + 1) % len(self.gradients)
+        self._factor = None
+        return index
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters d."""
+        return self.gradients.shape[1]
+
+    def _check_vector(self, x: Tensor) -> None:
+        if x.ndim not in (1, 2) or x.shape[0] != self.dim:
+            raise ValueError(f"expected ({self.dim},) or ({self.dim}, k), got {tuple(x.shape)}")
+
+    def _columns(self, i: int, j: int) -> tuple[Tensor, Tensor]:
+        return self.gradients[:, i].to(self.gram), self.gradients[:, j].to(self.gram)
+
+    def _solve_gram(self, rhs: Tensor) -> Tensor:
+        """K^-1 rhs in float64, factorised at the first solve after a change."""
+        if self._factor is None:
+            self._factor = self._cholesky(self.gram)
+        solution = torch.cholesky_solve(rhs.reshape(len(rhs), -1), self._factor)
+        return solution.reshape(rhs.shape)
+
+    def _cholesky(self, gram: Tensor) -> Tensor:
+        shift = self.divisor * self.damping
+        factor, info = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
+        if info.item():
+            raise FloatingPointError(
+                f"m lambda I + G G^T is not positive definite: damping={self.damping:g} is below the "
+                "rounding of the gradients' inner products; raise damping or pass float64 gradients"
+            )
+        return factor
+
+
+def row_gram(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """G G^T (m, m) in float64 for G (m, d), multiplied in ``dtype`` (G's own by default).
+
+    Products of a few thousand columns are summed in float64, which makes a float32 product tens of times
+    more accurate, and only blocks on and above the diagonal are multiplied, which makes it faster.
+    """
+    m = len(rows)
+    gram = torch.zeros(m, m, dtype=torch.float64, device=rows.device)
+    step = max(64, -(-m // 4))
+    for columns in rows.split(_GRAM_COLUMNS, dim=1):
+        columns = columns.to(dtype or rows.dtype)
+        for start in range(0, m, step):
+            gram[start : start + step, start:] += columns[start : start + step] @ columns[start:].T
+    upper = gram.triu()
+    return upper + upper.triu(1).T
+
+
+def batch_gradients(
+    model: nn.Module, loss: Loss, batches: Iterable[Any], parameters: Iterable[str] | None = None
+) -> Iterator[Tensor]:
+    """Yields the flat gradient (d,) of each batch's mean loss: the rows M-FAC stores.
+
+    Batches of one sample give per-sample gradients. Model, loss, batches and ``parameters`` as in
+    ``products``; eval mode, the model's buffers and ``.grad`` unchanged.
+    """
+    chosen = trainable_parameters(model, parameters)
+    for batch in batches:
+        with evaluation(model, chosen):
+            value, _ = loss_of_batch(model, loss, batch)
+            grads = torch.autograd.grad(value, list(chosen.values()), allow_unused=True, materialize_grads=True)
+        yield ravel(dict(zip(chosen, grads, strict=True)))
+
+
+def _rows_times(rows: Tensor, x: Tensor) -> Tensor:
+    """G x in float64 for x (d,) or (d, k), partial sums in G's precision."""
+    total = torch.zeros(len(rows), *x.shape[1:], dtype=torch.float64, device=rows.device)
+    parts = -(-rows.shape[1] // _VECTOR_COLUMNS)
+    for part, coordinates in zip(rows.chunk(parts, dim=1), x.to(rows).chunk(parts), strict=True):
+        total += _vector_times(coordinates, part.T) if x.ndim == 1 else part @ coordinates
+    return total
+
+
+def _combine(coefficients: Tensor, rows: Tensor) -> Tensor:
+    """G^T c in G's precision for c (m,) or (m, k)."""
+    coefficients = coefficients.to(rows)
+    return _vector_times(coefficients, rows) if coefficients.ndim == 1 else rows.T @ coefficients
+
+
+def _vector_times(vector: Tensor, matrix: Tensor) -> Tensor:
+    """vector @ matrix; on CPUs as a batch over column blocks, since one such product uses one thread only."""
+    threads = torch.get_num_threads() if matrix.device.type == "cpu" else 1
+    width = matrix.shape[1] // threads
+    if threads == 1 or width == 0:
+        return vector @ matrix
+    blocks = matrix[:, : threads * width].unflatten(1, (threads, width)).transpose(0, 1)
+    product = torch.bmm(vector.expand(threads, 1, -1), blocks).flatten()
+    if threads * width == matrix.shape[1]:
+        return product
+    return torch.cat([product, vector @ matrix[:, threads * width :]])

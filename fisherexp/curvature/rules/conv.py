@@ -1,0 +1,157 @@
+"""Convolution: y = W * x + b. With x unfolded into patches u_l, y_l = W u_l + b at each output position l.
+
+Per-sample gradients: G_n = Σ_l g_nl u_nlᵀ (per channel group) for W, Σ_l g_nl for b.
+Unfolding: Chellapilla et al. 2006; per-sample gradients of convolutions: Rochette et al. 2019.
+With many positions the library's weight gradient, called for one sample at a time, is faster than unfolding.
+"""
+
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Call, Use, chunks
+from .outer import add_squared_outer
+
+PATCH_BYTES = 4 * 2**20  # patches repeat every input nine times for a 3x3 kernel: a few samples at a time
+MANY_POSITIONS = 256  # from here on the weight gradient of one sample keeps a core busy
+
+
+def _pair(value: int | tuple, dims: int) -> tuple[int, ...]:
+    return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
+
+
+class Conv(Use):
+    """`F.conv1d` and `F.conv2d`, with strides, padding, dilation and groups."""
+
+    spatial = 2
+
+    def __init__(
+        self,
+        call: Call,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | tuple = 1,
+        padding: int | tuple | str = 0,
+        dilation: int | tuple = 1,
+        groups: int = 1,
+    ):
+        super().__init__(call, weight=weight, bias=bias)
+        self.save(input)
+        dims = self.spatial
+        self.kernel = tuple(weight.shape[2:])
+        self.stride, self.dilation, self.groups = _pair(stride, dims), _pair(dilation, dims), groups
+        if padding == "same":  # the odd cell goes to the end, as torch does
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
+            self.padding = [(t // 2, t - t // 2) for t in total]
+        else:
+            self.padding = [(p, p) for p in _pair(0 if padding == "valid" else padding, dims)]
+
+    def run(self, args, kwargs, receive, token):
+        if self.call.channels_last and self.spatial == 2 and args[0].dim() == 4:
+            args = (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
+            self.save(args[0])
+        return super().run(args, kwargs, receive, token)
+
+    def images(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, g) as (samples, windows merged with a sample, channels, *space)."""
+        x = self.inputs(g.dtype)
+        n, dims = g.shape[0], self.spatial
+        return x.reshape(n, -1, *x.shape[-dims - 1 :]), g.reshape(n, -1, *g.shape[-dims - 1 :])
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Images as (samples x windows, *padded space, channels)."""
+        x = x.flatten(0, 1).movedim(1, -1)
+        if any(p != (0, 0) for p in self.padding):
+            x = F.pad(x, [0, 0, *(p for pair in reversed(self.padding) for p in pair)])
+        return x
+
+    def factors(self, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(g, patches) as (samples, groups, positions, features); features of patches: (*kernel, channels)."""
+        n, windows, dims = *g.shape[:2], self.spatial
+        positions, x = g.shape[-dims:], self.padded(x).unflatten(-1, (self.groups, -1))
+        strides = x.stride()
+        sample, space, (group, channel) = strides[0], strides[1:-2], strides[-2:]
+        u = x.as_strided(
+            (n * windows, self.groups, *positions, *self.kernel, x.shape[-1]),
+            (
+                sample,
+                group,
+                *(s * t for s, t in zip(space, self.stride, strict=True)),
+                *(s * d for s, d in zip(space, self.dilation, strict=True)),
+                channel,
+            ),
+        ).reshape(n, windows, self.groups, prod(positions), -1)
+        g = g.unflatten(2, (self.groups, -1)).flatten(-dims).mT
+        return tuple(t.transpose(1, 2).flatten(2, 3) for t in (g, u))
+
+    def mean_patch(self, g: Tensor) -> Tensor:
+        """Patches averaged over positions, (samples, *kernel x channels), one axis of space after the other.
+
+        An offset of the kernel sees a strided window of the padded input; the mean patch needs its sums only.
+        """
+        x, g = self.images(g)
+        space, sums = g.shape[-self.spatial :], self.padded(x)
+        for axis in range(self.spatial):  # each step turns one spatial axis into a kernel axis before the channels
+            length, step = (space[axis] - 1) * self.stride[axis] + 1, self.stride[axis]
+            offsets = range(0, self.kernel[axis] * self.dilation[axis], self.dilation[axis])
+            parts = [sums.narrow(1, o, length)[:, ::step].sum(1) for o in offsets]
+            sums = torch.stack(parts, -2)
+        return sums.flatten(1).unflatten(0, x.shape[:2]).sum(1) / (x.shape[1] * prod(space))
+
+    def one_by_one(self, x: Tensor, g: Tensor, weight: Tensor):
+        """Ordinary weight gradients, one sample at a time."""
+        if self.padding != [(p, p) for p, _ in self.padding]:
+            x = F.pad(x, [p for pair in reversed(self.padding) for p in pair])
+            padding = [0] * self.spatial
+        else:
+            padding = [p for p, _ in self.padding]
+        for sample, gradient in zip(x.unbind(0), g.unbind(0), strict=True):
+            yield torch.ops.aten.convolution_backward(
+                gradient, sample, weight, None, self.stride, padding, self.dilation, False,
+                [0] * self.spatial, self.groups, [False, True, False],
+            )[1]  # fmt: skip
+
+    def _bias(self, g: Tensor) -> Tensor:
+        spatial = range(-self.spatial, 0)
+        return g.sum(tuple(spatial) if g.dim() == self.spatial + 2 else (1, *spatial))
+
+    def per_sample(self, slot, g, rows):
+        if slot == "bias":
+            return self._bias(g[rows])
+        x, g = self.images(g)
+        g, u = self.factors(x[rows], g[rows])
+        gradient = (g.mT @ u).flatten(1, 2)  # (N, O, *kernel, channels)
+        return gradient.unflatten(-1, (*self.kernel, -1)).movedim(-1, 2)
+
+    def add_squares(self, g, totals, last=True):
+        if "bias" in totals:
+            totals["bias"] += self._bias(g).square().sum(0)
+        if "weight" in totals:
+            self._add_weight(g, totals["weight"])
+
+    def _add_weight(self, g: Tensor, total: Tensor) -> None:
+        x, g = self.images(g)
+        positions = g.shape[1] * prod(g.shape[-self.spatial :])
+        if positions >= MANY_POSITIONS:
+            for gradient in self.one_by_one(x, g, self.slots["weight"].value.to(g.dtype)):
+                total.addcmul_(gradient, gradient)
+            return
+        sums = total.movedim(1, -1).reshape(self.groups, total.shape[0] // self.groups, -1)
+        for rows in chunks(g.shape[0], sums.shape[2] * self.groups * positions * g.element_size(), PATCH_BYTES):
+            left, right = self.factors(x[rows], g[rows])
+            for group in range(self.groups):
+                add_squared_outer(left[:, group], right[:, group], sums[group])
+        if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
+            total.copy_(sums.reshape(total.shape[0], *self.kernel, -1).movedim(-1, 1))
+
+
+class Conv1d(Conv):
+    """`F.conv1d`."""
+
+    spatial = 1
+
+
+RULES = {F.conv2d: Conv, F.conv1d: Conv1d}

@@ -1,0 +1,63 @@
+"""Linear: y = x Wᵀ + b, over any number of positions t of a sample (tokens, windows).
+
+Per-sample gradients: G_n = Σ_t g_nt x_ntᵀ for W and Σ_t g_nt for b.
+With one position the square factorises, (g_i x_j)² = g_i² x_j², so Σ_n G_n∘G_n = (g∘g)ᵀ (x∘x): one product of
+the size of the ordinary weight gradient (Goodfellow, "Efficient per-example gradient computations", 2015).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Call, Use
+from .outer import add_squared_outer
+
+
+class Linear(Use):
+    """`F.linear(input, weight, bias)`."""
+
+    def __init__(self, call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None):
+        super().__init__(call, weight=weight, bias=bias)
+        self.save(input)
+        self.squares: Tensor | None = None
+
+    def positions(self, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, g) as (samples, positions, features)."""
+        x = self.inputs(g.dtype)
+        return x.reshape(x.shape[0], -1, x.shape[-1]), g.reshape(g.shape[0], -1, g.shape[-1])
+
+    def per_sample(self, slot, g, rows):
+        if slot == "bias":
+            return g[rows].reshape(len(g[rows]), -1, g.shape[-1]).sum(1)
+        x, g = self.positions(g)
+        return g[rows].mT @ x[rows]
+
+    def add_squares(self, g, totals, last=True):
+        if g.dim() == 2:
+            self._add_factorised(g, totals, last)
+            return
+        if "bias" in totals:
+            totals["bias"] += g.flatten(1, -2).sum(1).square_().sum(0)
+        if "weight" in totals:
+            x, g = self.positions(g)
+            add_squared_outer(g, x, totals["weight"])
+
+    def _add_factorised(self, g: Tensor, totals: dict[str, Tensor], last: bool) -> None:
+        """One position per sample. Gradients of several backward passes share x: their squares are added first."""
+        squares = g.square() if self.squares is None else self.squares.addcmul_(g, g)
+        self.squares = None if last else squares
+        if not last:
+            return
+        if "bias" in totals:
+            totals["bias"] += squares.sum(0)
+        if "weight" in totals:
+            x = self.inputs(g.dtype).reshape(g.shape[0], -1)
+            self.add_product(squares, x.square(), totals["weight"])
+
+    @staticmethod
+    def add_product(g: Tensor, x: Tensor, total: Tensor) -> None:
+        """total += gᵀ x."""
+        total.addmm_(g.mT, x)
+
+
+RULES = {F.linear: Linear, torch._C._nn.linear: Linear}

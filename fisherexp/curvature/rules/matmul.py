@@ -1,0 +1,28 @@
+"""Matrix product with a parameter on the right: y = x W, the transposed linear layer.
+
+G_n = Σ_t x_nt g_ntᵀ; one position per sample factorises as in the linear rule.
+"""
+
+import torch
+from torch import Tensor
+
+from .base import Call, Unsupported
+from .linear import Linear
+
+
+class Matmul(Linear):
+    """`torch.matmul(input, weight)` with a two-dimensional weight."""
+
+    def __init__(self, call: Call, input: Tensor, weight: Tensor):
+        if weight.dim() != 2 or input.dim() < 2:
+            raise Unsupported
+        super().__init__(call, input, weight)
+
+    def per_sample(self, slot, g, rows):
+        return super().per_sample(slot, g, rows).mT
+
+    def add_squares(self, g, totals, last=True):
+        super().add_squares(g, {"weight": totals["weight"].mT}, last)
+
+
+RULES = dict.fromkeys([torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm], Matmul)

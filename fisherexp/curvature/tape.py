@@ -1,0 +1,222 @@
+"""One forward pass with detached parameters, and the gradient each use of a parameter receives in backward.
+
+No ordinary weight gradient is computed: parameters enter every operation detached, so autograd propagates
+activations' gradients only, and at each operation that used a parameter the consumer is handed the rule (which
+holds the operation's input) and the gradient of its result.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layout import Step, UnknownLayout, counts
+from .rules import DECOMPOSITIONS, Call, Fallback, Handle, Unsupported, Use, rule_for
+
+Receive = Callable[[Use, Tensor], None]
+
+
+class Tracked(Tensor):
+    """A parameter as the model meets it: every torch function that is given one is handed to its tape."""
+
+    tape: "Tape"
+    handle: Handle
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        found, tape = {}, None
+        for item in (*args, *kwargs.values()) if kwargs else args:
+            if item.__class__ is cls:
+                found[id(item)], tape = item.__dict__["handle"], item.__dict__["tape"]
+            elif item.__class__ in (list, tuple):
+                for inner in item:
+                    if inner.__class__ is cls:
+                        found[id(inner)], tape = inner.__dict__["handle"], inner.__dict__["tape"]
+        if tape is None:  # hidden deeper in the arguments: autograd then shows it as unseen
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
+        return tape.call(func, args, kwargs, found)
+
+
+class Places:
+    """Where a model keeps its parameters, so that a forward pass can meet tracked ones instead."""
+
+    def __init__(self, model: nn.Module):
+        self.parameters = dict(model.named_parameters())
+        names = {id(p): name for name, p in self.parameters.items()}
+        self.places = [
+            (module._parameters, key, p, names[id(p)])
+            for module in model.modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+            for key, p in module._parameters.items()
+            if p is not None
+        ]
+
+    @contextmanager
+    def hold(self, tracked: dict[str, Tensor]) -> Iterator[None]:
+        """While open, modules hold `tracked` (by name) instead of their parameters."""
+        try:
+            for holder, key, _, name in self.places:
+                holder[key] = tracked[name]
+            yield
+        finally:
+            for holder, key, p, _ in self.places:
+                holder[key] = p
+
+
+class Tape:
+    """Follows the parameters through forward passes, one at a time.
+
+    parameters: all of the model's by name, wanted or not; steps: the layout, None while it is being found out.
+    After a forward pass: `uses` lists the uses of wanted parameters, `opaque` the wanted parameters that took
+    part in an operation no rule can follow, `fallbacks` what was left to `torch.func`.
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, Tensor],
+        wanted: Iterable[str],
+        steps: list[Step | UnknownLayout] | None,
+        channels_last: bool = False,
+    ):
+        self.tracked = {n: self._track(Handle(p.detach(), (n,))) for n, p in parameters.items()}
+        self.parameters, self.wanted = parameters, set(wanted)
+        self.steps, self.channels_last = steps, channels_last
+        self.token = torch.zeros((), requires_grad=True, device=next(iter(parameters.values())).device)
+        self.start(0, None)
+
+    def start(self, batch: int, receive: Receive | None) -> None:
+        """Begin a forward pass of `batch` samples; `receive(use, gradient of its result)` is called in backward."""
+        self.batch, self.receive, self.index = batch, receive, 0
+        self.last = True  # no further backward pass follows: saved inputs may be forgotten
+        self.lost: set[str] = set()  # wanted parameters whose gradients come one sample at a time
+        self.uses: list[Use] = []
+        self.opaque: set[str] = set()
+        self.fallbacks: dict[str, str] = {}
+
+    def current(self) -> bool:
+        """Whether the parameters still lie where they did (they move with `.to` and sharding)."""
+        tracked = self.tracked.values()
+        return all(t.__dict__["handle"].lies_at(p) for t, p in zip(tracked, self.parameters.values(), strict=True))
+
+    def _track(self, handle: Handle) -> Tensor:
+        if handle.direct:
+            tracked = Tensor._make_subclass(Tracked, handle.value, True)
+        else:
+            tracked = handle.graph.as_subclass(Tracked)
+        tracked.__dict__["tape"], tracked.__dict__["handle"] = self, handle
+        return tracked
+
+    def call(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> Any:
+        """One torch function with parameters (`found`, by identity) among its arguments."""
+        if self.steps is None:  # being traced: gradients flow, nothing is recorded
+            graphs = {i: _Graph(h) for i, h in found.items()}
+            return Call(func, self.batch, None, graphs).run(args, kwargs)
+        if func in DECOMPOSITIONS:
+            try:
+                return DECOMPOSITIONS[func](*args, **kwargs)
+            except Unsupported:
+                pass
+        step = self.steps[self.index] if self.index < len(self.steps) else None
+        followed = step.__class__ is Step and step.func == func
+        if followed and torch.is_grad_enabled():
+            call = Call(func, self.batch, step, found, self.channels_last)
+            if step.output is not None:
+                self.index += 1
+                return self._used(call, args, kwargs)
+            if not any(step.inputs):
+                return self._derived(call, args, kwargs)
+        # Sizes and flags of a parameter, or an operation whose samples cannot be told apart.
+        out = Call(func, self.batch, None, found).run(args, kwargs)
+        if counts(out):
+            if not (followed or step.__class__ is UnknownLayout):
+                raise UnknownLayout("the forward pass takes another path than when it was traced")
+            if torch.is_grad_enabled():
+                self._lose(found)
+            self.index += 1
+        return out
+
+    def _derived(self, call: Call, args, kwargs):
+        """A result without samples: computed from parameters alone, hence like a parameter from here on."""
+        graphs = {i: _Graph(h) for i, h in call.handles.items()}
+        out = Call(call.func, self.batch, call.step, graphs).run(args, kwargs)
+        self.index += counts(out)
+        sources = {s.roots: s for h in call.handles.values() for s in (h.sources or (h,))}
+        roots = tuple(root for (root,) in sources)
+
+        def track(tensor):
+            if not (isinstance(tensor, Tensor) and tensor.requires_grad):
+                return tensor
+            return self._track(Handle(tensor.detach(), roots, tuple(sources.values()), tensor))
+
+        return type(out)(map(track, out)) if type(out) in (list, tuple) else track(out)
+
+    def _used(self, call: Call, args, kwargs):
+        for rule in (rule_for(call.func), Fallback):
+            if rule is None:
+                continue
+            try:
+                use = rule(call, *args, **kwargs)
+                out = use.run(args, kwargs, self.receive, self.token)
+            except Unsupported:
+                continue
+            if self._wants(call.handles):
+                self.uses.append(use)
+                if rule is Fallback:
+                    self.fallbacks.setdefault(getattr(call.func, "__name__", str(call.func)), use.name)
+            return out
+        self._lose(call.handles)
+        return call.run(args, kwargs)
+
+    def _wants(self, handles: dict[int, Handle]) -> bool:
+        return any(root in self.wanted for h in handles.values() for root in h.roots)
+
+    def _lose(self, handles: dict[int, Handle]) -> None:
+        self.opaque |= {root for h in handles.values() for root in h.roots} & self.wanted
+
+    def close(self) -> None:
+        """Let go of the batch: reference cycles would keep its memory until they are collected."""
+        self.uses, self.receive = [], None
+
+    def unseen(self, output: Tensor) -> set[str]:
+        """Wanted parameters that reached `output` by a way torch functions do not show.
+
+        Own autograd functions, scripted modules, parameters kept outside modules' dictionaries: they, or what
+        stands for them here, are then leaves of the graph.
+        """
+        owner = {id(p): name for name, p in self.parameters.items()}
+        for name, tracked in self.tracked.items():
+            owner[id(tracked)] = owner[id(tracked.__dict__["handle"]._graph)] = name
+        seen, stack, lost = set(), [output.grad_fn], set()
+        while stack:
+            node = stack.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if leaf is not None and id(leaf) in owner:
+                lost.add(owner[id(leaf)])
+            stack.extend(following for following, _ in node.next_functions)
+        return lost & self.wanted
+
+
+class _Graph:
+    """A handle whose value carries the graph to its leaves."""
+
+    def __init__(self, handle: Handle):
+        self.value = handle.graph
+
+
+def pull_back(handle: Handle, root: str, grads: Tensor) -> Tensor:
+    """Per-sample gradients (N, *shape) of the parameter `root` from those of a tensor derived from it."""
+    if handle.direct:
+        return grads
+    leaf = handle.sources[handle.roots.index(root)].graph
+    (out,) = torch.autograd.grad(
+        handle.graph, leaf, grads.to(handle.graph.dtype), retain_graph=True, is_grads_batched=True,
+        allow_unused=True,
+    )  # fmt: skip
+    return leaf.new_zeros(grads.shape[0], *leaf.shape) if out is None else out
