@@ -1,0 +1,24 @@
+"""The options at the root of every config, beside the groups."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fisherexp.config.types import Count, NonNegative, Size
+
+
+@dataclass(frozen=True)
+class Root:
+    """seed: every random stream of a run is derived from it by name.
+    threads: intra-op threads; 'auto' takes one for small models and says so.
+    output_dir: where runs and artefacts lie.
+    rerun: run again although the result is there.
+    progress: 'auto' draws a bar on a terminal and prints a line per phase elsewhere.
+    checkpoint_every: least number of seconds between two saved training states.
+    """
+
+    seed: Size = 0
+    threads: Count | Literal["auto"] = "auto"
+    output_dir: str = "outputs"
+    rerun: bool = False
+    progress: Literal["auto", "bar", "lines", "off"] = "auto"
+    checkpoint_every: NonNegative = 5.0

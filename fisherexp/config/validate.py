@@ -1,0 +1,204 @@
+"""Checks a composed config against the signatures of what it instantiates; reports every problem at once."""
+
+import difflib
+import functools
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Lt
+from omegaconf import DictConfig, OmegaConf
+
+from fisherexp.config import types
+from fisherexp.config.declared import Declared, TargetNotFound, declared
+
+ROOT = "fisherexp.config.root.Root"
+# Keys Hydra's instantiate reads itself.
+HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong option: what, why, and the nearest valid choice (None where the default is the best advice)."""
+
+    option: str
+    reason: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        advice = f"; nearest valid: {self.nearest}" if self.nearest else ""
+        return f"{self.option}: {self.reason}{advice}"
+
+
+class ConfigError(Exception):
+    """A config that cannot be run. `str()` is one line a problem."""
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+def nearest(name: str, valid: typing.Iterable[str]) -> str | None:
+    """The valid name most like `name`, if any is like it at all."""
+    return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)), None)
+
+
+def validate(cfg: DictConfig) -> list[Problem]:
+    """All problems of a composed config: unknown and ill-typed options, values out of range, parts that do not fit."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    namespace = _namespace(cfg)
+    problems = list(
+        _check_options(
+            "", {k: v for k, v in plain.items() if not isinstance(v, dict | list)}, declared(ROOT), namespace
+        )
+    )
+    for path, target in _targets(plain):
+        try:
+            declaration = declared(target)
+        except TargetNotFound as error:
+            problems.append(Problem(f"{path}._target_={target}", str(error)))
+            continue
+        node = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
+        problems += _check_options(path, node, declaration, namespace)
+    problems += _check_fit(cfg)
+    return problems
+
+
+def _targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("_target_"), str):
+            yield path, node["_target_"]
+        for key, value in node.items():
+            yield from _targets(value, f"{path}.{key}" if path else key)
+
+
+def _namespace(cfg: DictConfig) -> dict[str, Any]:
+    """What an annotation may name. `ClassLabel` is bounded by the number of classes of the chosen data."""
+    names = {k: v for k, v in vars(types).items() if not k.startswith("_")}
+    names |= {
+        "Literal": typing.Literal,
+        "Optional": typing.Optional,
+        "Union": typing.Union,
+        "Any": typing.Any,
+    }
+    classes = num_classes(cfg)
+    if classes:
+        names["ClassLabel"] = Annotated[types.ClassLabel, Lt(classes)]
+    return names
+
+
+def num_classes(cfg: DictConfig) -> int | None:
+    """Number of classes the data declares (or the user gives as `data.num_classes`); None where only the files tell."""
+    given = OmegaConf.select(cfg, "data.num_classes")
+    return given if isinstance(given, int) else attribute(cfg, "data", "num_classes")
+
+
+def attribute(cfg: DictConfig, node: str, name: str, default: Any = None) -> Any:
+    """A literal class attribute of what `node` would instantiate."""
+    target = OmegaConf.select(cfg, f"{node}._target_")
+    try:
+        return declared(target).attributes.get(name, default) if target else default
+    except TargetNotFound:
+        return default
+
+
+def _check_options(path: str, node: dict, declaration: Declared, namespace: dict) -> Iterator[Problem]:
+    for key, value in node.items():
+        option = f"{path}.{key}" if path else key
+        if key in HYDRA_KEYS:
+            continue
+        if key not in declaration.parameters:
+            if not declaration.open:
+                near = nearest(key, declaration.parameters)
+                name = declaration.target.rpartition(".")[2]
+                yield Problem(option, f"{name} has no such option", near and f"{path}.{near}".lstrip("."))
+            continue
+        if value == "???":
+            yield Problem(option, "needs a value")
+        elif not (isinstance(value, dict) and "_target_" in value):
+            problem = _check_value(option, value, declaration.parameters[key], namespace)
+            if problem:
+                yield problem
+
+
+def _check_value(option: str, value: Any, annotation: str | None, namespace: dict) -> Problem | None:
+    try:
+        wanted = eval(annotation or "Any", {}, namespace)
+    except (NameError, AttributeError, TypeError):
+        return None  # a type from some other package: its constructor will judge
+    if isinstance(wanted, str):
+        return None
+
+    from pydantic import ValidationError
+
+    adapter = _adapter(wanted)
+    if adapter is None:
+        return None
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        return _describe(option, value, error.errors())
+    return None
+
+
+@functools.cache
+def _adapter(wanted: Any) -> Any:
+    """Pydantic's checker for a type; None for a type it has no notion of."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return TypeAdapter(wanted, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except PydanticUserError:
+        # Its own class carries its own configuration (a dataclass), or is none of pydantic's business.
+        return None
+
+
+def _describe(option: str, value: Any, errors: list[dict]) -> Problem:
+    # A union reports one error for each member: name them all, but advise from the one that knows a bound.
+    errors = [e for e in errors if e["type"] != "none_required"] or errors
+    reason = " or ".join(dict.fromkeys(e["msg"].replace("Input should be", "should be") for e in errors))
+    for error in errors:
+        bounds = error.get("ctx", {})
+        near = next((bounds[k] for k in ("ge", "le") if k in bounds), None)
+        if near is None and "lt" in bounds and isinstance(bounds["lt"], int) and isinstance(error["input"], int):
+            near = bounds["lt"] - 1
+        if error["type"] == "literal_error":
+            near = nearest(
+                str(value), [word.strip("'") for word in bounds["expected"].replace(" or ", ", ").split(", ")]
+            )
+        if near is not None:
+            fixed = [near if v == error["input"] else v for v in value] if isinstance(value, list) else near
+            return Problem(f"{option}={_show(value)}", reason, f"{option}={_show(fixed)}")
+    return Problem(f"{option}={_show(value)}", reason)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_show, value)) + "]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
+    """Does the method accept this scenario?"""
+    accepted = attribute(cfg, "method", "scenarios", ())
+    kind = attribute(cfg, "scenario", "kind", "plain")
+    if accepted and kind not in accepted:
+        method = OmegaConf.select(cfg, "method._target_").rpartition(".")[2]
+        wanted = " or ".join(accepted)
+        yield Problem("scenario", f"{method} needs a {wanted} scenario, this one is {kind}", _scenario_of(accepted))
+
+
+def _scenario_of(kinds: tuple[str, ...]) -> str | None:
+    import yaml
+
+    from fisherexp.config.locations import options, search_path
+
+    for name, file in options("scenario", search_path()).items():
+        target = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("_target_")
+        if target and declared(target).attributes.get("kind") in kinds:
+            return f"scenario={name}"
+    return None
