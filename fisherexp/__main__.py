@@ -1,0 +1,3 @@
+from fisherexp.cli import main
+
+main()

@@ -1,0 +1,40 @@
+"""Keeps the newest training state in one file, so that a killed process goes on where it was."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Resumable(Callback):
+    """Writes `file` at the end of an epoch where `seconds` have passed, within an epoch after four times as many.
+
+    The state is written to a temporary name and renamed: a kill at any moment leaves the previous one whole.
+    With several processes only epoch ends are used, since their clocks need not agree.
+    """
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self.file, self.seconds = file, seconds
+        self._saved = time.monotonic()
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The state to go on from, if there is one."""
+        return str(self.file) if self.file.is_file() else None
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if not trainer.is_last_batch and trainer.world_size == 1 and time.monotonic() - self._saved > 4 * self.seconds:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        finished = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        if not finished and (trainer.world_size > 1 or time.monotonic() - self._saved > self.seconds):
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        temporary = self.file.with_suffix(".writing")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.file)
+        self._saved = time.monotonic()

@@ -1,0 +1,65 @@
+"""What there is to choose from, and whether it fits together. Reads config files and signatures, imports no method."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException
+
+from fisherexp.config.declared import TargetNotFound, declared
+from fisherexp.config.explain import composed
+from fisherexp.config.locations import headline, options, search_path
+from fisherexp.config.validate import Problem, validate
+
+GROUPS = ("method", "scenario", "data", "model")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One option of a config group: its name, its one-line description, its paper."""
+
+    group: str
+    name: str
+    file: Path
+    description: str
+    attributes: dict
+
+    @property
+    def paper(self) -> str:
+        return self.attributes.get("paper", "")
+
+
+def entries(group: str, extra: list[str]) -> list[Entry]:
+    """The options of a group; `extra` are further entries of the search path."""
+    found = []
+    for name, file in options(group, search_path(extra)).items():
+        target = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("_target_")
+        try:
+            attributes = declared(target).attributes if target else {}
+        except TargetNotFound:
+            attributes = {}
+        found.append(Entry(group, name, file, headline(file), attributes))
+    return found
+
+
+def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator[tuple[str, str, str]]:
+    """(method, scenario, data) for every scenario a method accepts and every data set."""
+    scenarios = entries("scenario", extra)
+    for method in entries("method", extra):
+        if methods and method.name not in methods:
+            continue
+        accepted = method.attributes.get("scenarios", ())
+        for scenario in scenarios:
+            if not accepted or scenario.attributes.get("kind", "plain") in accepted:
+                for data in entries("data", extra):
+                    yield method.name, scenario.name, data.name
+
+
+def check(overrides: list[str]) -> list[Problem]:
+    """Problems of one composition; a value that only the user can give (`???`) is none."""
+    try:
+        found = validate(composed(overrides))
+    except HydraException as error:
+        return [Problem(" ".join(overrides), " ".join(str(error).split()))]
+    return [problem for problem in found if problem.reason != "needs a value"]

@@ -1,0 +1,183 @@
+"""`fisherexp …` and `python -m fisherexp …`: run, list, check, table, status, reproduce, contract."""
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Experiments with curvature-aware methods.")
+Outputs = Annotated[Path, typer.Option("--output-dir", "-o", help="Where the runs lie.")]
+Search = Annotated[
+    list[str], typer.Option("--search-path", help="Further config directories: pkg://package.conf or a path.")
+]
+ANY_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@app.command(context_settings=ANY_ARGUMENTS, add_help_option=False)
+def run(context: typer.Context) -> None:
+    """Run one experiment, or a sweep with -m: the same as `python run.py` in a checkout."""
+    from fisherexp.app import main as run_main
+
+    sys.exit(run_main(context.args))
+
+
+@app.command(name="list")
+def list_(search_path: Search = []) -> None:
+    """What there is to choose from: methods, scenarios, data, models."""
+    from fisherexp.catalogue import GROUPS, entries
+
+    console = Console()
+    for group in GROUPS:
+        found = entries(group, search_path)
+        table = Table(title=f"{group}=", title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for heading in ("", "", ""):
+            table.add_column(heading, overflow="fold")
+        for entry in found:
+            table.add_row(entry.name, entry.description, entry.paper)
+        console.print(table)
+        console.print()
+
+
+@app.command()
+def check(
+    methods: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None, search_path: Search = []
+) -> None:
+    """Compose and validate every method with its scenarios and every data set, without running anything."""
+    from fisherexp.catalogue import check as check_one
+    from fisherexp.catalogue import combinations, entries
+
+    searched = [f"hydra.searchpath=[{','.join(search_path)}]"] if search_path else []
+    trials = [[f"method={m}", f"scenario={s}", f"data={d}"] for m, s, d in combinations(search_path, methods)]
+    if not methods:
+        trials += [[f"model={entry.name}"] for entry in entries("model", search_path)]
+        trials += [[f"experiment={entry.name}"] for entry in entries("experiment", search_path)]
+        trials += [[f"trainer={entry.name}"] for entry in entries("trainer", search_path)]
+    wrong = 0
+    for trial in trials:
+        for problem in check_one([*trial, *searched]):
+            wrong += 1
+            print(f"{' '.join(trial)}: {problem}", file=sys.stderr)
+    print(f"{len(trials)} compositions checked, {wrong} problem{'s' if wrong != 1 else ''}")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def contract(
+    methods: Annotated[list[str], typer.Argument(help="Names of methods, ours or from the search path.")],
+    search_path: Search = [],
+) -> None:
+    """Check what every method owes its users: it changes something, repeats exactly, resumes exactly…"""
+    from fisherexp.catalogue import entries
+    from fisherexp.contract import Contract
+
+    found = {entry.name: entry for entry in entries("method", search_path)}
+    broken = 0
+    for name in methods:
+        if name not in found:
+            print(f"there is no method '{name}' (there are: {', '.join(found)})", file=sys.stderr)
+            raise typer.Exit(2)
+        with tempfile.TemporaryDirectory() as scratch:
+            for check_name, check_method in Contract(found[name], Path(scratch), search_path).checks().items():
+                try:
+                    check_method()
+                    print(f"{name}  {check_name:<28} kept")
+                except AssertionError as error:
+                    broken += 1
+                    print(f"{name}  {check_name:<28} BROKEN: {error}")
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def table(
+    output_dir: Outputs = Path("outputs"),
+    trials: Annotated[bool, typer.Option(help="Include trial runs.")] = False,
+) -> None:
+    """Mean ± standard deviation over seeds of every experiment in the output folder."""
+    from fisherexp.reports.records import read_records
+    from fisherexp.reports.table import print_table
+
+    found = read_records(output_dir)
+    shown = [record for record in found.records if trials or not record["trial"]]
+    if shown:
+        print_table(shown)
+    else:
+        print(f"no finished run in {output_dir}")
+    if hidden := len(found.records) - len(shown):
+        print(f"{hidden} trial run{'s' if hidden > 1 else ''} left out (--trials shows them)")
+    for folder, reason in found.damaged.items():
+        print(f"{folder / 'run.json'} cannot be read: {reason}", file=sys.stderr)
+    raise typer.Exit(1 if found.damaged else 0)
+
+
+@app.command()
+def status(output_dir: Outputs = Path("outputs")) -> None:
+    """State of every run: done, running, failed (with the error), interrupted."""
+    from fisherexp.runs.state import State, run_folders
+
+    counts: Counter[str] = Counter()
+    for folder in run_folders(output_dir):
+        state = folder.state()
+        counts[state] += 1
+        remark = f"  {folder.error()}  ({folder.error_file})" if state is State.FAILED else ""
+        print(f"{state:<12} {folder.path}{remark}")
+    print(", ".join(f"{n} {state}" for state, n in counts.items()) or f"no run in {output_dir}")
+
+
+@app.command()
+def reproduce(
+    identity: Annotated[str, typer.Argument(help="Hash of a run, or its beginning.")],
+    output_dir: Outputs = Path("outputs"),
+    run: Annotated[bool, typer.Option("--run", help="Run it again, elsewhere, and compare the figures.")] = False,
+) -> None:
+    """The commands that make a run again from its commit; with --run, do it and compare."""
+    from fisherexp.reports.records import read_records
+
+    found = [r for r in read_records(output_dir).records if r["identity"].startswith(identity)]
+    if len(found) != 1:
+        what = "no run" if not found else f"{len(found)} runs"
+        print(f"{what} in {output_dir} with a hash that begins with '{identity}'", file=sys.stderr)
+        raise typer.Exit(2)
+    record = found[0]
+    commit, dirty = record["code"]["commit"], record["code"]["dirty"]
+    if commit:
+        print(f"git checkout {commit}" + ("  # the tree had changes that are not in this commit" if dirty else ""))
+    print(record["command"])
+    if run:
+        raise typer.Exit(_run_again(record))
+
+
+def _run_again(record: dict) -> int:
+    from fisherexp.reports.records import read_records
+
+    with tempfile.TemporaryDirectory() as elsewhere:
+        command = [
+            sys.executable,
+            "-m",
+            "fisherexp",
+            "run",
+            *record["overrides"],
+            f"output_dir={elsewhere}",
+            "rerun=false",
+        ]
+        if done := subprocess.run(command, check=False).returncode:
+            return done
+        again = read_records(Path(elsewhere)).records[0]
+    differing = [
+        f"{stage}/{name}: recorded {value}, now {again['metrics'][stage].get(name)}"
+        for stage, metrics in record["metrics"].items()
+        for name, value in metrics.items()
+        if name != "seconds" and again["metrics"][stage].get(name) != value
+    ]
+    print("\n".join(differing) or "every figure is the same")
+    return 1 if differing else 0

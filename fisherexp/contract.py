@@ -1,0 +1,165 @@
+"""What every method owes its users, checked on small data: the same checks for ours and for yours.
+
+`python -m fisherexp contract my_method --search-path pkg://my_package.conf` runs them on a method from outside.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, LightningModule, Trainer
+from safetensors.torch import load_file
+
+from fisherexp.catalogue import Entry, entries
+from fisherexp.config.declared import declared
+from fisherexp.config.explain import composed, explain
+from fisherexp.experiment import run_experiment
+from fisherexp.runs.workbench import Workbench
+
+# Small enough for seconds, deep and noisy enough (BatchNorm, several epochs) that shortcuts show.
+SMALL = [
+    "data=digits",
+    "data.batch_size=100",
+    "model=small_cnn",
+    "model.width=8",
+    "training.epochs=3",
+    "progress=off",
+]
+NEEDS = {"fisher"}
+STARTS = {"scratch", "source"}
+SECONDS = 30.0
+
+
+class Stopped(Exception):
+    """Stands for the end of a process."""
+
+
+class StopAfter(Callback):
+    """Ends a fit after some batches, behind the callback that saves its state."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped
+
+
+class Contract:
+    """The checks of one method; each `check_…` raises AssertionError with what is wrong.
+
+    entry: the method's config file. scratch: an empty folder. extra: search path of methods from outside.
+    """
+
+    def __init__(self, entry: Entry, scratch: Path, extra: list[str]) -> None:
+        self.entry, self.scratch = entry, scratch
+        searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
+        self.overrides = [*searched, f"method={entry.name}", f"scenario={self._scenario(extra)}", *SMALL]
+
+    def check_declaration(self) -> None:
+        """One-line description, paper, and only declarations the runner knows."""
+        attributes = self.entry.attributes
+        assert self.entry.description, f"{self.entry.file} does not begin with a one-line comment"
+        assert self.entry.paper, "the class declares no `paper`"
+        assert set(attributes.get("needs", ())) <= NEEDS, f"unknown needs: {attributes['needs']}"
+        assert attributes.get("start") in STARTS, f"unknown start: {attributes.get('start')}"
+
+    def check_config(self) -> None:
+        """The YAML gives every option the constructor requires, and the default composition is valid."""
+        face = declared(self.config("a").method._target_)
+        missing = face.required - {"model"} - set(self.config("a").method)
+        assert not missing, f"options without a value in {self.entry.file}: {sorted(missing)}"
+        problems = explain(self.overrides)
+        assert not problems, "; ".join(map(str, problems))
+
+    def check_bad_values(self) -> None:
+        """An ill-typed or misspelt option is refused in one line that names it and the nearest valid choice."""
+        (wrong,) = explain([*self.overrides, "method.no_such_option=1"])
+        assert "no_such_option" in str(wrong)
+        for name, annotation in declared(self.config("a").method._target_).parameters.items():
+            if name == "model" or annotation is None or name not in self.config("a").method:
+                continue
+            if OmegaConf.is_dict(self.config("a").method[name]) or "str" in annotation:
+                continue
+            found = explain([*self.overrides, f"method.{name}=no_such_value"])
+            assert len(found) == 1, f"method.{name}=no_such_value: {len(found)} problems instead of one"
+            assert found[0].option.startswith(f"method.{name}"), str(found[0])
+            assert found[0].nearest is not None, f"no advice: {found[0]}"
+
+    def check_runs_in_seconds(self) -> None:
+        """Runs offline on the processor within the time a test may take."""
+        begun = time.perf_counter()
+        metrics = self.first[1]["metrics"]["after"]
+        assert time.perf_counter() - begun < SECONDS, f"took more than {SECONDS:.0f} s on small data"
+        assert all(value == value for value in metrics.values()), f"NaN in {metrics}"
+
+    def check_changes_something(self) -> None:
+        """The result is not the model it started from."""
+        bench = Workbench(self.config("a"))
+        start = bench.method("method")
+        from_scratch = start.start == "scratch"
+        before = start.model.state_dict() if from_scratch else bench.trained(start.start).tensors
+        after, record = self.first
+        moved = any(not torch.equal(before[name], tensor) for name, tensor in after.items())
+        if start.adapts_at_test:
+            moved = moved or record["metrics"]["after"] != record["metrics"].get("before")
+        assert moved, "the method left every weight as it was"
+
+    def check_same_seed_same_numbers(self) -> None:
+        """A second run from nothing gives the same weights and metrics, bit for bit."""
+        weights, record = self.run("b")
+        self._same(weights, self.first[0])
+        for name, value in record["metrics"]["after"].items():
+            assert name == "seconds" or value == self.first[1]["metrics"]["after"][name], name
+
+    def check_resumes_exactly(self) -> None:
+        """Stopped in the middle of its fit and run again, it ends where an undisturbed run ends; the saved state
+        holds plain containers and tensors only."""
+        try:
+            self.run("c", [StopAfter(batches=2)])
+        except Stopped:
+            pass
+        else:
+            raise AssertionError("its fit has fewer than two batches: nothing to interrupt")
+        states = list((self.scratch / "c").rglob("last.ckpt"))
+        assert len(states) == 1, f"expected one saved state, found {len(states)}"
+        torch.load(states[0], weights_only=True)
+        weights, _ = self.run("c")
+        self._same(weights, self.first[0])
+
+    def checks(self) -> dict[str, Callable[[], None]]:
+        """Name -> check, in the order in which they make sense."""
+        return {
+            name.removeprefix("check_"): getattr(self, name) for name in vars(type(self)) if name.startswith("check_")
+        }
+
+    @cached_property
+    def first(self) -> tuple[dict[str, torch.Tensor], dict]:
+        """Weights and record of an undisturbed run."""
+        return self.run("a")
+
+    def config(self, name: str) -> DictConfig:
+        """The small config, with outputs below the scratch folder."""
+        return composed([*self.overrides, f"output_dir={self.scratch / name}", "checkpoint_every=0"])
+
+    def run(self, name: str, callbacks: list[Callback] | None = None) -> tuple[dict[str, torch.Tensor], dict]:
+        """Weights and record of a run in its own output folder."""
+        folder = self.scratch / name / "run"
+        record = run_experiment(self.config(name), folder, self.overrides, callbacks or [])
+        return load_file(folder / "weights.safetensors"), record
+
+    def _scenario(self, extra: list[str]) -> str:
+        accepted = self.entry.attributes.get("scenarios", ())
+        for scenario in sorted(entries("scenario", extra), key=lambda entry: entry.name != "none"):
+            if not accepted or scenario.attributes.get("kind") in accepted:
+                return scenario.name
+        raise AssertionError(f"no scenario is of a kind that {self.entry.name} accepts: {accepted}")
+
+    @staticmethod
+    def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+        differing = [name for name in other if not torch.equal(one[name], other[name])]
+        assert not differing, f"weights differ: {', '.join(differing)}"

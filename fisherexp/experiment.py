@@ -1,0 +1,94 @@
+"""The one path every run takes."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback
+from safetensors.torch import save_file
+
+from fisherexp.runs.files import write_atomically
+from fisherexp.runs.identity import identity, name_of, semantic
+from fisherexp.runs.loggers import close
+from fisherexp.runs.ranks import is_follower
+from fisherexp.runs.record import peak_memory, provenance
+from fisherexp.runs.workbench import Workbench
+
+
+def run_experiment(
+    cfg: DictConfig, folder: Path, overrides: list[str], callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
+    """Run what a validated config describes and return its record (plain containers).
+
+    source weights → what the method needs → fit → test → the models it is compared with → record. The final
+    weights are left in `folder`/weights.safetensors. `callbacks` join those of the config in the loops of the
+    run's own method.
+    """
+    begun = time.perf_counter()
+    loggers = [instantiate(node, _partial_=True)(folder=folder, run_id=identity(cfg)) for node in cfg.logger.values()]
+    callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
+    status = "failed"
+    try:
+        bench = Workbench(cfg, loggers, callbacks)
+        record = _run(bench, folder)
+        record |= {
+            "identity": identity(cfg),
+            "names": {node: name_of(cfg, node) for node in ("method", "data", "model", "scenario")},
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "semantic": semantic(cfg),
+            "seed": cfg.seed,
+            "trial": bool(cfg.trainer.fast_dev_run or cfg.trainer.overfit_batches or cfg.trainer.limit_train_batches),
+            "data_checksum": bench.data.checksum(),
+            "threads": bench.threads,
+            "costs": bench.costs,
+            "memory": peak_memory(),
+            "seconds": time.perf_counter() - begun,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **provenance(overrides),
+        }
+        _mirror(loggers, record)
+        status = "success"
+        return record
+    finally:
+        close(loggers, status)
+
+
+def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
+    # The run's own method first: where it is itself a reference, its loggers see the training.
+    method = bench.method("method")
+    if method.start == "scratch":
+        weights = bench.trained("method")
+        method.model.load_state_dict(weights.tensors)
+        own_seconds = weights.about["cost"]["seconds"]
+    else:
+        source = bench.trained(method.start)
+        method.model.load_state_dict(source.tensors)
+        own_seconds = 0.0
+        if "fisher" in method.needs:  # its price is part of the method's, whoever paid it
+            method.given["fisher"], own_seconds = bench.fisher(method.importance, source)
+        bench.fit(method, folder, type(method).__name__, own=True)
+        own_seconds += bench.costs[type(method).__name__]["seconds"]
+    stages = {"after": bench.test(method, "judging the result", own=True)}
+    seconds = {"after": own_seconds}
+    for stage, node in instantiate(bench.cfg.scenario, _convert_="all").references.items():
+        stages[stage] = bench.judged(node)
+        seconds[stage] = bench.trained(node).about["cost"]["seconds"]
+
+    if is_follower():
+        return {"metrics": {}, "outcome": {}}
+    state = {name: tensor.detach().cpu().clone() for name, tensor in method.model.state_dict().items()}
+    write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
+    order = [stage for stage in ("before", "after", "oracle") if stage in stages]
+    metrics = {stage: stages[stage] | {"seconds": seconds[stage]} for stage in order}
+    return {"metrics": metrics, "outcome": method.outcome}
+
+
+def _mirror(loggers: list, record: dict[str, Any]) -> None:
+    figures = {f"{stage}/{name}": value for stage, found in record["metrics"].items() for name, value in found.items()}
+    for logger in loggers:
+        logger.log_hyperparams(record["config"])
+        logger.log_metrics(figures)
+        logger.save()

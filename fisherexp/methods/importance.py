@@ -1,0 +1,100 @@
+"""Which diagonal Fisher a method means by "importance", and the Lightning loop that accumulates it."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fisherexp.config.types import Count
+from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
+from fisherexp.methods.method import Method
+from fisherexp.scenarios.setting import Setting
+from fisherexp.seeds import derive
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A named estimator of the diagonal Fisher (see fisherexp.curvature), and the batches it is given.
+
+    batch_size: with gradients='batch_mean' a part of the estimator, otherwise only a matter of speed and memory.
+    order: of the training set, which matters to 'batch_mean' alone. 'by_class' is that of the official SSD
+        scripts (retained samples sorted by class, then the forgotten ones); 'as_is' that of the data set.
+    """
+
+    labels: Literal["empirical", "pseudo", "sampled", "expected"] = "empirical"
+    gradients: Literal["per_sample", "batch_mean"] = "per_sample"
+    batch_size: Count = 64
+    order: Literal["as_is", "by_class"] = "as_is"
+
+    def key(self) -> dict[str, Any]:
+        """What of this changes the result."""
+        found: dict[str, Any] = {"labels": self.labels, "gradients": self.gradients}
+        if self.gradients == "batch_mean":
+            found |= {"batch_size": self.batch_size, "order": self.order}
+        return found
+
+    def batches(self, setting: Setting, part: str) -> Any:
+        """Batches of a part, without augmentation, in this estimator's order."""
+        images = setting.parts[part]
+        if self.gradients == "batch_mean" and self.order == "by_class":
+            group = images.labels
+            if part == "train" and setting.forgotten is not None:
+                group = group + (group.max() + 1) * setting.forgotten.to(group.device)
+            images = images.subset(torch.argsort(group, stable=True))
+        if self.gradients == "batch_mean":  # ranks would cut other batches: each goes through all of them
+            setting = dataclasses.replace(setting, rank=0, world_size=1)
+        return setting.loader_of(images, shuffle=False, batch_size=self.batch_size)
+
+    def accumulator(self, model: nn.Module, seed: int) -> DiagonalAccumulator:
+        """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels."""
+        return DiagonalAccumulator(model, labels=self.labels, gradients=self.gradients, seed=seed)
+
+
+class FisherPass(Method):
+    """One epoch that changes nothing and leaves the diagonal Fisher of a part of the data in `self.fisher`."""
+
+    start = "source"
+
+    def __init__(self, model: nn.Module, importance: Importance) -> None:
+        super().__init__(model)
+        self.importance = importance
+        self.automatic_optimization = False
+        self.label_seed = 0
+        self.accumulator: DiagonalAccumulator | None = None
+        self.fisher: FisherDiagonal | None = None
+        self._restored: dict[str, Any] | None = None
+
+    def batches(self, setting: Setting) -> Any:
+        self.label_seed = derive("labels", setting.seed, self.fits_on)
+        return self.importance.batches(setting, self.fits_on)
+
+    def on_train_start(self) -> None:
+        self.accumulator = self.importance.accumulator(self.model, self.label_seed)
+        if self._restored is not None:
+            self.accumulator.load_sums(self._restored)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.accumulator.update(*batch)
+
+    def on_train_end(self) -> None:
+        if self.importance.gradients == "per_sample" and self.trainer.world_size > 1:
+            self.accumulator.load_sums(self._over_ranks(self.accumulator.sums()))
+        self.fisher = self.accumulator.result()
+
+    def _over_ranks(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        largest = {"batch_size", "batches"}  # descriptions of the batches; everything else adds up
+        how = {name: "max" if name in largest else "sum" for name in sums}
+        return {name: self.trainer.strategy.reduce(total.clone(), reduce_op=how[name]) for name, total in sums.items()}
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["fisher"] = {name: total.clone() for name, total in self.accumulator.sums().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._restored = checkpoint["fisher"]

@@ -1,0 +1,88 @@
+"""What every method is: a model, a Lightning loop that changes it, and a test loop that judges it."""
+
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from fisherexp.scenarios.setting import Setting
+
+
+class Method(LightningModule):
+    """As it stands: a model that is judged and never changed.
+
+    A subclass declares, as literals (they are read without importing the file):
+    paper: authors, venue, arXiv number; for `list`, tables and docs.
+    scenarios: the kinds of scenario it accepts; empty for any.
+    start: 'scratch' (new weights; the result of fit is an artefact others may ask for) or 'source'.
+    fits_on: the part of the data whose loader `fit` goes through.
+    needs: further artefacts ('fisher'), found in `self.given` by name when fit begins.
+    adapts_at_test: gradients are needed in the test loop.
+    """
+
+    paper: ClassVar[str] = ""
+    scenarios: ClassVar[tuple[str, ...]] = ()
+    start: ClassVar[str] = "scratch"
+    fits_on: ClassVar[str] = "train"
+    needs: ClassVar[tuple[str, ...]] = ()
+    adapts_at_test: ClassVar[bool] = False
+
+    epochs: int = 1
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.given: dict[str, Any] = {}
+        self.evaluation: Metric | None = None
+        # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
+        self.steps_per_epoch = 1
+        self.outcome: dict[str, Any] = {}  # plain containers a method wants in the run record
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def batches(self, setting: Setting) -> Any:
+        """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""
+        # Batch statistics of a single image are none: leave such a last batch out, another image each epoch.
+        single = len(setting.parts[self.fits_on]) % setting.data.batch_size == 1
+        return setting.loader(self.fits_on, shuffle=True, augment=True, drop_last=single)
+
+    def judge(self, evaluation: Metric) -> None:
+        """Use `evaluation` in the next test loop."""
+        self.evaluation = evaluation.to(self.device)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels = batch
+        self.evaluation.update(dataloader_idx, self.model(images), labels)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # What dropout and sampling draw from; order and augmentation of the data have streams of their own.
+        checkpoint["rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            checkpoint["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["rng"].cpu())
+        if "cuda_rng" in checkpoint:
+            torch.cuda.set_rng_state(checkpoint["cuda_rng"].cpu())
+
+
+class LossMean:
+    """Mean of a loss over an epoch, kept as one tensor on the device: no synchronisation per step."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.count = 0
+
+    def add(self, loss: Tensor, samples: int) -> None:
+        loss = loss.detach() * samples
+        self.total = loss if self.total is None else self.total + loss
+        self.count += samples
+
+    def take(self) -> float:
+        """The mean, and start again. NaN where nothing was added."""
+        mean = float("nan") if self.total is None else (self.total / self.count).item()
+        self.__init__()
+        return mean

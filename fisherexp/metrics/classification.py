@@ -1,0 +1,32 @@
+"""Accuracy and likelihood, summed as counts: one update per batch, one synchronisation at the end."""
+
+import torch
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+
+class ClassificationMetrics(Metric):
+    """Accuracy (%) and mean negative log-likelihood (nats) of each part it is fed.
+
+    update(part, logits (B, C), labels (B,)); compute() -> {"<name>_accuracy": …, "<name>_nll": …}.
+    """
+
+    full_state_update = False
+
+    def __init__(self, names: tuple[str, ...]):
+        super().__init__()
+        self.names = names
+        for state in ("correct", "nll", "count"):
+            self.add_state(state, torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, part: int, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        self.correct[part] += (logits.argmax(1) == labels).sum()
+        self.nll[part] += F.cross_entropy(logits.float(), labels, reduction="sum")
+        self.count[part] += len(labels)
+
+    def compute(self) -> dict[str, float]:
+        found = {}
+        for i, name in enumerate(self.names):
+            found[f"{name}_accuracy"] = 100 * (self.correct[i] / self.count[i]).item()
+            found[f"{name}_nll"] = (self.nll[i] / self.count[i]).item()
+        return found

@@ -1,0 +1,35 @@
+"""Reading run records back: all that reports know of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fisherexp.runs.identity import digest
+from fisherexp.runs.state import run_folders
+
+
+@dataclass(frozen=True)
+class Records:
+    """records: what could be read, each with its folder under 'folder'; damaged: folder -> what is wrong with it."""
+
+    records: list[dict[str, Any]]
+    damaged: dict[Path, str]
+
+
+def read_records(output_dir: Path) -> Records:
+    """Every run record below `output_dir`. A file that cannot be read is named in `damaged` and left out."""
+    records, damaged = [], {}
+    for folder in run_folders(output_dir):
+        try:
+            record = folder.record()
+            if record is not None:
+                _ = record["metrics"]["after"], record["names"], record["semantic"]
+                records.append(record | {"folder": str(folder.path)})
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            damaged[folder.path] = f"{type(error).__name__}: {error}"
+    return Records(records, damaged)
+
+
+def family(record: dict[str, Any]) -> str:
+    """Hash of everything but the seed: runs of one family are repetitions of one experiment."""
+    return digest({k: v for k, v in record["semantic"].items() if k != "seed"})

@@ -1,0 +1,71 @@
+"""One run on one screen, from its record alone."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+# Metrics of the record that the one-screen table shows, and their headings; others are in run.json.
+HEADINGS = {
+    "retain_accuracy": "retain\nacc. %",
+    "forget_accuracy": "forget\nacc. %",
+    "mia": "membership\nattack %",
+    "test_accuracy": "test\nacc. %",
+    "test_nll": "test\nNLL",
+    "seconds": "seconds",
+}
+
+
+def print_summary(record: dict[str, Any], folder: Path, found: bool) -> None:
+    """Table of stages × metrics, where the results lie, and the command that repeats the run."""
+    console = Console()
+    shown = [name for name in HEADINGS if any(name in stage for stage in record["metrics"].values())]
+    console.print(title(record), style="bold", highlight=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("")
+    for name in shown:
+        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
+    for stage, metrics in record["metrics"].items():
+        label = {"oracle": "retrained oracle"}.get(stage, stage)
+        table.add_row(label, *(format_metric(name, metrics.get(name)) for name in shown))
+    console.print(table)
+    if record.get("trial"):
+        console.print(
+            "a trial run (debug preset or limited batches): left out of tables",
+            style="yellow",
+            highlight=False,
+        )
+    when = "found, computed " + record["finished"] if found else "now"
+    console.print(f"results  {folder} ({when})", highlight=False, soft_wrap=True)
+    console.print(f"again    {again(record['command'])}", highlight=False, soft_wrap=True)
+
+
+def print_line(record: dict[str, Any], folder: Path, found: bool) -> None:
+    """One run of a sweep on one line."""
+    after = record["metrics"]["after"]
+    words = {name: " ".join(heading.split()) for name, heading in HEADINGS.items() if name in after}
+    figures = "  ".join(f"{heading} {format_metric(name, after[name])}" for name, heading in words.items())
+    mark = "found" if found else "done "
+    print(f"{mark} {folder}  seed {record['seed']}  {figures}")
+
+
+def title(record: dict[str, Any]) -> str:
+    """`ssd on digits, small_cnn, class_forgetting(classes=[3]), seed 0`."""
+    names, config = record["names"], record["config"]
+    options = ", ".join(f"{k}={v}" for k, v in config["scenario"].items() if k != "_target_")
+    scenario = f"{names['scenario']}({options})" if options else names["scenario"]
+    return f"{names['method']} on {names['data']}, {names['model']}, {scenario}, seed {record['seed']}"
+
+
+def again(command: str) -> str:
+    """The command with which the result is computed afresh."""
+    return command if "rerun=true" in command.split() else f"{command} rerun=true"
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """Percentages and seconds with one decimal, other figures with three significant digits."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if name.endswith("nll") else f"{value:.1f}"

@@ -1,0 +1,99 @@
+"""Runs in outputs/ as one table: a row per experiment, mean ± standard deviation over its seeds."""
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fisherexp.reports.records import family
+from fisherexp.reports.summary import HEADINGS, format_metric
+
+LABELS = ("data", "model", "scenario", "method")
+
+
+@dataclass(frozen=True)
+class Row:
+    """labels: names of data, model, scenario and method; options: what tells rows of equal names apart."""
+
+    labels: tuple[str, ...]
+    options: str
+    runs: list[dict[str, Any]]
+
+    def values(self, metric: str) -> list[float]:
+        """The metric after the method, one value per run that has it."""
+        found = (run["metrics"]["after"].get(metric) for run in self.runs)
+        return [value for value in found if value is not None]
+
+
+def rows(records: list[dict[str, Any]]) -> list[Row]:
+    """Records grouped by everything but the seed, sorted by their labels."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        families.setdefault(family(record), []).append(record)
+    named: dict[tuple[str, ...], list[list[dict[str, Any]]]] = {}
+    for runs in families.values():
+        named.setdefault(tuple(runs[0]["names"][label] for label in LABELS), []).append(runs)
+    found = []
+    for labels, groups in sorted(named.items()):
+        flat = [_flatten(runs[0]["semantic"]) for runs in groups]
+        keys = {key for options in flat for key in options if key != "seed"}
+        differing = sorted(key for key in keys if len({str(options.get(key)) for options in flat}) > 1)
+        for runs, options in zip(groups, flat, strict=True):
+            text = ", ".join(f"{short}={options[key]}" for key, short in _short(differing).items() if key in options)
+            found.append(Row(labels, text, runs))
+    return sorted(found, key=lambda row: (row.labels, row.options))
+
+
+def mean_and_deviation(name: str, values: list[float]) -> str:
+    """`99.1 ± 0.2` (sample standard deviation); no ± for a single value, nothing for none."""
+    if not values:
+        return ""
+    mean = format_metric(name, statistics.fmean(values))
+    return mean if len(values) == 1 else f"{mean} ± {format_metric(name, statistics.stdev(values))}"
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Print the table of some records, with what its figures are."""
+    console = Console()
+    console.print(rendered(rows(records)))
+    console.print("values after the method; mean ± standard deviation over n seeds", style="dim", highlight=False)
+
+
+def rendered(found: list[Row]) -> Table:
+    """The rows as a rich table; a column only where it tells something."""
+    metrics = [name for name in HEADINGS if any(row.values(name) for row in found)]
+    labels = [i for i, label in enumerate(LABELS) if label == "method" or len({row.labels[i] for row in found}) > 1]
+    fixed = ", ".join(found[0].labels[i] for i in range(len(LABELS)) if i not in labels)
+    table = Table(
+        title=fixed, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    for i in labels:
+        table.add_column(LABELS[i], no_wrap=True)
+    with_options = any(row.options for row in found)
+    if with_options:
+        table.add_column("options", overflow="fold", min_width=11)
+    table.add_column("n", justify="right")
+    for name in metrics:
+        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
+    for row in found:
+        cells = [row.labels[i] for i in labels] + ([row.options] if with_options else [])
+        table.add_row(*cells, str(len(row.runs)), *(mean_and_deviation(name, row.values(name)) for name in metrics))
+    return table
+
+
+def _short(keys: list[str]) -> dict[str, str]:
+    """Each dotted key with its last word, or whole where two share it."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {key: word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)}
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    found = {}
+    for key, value in node.items():
+        found |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return found

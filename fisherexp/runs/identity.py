@@ -1,0 +1,73 @@
+"""The name of a run: a hash of the resolved config that can change its result.
+
+Two command lines that ask for the same experiment get the same name and hence the same folder; a logger,
+a progress bar or the place where files lie change nothing. Light: no torch.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fisherexp.config.validate import attribute
+
+# What cannot change a result (threads change the last bits of a float sum; they are recorded).
+COSMETIC = {"logger", "threads", "output_dir", "rerun", "progress", "checkpoint_every", "training"}
+COSMETIC_IN = {
+    "data": {"root", "download"},
+    "trainer": {"accelerator", "strategy", "profiler", "detect_anomaly"},
+}
+
+
+def semantic(cfg: DictConfig) -> dict[str, Any]:
+    """The part of the resolved config that decides the result, as plain containers."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    kept = {k: v for k, v in plain.items() if k not in COSMETIC}
+    for group, cosmetic in COSMETIC_IN.items():
+        kept[group] = {k: v for k, v in kept[group].items() if k not in cosmetic}
+    unused = {"source", "oracle"} - references(cfg)
+    kept = {k: v for k, v in kept.items() if k not in unused}
+    if path := kept["data"].get("path"):
+        kept["data"]["path"] = [path, *_stamp(Path(path).expanduser())]
+    return kept
+
+
+def references(cfg: DictConfig) -> set[str]:
+    """The reference models a run works with: the one its method starts from and those its scenario compares with."""
+    start = attribute(cfg, "method", "start", "scratch")
+    compared = attribute(cfg, "scenario", "references", {})
+    return {*compared.values(), *([start] if start != "scratch" else [])}
+
+
+def digest(parts: Any, length: int = 12) -> str:
+    """Hexadecimal hash of plain containers, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def identity(cfg: DictConfig) -> str:
+    """Twelve hexadecimal digits naming the run."""
+    return digest(semantic(cfg))
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """`<output_dir>/<method>/<data>/<identity>`."""
+    return Path(cfg.output_dir) / name_of(cfg, "method") / name_of(cfg, "data") / identity(cfg)
+
+
+def name_of(cfg: DictConfig, node: str) -> str:
+    """The short name of what a node instantiates: its declared `name`, else its class in snake case."""
+    target = OmegaConf.select(cfg, f"{node}._target_")
+    words = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+", target.rpartition(".")[2])
+    return attribute(cfg, node, "name") or "_".join(words).lower()
+
+
+def _stamp(file: Path) -> tuple:
+    # The user's own file may change under the same name: then it is another experiment.
+    if not file.is_file():
+        return ()
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns

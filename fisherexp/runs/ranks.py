@@ -1,0 +1,34 @@
+"""Several processes, one run: the first one decides, claims, writes and speaks, the others follow.
+
+Lightning starts the others by running the same command line again, so they arrive at every question the first
+one has answered; where both must agree, the answer is broadcast.
+"""
+
+import os
+
+
+def is_follower() -> bool:
+    """Is this process another rank of a run than the first? Known from the environment, before torch is imported."""
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and int(os.environ.get("SLURM_PROCID", "0")) > 0:
+        return True
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+def agreed(answer: bool) -> bool:
+    """The first rank's answer, on every rank; one's own while there is no process group."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return answer
+    box = [answer]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def take_buffers_of_first(module) -> None:
+    """Make buffers equal on all ranks: batch statistics are collected by each rank on its own share of the data."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)

@@ -1,0 +1,89 @@
+"""Where a result comes from: code, versions, machine, command. Plain containers only."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "fisherexp",
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "scikit-learn",
+)
+
+
+def provenance(overrides: list[str]) -> dict[str, Any]:
+    """Command line, commit and dirty flag of the code, package versions, hardware."""
+    return {
+        "command": command(overrides),
+        "overrides": overrides,
+        "code": code_state(),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "hardware": hardware(),
+    }
+
+
+def command(overrides: list[str]) -> str:
+    """The line that makes this run again, as typed in a shell."""
+    import shlex
+
+    program = "python run.py" if Path("run.py").is_file() else "fisherexp run"
+    return shlex.join([*program.split(), *overrides])
+
+
+def code_state() -> dict[str, Any]:
+    """Commit of the checkout the package lies in, and whether tracked files differ from it; None outside of git."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != root:  # an installed package inside somebody else's repository
+        return {"commit": None, "dirty": None}
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status)}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, and GPU if torch sees one."""
+    import torch
+
+    return {
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def peak_memory() -> dict[str, float]:
+    """Largest resident memory of this process so far, and of the GPU, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
+    import torch
+
+    if torch.cuda.is_available():
+        found["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,111 @@
+"""What has become of a run, read off its folder.
+
+Nothing is stored that a killed process could leave wrong: done means that run.json is there (it is renamed
+into place last), running means that a live process holds the lock (the kernel lets go of it at any death),
+failed means that the last attempt left its traceback.
+"""
+
+import json
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fisherexp.runs.files import write_text
+
+# Long enough for `status` to take a look at the lock, short enough not to wait for another run.
+PATIENCE = 1.0
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class Busy(Exception):
+    """Another process is working on this run."""
+
+
+class RunFolder:
+    """The folder of one run: its config, lock, record and, after a failure, its traceback."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def error_file(self) -> Path:
+        return self.path / "error.txt"
+
+    def state(self) -> State:
+        """Where the run stands now. INTERRUPTED: somebody began it, nobody works on it, it did not fail."""
+        if self.record_file.is_file():
+            return State.DONE
+        if self._is_locked():
+            return State.RUNNING
+        if self.error_file.is_file():
+            return State.FAILED
+        return State.INTERRUPTED if (self.path / "config.yaml").is_file() else State.QUEUED
+
+    def record(self) -> dict | None:
+        """The run record, or None where the run is not done. Raises ValueError for a file that is no JSON object."""
+        if not self.record_file.is_file():
+            return None
+        record = json.loads(self.record_file.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError(f"{self.record_file} does not hold a run record")
+        return record
+
+    def error(self) -> str:
+        """The last line of the traceback of the last attempt, or nothing."""
+        if not self.error_file.is_file():
+            return ""
+        lines = self.error_file.read_text(encoding="utf-8").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    @contextmanager
+    def claimed(self):
+        """Hold the run for this process. Raises Busy when another one has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            raise Busy(f"{self.path} is being worked on by another process") from None
+        try:
+            yield self
+        finally:
+            lock.release()
+
+    def forget(self) -> None:
+        """Drop the outcome of earlier attempts, so that the run is made again."""
+        self.record_file.unlink(missing_ok=True)
+        self.error_file.unlink(missing_ok=True)
+
+    def fail(self, traceback: str) -> None:
+        """Keep the traceback of a failed attempt."""
+        write_text(self.error_file, traceback)
+
+    def _is_locked(self) -> bool:
+        file = self.path / ".lock"
+        if not file.is_file():
+            return False
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+
+def run_folders(output_dir: Path) -> list[RunFolder]:
+    """Every run folder below `output_dir`, sorted by path."""
+    return [RunFolder(file.parent) for file in sorted(Path(output_dir).glob("*/*/*/config.yaml"))]

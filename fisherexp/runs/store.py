@@ -1,0 +1,132 @@
+"""Artefacts: what is expensive is computed once, named by its content, and shared by all runs.
+
+One artefact is one safetensors file whose header carries a JSON description. The key hashes everything the
+content depends on, the producer's code included, so a stale artefact is simply never asked for.
+"""
+
+import ast
+import hashlib
+import inspect
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fisherexp.runs.files import write_atomically
+from fisherexp.runs.identity import digest
+from fisherexp.runs.ranks import agreed, is_follower
+
+Build = Callable[[Path], tuple[dict[str, torch.Tensor], dict[str, Any]]]
+STDLIB = set(sys.stdlib_module_names)
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """tensors by name; about: plain containers; key: hash of what it depends on; built: by this call, not found."""
+
+    key: str
+    tensors: dict[str, torch.Tensor]
+    about: dict[str, Any]
+    path: Path
+    built: bool
+
+
+class ArtefactStore:
+    """Content-addressed files below `root`. Safe when many processes want the same artefact at once."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+
+    def get(
+        self,
+        kind: str,
+        parts: dict[str, Any],
+        build: Build,
+    ) -> Artefact:
+        """The artefact that `parts` describe, built by `build(scratch)` where it is missing.
+
+        One process builds, the others wait for it; a builder that is killed frees the lock and the next one
+        goes on from what lies in the `scratch` folder. `about["seconds"]` is the time building took.
+        """
+        key = digest([kind, parts], length=20)
+        path = self.root / kind / f"{key}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_follower():
+            return self._follow(path, key, build)
+        if (found := self._read(path, key)) is not None and agreed(True):
+            return found
+        with FileLock(path.with_suffix(".lock")):
+            found = self._read(path, key)
+            if agreed(found is not None):
+                return found
+            scratch = path.with_suffix(".partial")
+            scratch.mkdir(exist_ok=True)
+            begun = time.perf_counter()
+            tensors, about = build(scratch)
+            about = {"seconds": time.perf_counter() - begun, **about, "parts": parts}
+            tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+            header = {"about": json.dumps(about)}
+            write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+            shutil.rmtree(scratch, ignore_errors=True)
+        agreed(True)  # the followers wait until the file is there
+        return Artefact(key, tensors, about, path, built=True)
+
+    def _follow(self, path: Path, key: str, build: Build) -> Artefact:
+        """What another rank than the first does: help to build if the first one builds, then read its file."""
+        if not agreed(path.is_file()):
+            build(path.with_suffix(".partial"))
+            agreed(True)
+        return self._read(path, key)
+
+    def _read(self, path: Path, key: str) -> Artefact | None:
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                about = json.loads(file.metadata()["about"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            print(f"{path} is damaged ({error}): building it again")
+            return None
+        return Artefact(key, tensors, about, path, built=False)
+
+
+def code_version(*producers: Any) -> str:
+    """Hash of the code that makes an artefact: the modules of given classes and their parents; given folders whole.
+
+    Comments, docstrings and layout do not count. Only project code does: a framework's version is recorded
+    with the run, and upgrading it should not throw away every source model.
+    """
+    files: set[Path] = set()
+    for producer in producers:
+        if isinstance(producer, Path):
+            files |= set(producer.rglob("*.py"))
+        else:
+            files |= {Path(inspect.getsourcefile(c)) for c in inspect.getmro(producer) if not _is_framework(c)}
+    # Sorted by content: neither the place of a checkout nor equal file names may matter.
+    return digest(sorted(hashlib.sha256(_code_without_comments(file).encode()).hexdigest() for file in files))
+
+
+def _is_framework(producer: type) -> bool:
+    top = producer.__module__.partition(".")[0]
+    return top in {"torch", "pytorch_lightning", "lightning_utilities", "torchmetrics", "torchvision", "timm"} | STDLIB
+
+
+def _code_without_comments(file: Path) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)

@@ -1,0 +1,82 @@
+"""The Lightning Trainer as this project uses it: few, typed options; everything else has one answer here."""
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+
+from fisherexp.config.types import Count, Positive, Size
+
+
+def build_trainer(
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
+    devices: Count | Literal["auto"] = 1,
+    num_nodes: Count = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true",
+    fast_dev_run: bool = False,
+    overfit_batches: Size = 0,
+    limit_train_batches: Count | None = None,
+    limit_test_batches: Count | None = None,
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
+    detect_anomaly: bool = False,
+    deterministic: bool = False,
+    gradient_clip_val: Positive | None = None,
+    accumulate_grad_batches: Count = 1,
+    *,
+    folder: Path,
+    epochs: int = 1,
+    callbacks: list[Callback] | None = None,
+    loggers: list[Logger] | None = None,
+    inference_mode: bool = True,
+) -> Trainer:
+    """A Trainer that writes nothing but what `callbacks` and `loggers` write. Options are Lightning's own."""
+    _quiet()
+    return Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=precision,
+        fast_dev_run=fast_dev_run,
+        overfit_batches=overfit_batches,
+        limit_train_batches=limit_train_batches,
+        limit_test_batches=limit_test_batches,
+        profiler=profiler,
+        detect_anomaly=detect_anomaly,
+        deterministic=deterministic,
+        gradient_clip_val=gradient_clip_val,
+        accumulate_grad_batches=accumulate_grad_batches,
+        default_root_dir=folder,
+        max_epochs=epochs,
+        callbacks=callbacks or [],
+        logger=loggers or False,
+        inference_mode=inference_mode,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        # Once per epoch is often enough: a log call inside the loop costs more than a small net's step.
+        log_every_n_steps=10**9,
+    )
+
+
+def _quiet() -> None:
+    # Lightning announces devices, tips and missing workers at every fit; a run here has several fits, and its
+    # loaders need no workers.
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    unhelpful = (
+        "does not have many workers",
+        "`training_step` returned `None`",
+        "`LightningModule.configure_optimizers` returned `None`",
+        "is smaller than the logging interval",
+        "`srun` command is available",
+        "LeafSpec",
+    )
+    for words in unhelpful:
+        warnings.filterwarnings("ignore", message=f".*{re.escape(words)}")

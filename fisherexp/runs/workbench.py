@@ -1,0 +1,206 @@
+"""The tools of one run: its data, its models, its artefacts, its loops."""
+
+import dataclasses
+import functools
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+import fisherexp.curvature
+from fisherexp.callbacks.cost import Cost
+from fisherexp.callbacks.progress import PhaseProgress
+from fisherexp.callbacks.resumable import Resumable
+from fisherexp.curvature import Estimator, FisherDiagonal
+from fisherexp.data.datamodule import ImageData
+from fisherexp.methods.importance import FisherPass, Importance
+from fisherexp.methods.method import Method
+from fisherexp.methods.recipe import Recipe
+from fisherexp.models.classifier import Classifier
+from fisherexp.runs.identity import semantic
+from fisherexp.runs.ranks import is_follower, take_buffers_of_first
+from fisherexp.runs.store import Artefact, ArtefactStore, code_version
+from fisherexp.runs.threads import choose_threads
+from fisherexp.scenarios.setting import Setting
+from fisherexp.seeds import derive
+
+
+class Workbench:
+    """Made from a validated config; nothing is read or built before it is asked for.
+
+    loggers, callbacks: attached to the loops of the run's own method, not to those of its artefacts.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, loggers: list[Logger] | None = None, callbacks: list[Callback] | None = None
+    ) -> None:
+        self.cfg = cfg
+        self.store = ArtefactStore(Path(cfg.output_dir) / "artefacts")
+        self.loggers, self.callbacks = loggers or [], callbacks or []
+        self.costs: dict[str, dict[str, float]] = {}
+        self.threads = torch.get_num_threads()
+        self._semantic = semantic(cfg)
+
+    # --- what the config describes ---------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The data set, read. Also settles the number of threads, before the first heavy operation."""
+        data = instantiate(self.cfg.data, _convert_="all").load()
+        batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=torch.uint8)
+        self.threads, why = choose_threads(self.cfg.threads, self._classifier(data, "threads"), batch)
+        torch.set_num_threads(self.threads)
+        _say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")
+        return data
+
+    @cached_property
+    def setting(self) -> Setting:
+        """The data as the scenario cuts it."""
+        return instantiate(self.cfg.scenario, _convert_="all").setting(self.data, self.cfg.seed)
+
+    def method(self, node: str) -> Method:
+        """The method that `cfg[node]` describes, around new weights drawn from the seed and its name."""
+        make = instantiate(self.cfg[node], _partial_=True, _convert_="all")
+        return make(model=self._classifier(self.data, make.func.__name__))
+
+    # --- loops -----------------------------------------------------------------------------------------
+
+    def fit(self, method: Method, folder: Path, phase: str, own: bool = False) -> None:
+        """Run a method's fit loop, going on from the state a killed process left in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
+        trainer = self._trainer(method, folder, [resumable, cost, PhaseProgress(phase, self.cfg.progress)], own)
+        torch.manual_seed(derive("fit", self.cfg.seed, type(method).__name__))
+        batches = method.batches(self._placed(trainer))
+        method.steps_per_epoch = _steps(len(batches), trainer)
+        trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        take_buffers_of_first(method.model)
+        self.costs[phase] = cost.counts()
+        if trainer.is_global_zero:
+            resumable.file.unlink(missing_ok=True)
+
+    def test(self, method: Method, phase: str, own: bool = False) -> dict[str, float]:
+        """Run a method's test loop over the parts the scenario judges; returns the metrics."""
+        cost = Cost()
+        trainer = self._trainer(method, Path(self.cfg.output_dir), [cost], own)
+        setting = self._placed(trainer)
+        method.judge(setting.evaluation())
+        trainer.test(method, [setting.loader(part) for part in setting.judged], verbose=False, weights_only=True)
+        self.costs[phase] = cost.counts()
+        return {name: float(value) for name, value in method.evaluation.compute().items()}
+
+    # --- artefacts -------------------------------------------------------------------------------------
+
+    def trained(self, node: str) -> Artefact:
+        """Weights of the model that `cfg[node]` trains from scratch. `about` holds its cost."""
+        method = self.method(node)
+        phase = type(method).__name__.lower() if node == "method" else node
+
+        def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            self.fit(method, scratch, f"training {phase}", own=node == "method")
+            return method.model.state_dict(), {"cost": self.costs[f"training {phase}"]}
+
+        parts = {
+            "method": OmegaConf.to_container(self.cfg[node], resolve=True),
+            "model": self._semantic["model"],
+            "batches": [self.data.batch_size, self.data.augment],
+            "samples": self.setting.checksum(method.fits_on),
+            "trainer": self._semantic["trainer"],
+            "seed": self.cfg.seed,
+            "code": code_version(type(method), Recipe, Classifier, type(method.model.backbone), type(self.data)),
+        }
+        return self.store.get("weights", parts, build)
+
+    def fisher(self, importance: Importance, weights: Artefact) -> tuple[FisherDiagonal, float]:
+        """The diagonal Fisher of the whole training part at `weights`, and the seconds it took when it was built."""
+        phase = "Fisher of the training set"
+
+        def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            model = self._classifier(self.data, "fisher")
+            model.load_state_dict(weights.tensors)
+            fisher_pass = FisherPass(model, importance)
+            self.fit(fisher_pass, scratch, phase)
+            fisher = fisher_pass.fisher
+            about = {"estimator": dataclasses.asdict(fisher.estimator), "count": fisher.count}
+            return dict(fisher.items()), about | {"cost": self.costs[phase]}
+
+        parts = {
+            "weights": weights.key,
+            "estimator": importance.key(),
+            "samples": self.setting.checksum("train"),
+            "forgotten": self._semantic["scenario"] if "order" in importance.key() else None,
+            "trainer": self._semantic["trainer"],
+            "seed": self.cfg.seed,
+            "code": code_version(FisherPass, Importance, Path(fisherexp.curvature.__file__).parent),
+        }
+        artefact = self.store.get("fisher", parts, build)
+        about = artefact.about
+        return FisherDiagonal(artefact.tensors, Estimator(**about["estimator"]), about["count"]), about["cost"]["seconds"]
+
+    def judged(self, node: str) -> dict[str, float]:
+        """Metrics of the model that `cfg[node]` trains from scratch, under this run's scenario."""
+        weights = self.trained(node)
+
+        def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            model = self._classifier(self.data, "judged")
+            model.load_state_dict(weights.tensors)
+            return {}, {"metrics": self.test(Method(model), f"judging {node}")}
+
+        parts = {
+            "weights": weights.key,
+            "samples": {part: self.setting.checksum(part) for part in self.setting.judged},
+            "trainer": self._semantic["trainer"],
+            "code": code_version(Method, type(self.setting.evaluation())),
+        }
+        return self.store.get("metrics", parts, build).about["metrics"]
+
+    # --- pieces ----------------------------------------------------------------------------------------
+
+    def _classifier(self, data: ImageData, stream: str) -> Classifier:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("weights", self.cfg.seed, stream))
+            backbone = instantiate(self.cfg.model, _partial_=True, _convert_="all")(input_shape=data.input_shape)
+            return Classifier(backbone, backbone.num_features, data.num_classes, data.mean, data.std)
+
+    def _trainer(self, method: Method, folder: Path, callbacks: list[Callback], own: bool) -> Trainer:
+        make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
+        return make(
+            folder=folder,
+            epochs=method.epochs,
+            callbacks=[*callbacks, *(self.callbacks if own else [])],
+            loggers=self.loggers if own else [],
+            inference_mode=not method.adapts_at_test,
+        )
+
+    def _placed(self, trainer: Trainer) -> Setting:
+        return dataclasses.replace(
+            self.setting,
+            same_batches=trainer.overfit_batches > 0,
+            device=trainer.strategy.root_device,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+
+def _steps(batches: int, trainer: Trainer) -> int:
+    """Optimiser steps per epoch, as far as options limit the batches."""
+    for limit in (trainer.limit_train_batches, trainer.overfit_batches):
+        if isinstance(limit, int) and limit > 0:
+            batches = min(batches, limit)
+    return -(-batches // trainer.accumulate_grad_batches)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    # A sweep in one process would repeat it for every run.
+    if not is_follower():
+        print(message, file=sys.stderr)

@@ -1,0 +1,55 @@
+"""What a scenario makes of a data set: the named parts a method may use, and how the outcome is judged."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torchmetrics import Metric
+
+from fisherexp.data.datamodule import ImageData, ImageSet
+from fisherexp.seeds import derive
+
+
+@dataclass
+class Setting:
+    """Parts of a data set by name, and the judge of a model on some of them.
+
+    parts: 'train' and whatever the scenario cuts from it ('retain', 'forget'…), 'test' and its cuts.
+    judged: the parts a model is evaluated on, in the order in which `evaluation()` numbers them.
+    seed: of the order and augmentation of shuffled batches.
+    forgotten: mask (n_train,) of the training samples that are to be forgotten, where that is the scenario.
+    evaluation: makes a fresh metric with `update(part_number, logits, labels)` and `compute() -> dict`.
+    same_batches: every epoch sees the same ones, unshuffled and without augmentation (to overfit them).
+    device, rank, world_size: where batches are to lie and which share of them this process gets.
+    """
+
+    data: ImageData
+    parts: dict[str, ImageSet]
+    judged: tuple[str, ...]
+    evaluation: Callable[[], Metric]
+    seed: int = 0
+    same_batches: bool = False
+    forgotten: torch.Tensor | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    world_size: int = 1
+
+    def loader(self, part: str, *, shuffle: bool = False, augment: bool = False, **options: Any) -> Any:
+        """Batches (images, labels) of a part; options as `ImageData.loader` takes them."""
+        return self.loader_of(self.parts[part], shuffle=shuffle, augment=augment, **options)
+
+    def loader_of(self, images: ImageSet, **options: Any) -> Any:
+        """Batches of any set of images, on this setting's device."""
+        if self.same_batches:
+            size = options.get("batch_size") or self.data.batch_size
+            options |= {"shuffle": False, "augment": False, "batch_size": size}
+        place = {"device": self.device, "rank": self.rank, "world_size": self.world_size}
+        return self.data.loader(images, seed=derive("batches", self.seed), **place, **options)
+
+    def checksum(self, part: str) -> str:
+        """Hash of the samples of a part, in their order."""
+        digest = hashlib.blake2b(digest_size=8)
+        self.parts[part].hash_into(digest)
+        return digest.hexdigest()

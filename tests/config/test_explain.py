@@ -1,0 +1,126 @@
+"""A command line that cannot be run: what is wrong, where, and the nearest valid choice, all in one go."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fisherexp.config.explain import explain
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["method=sdd"], ["method=sdd: there is no such method", "nearest valid: method=ssd"]),
+        (["seed=x"], ["seed=x: should be a valid integer", "nearest valid: seed=0"]),
+        (["seed=-3"], ["seed=-3: should be greater than or equal to 0", "nearest valid: seed=0"]),
+        (
+            ["method.lambda_=abc"],
+            ["method.lambda_=abc: should be a valid number", "nearest valid: method.lambda_=1.0"],
+        ),
+        (["method.alpha=abc"], ["method.alpha=abc: should be a valid number"]),
+        (
+            ["data.batch_size=-1"],
+            ["data.batch_size=-1", "greater than or equal to 1", "nearest valid: data.batch_size=1"],
+        ),
+        (
+            ["data.batch_size=1.5"],
+            ["data.batch_size=1.5", "valid integer", "nearest valid: data.batch_size=64"],
+        ),
+        (["scenario=none"], ["SSD needs a forgetting scenario", "nearest valid: scenario=class_forgetting"]),
+        (["scenario.classes=[3,10]"], ["less than 10", "nearest valid: scenario.classes=[3,9]"]),
+        (
+            ["data=arrays", "data.path=x.npz", "data.num_classes=2"],
+            ["less than 2", "nearest valid: scenario.classes=[1]"],
+        ),
+        (
+            ["method.importance.labels=empiric"],
+            ["'empirical'", "nearest valid: method.importance.labels=empirical"],
+        ),
+        (["method.aplha=3"], ["method.aplha: there is no such option", "nearest valid: method.alpha"]),
+        (["+method.aplha=3"], ["method.aplha: SSD has no such option", "nearest valid: method.alpha"]),
+        (["metod=ssd"], ["metod: there is no such option", "nearest valid: method"]),
+        (["method@source=emr"], ["method=emr", "nearest valid: method=erm"]),
+        (["logger=[csv,wanbd]"], ["logger=wanbd", "nearest valid: logger=wandb"]),
+        (["method=erm,sd", "seed=0,1"], ["method=sd: there is no such method", "nearest valid: method=ssd"]),
+        (["seed=0,x"], ["seed=x: should be a valid integer"]),
+        (["data=arrays"], ["data.path: needs a value"]),
+        (["seed=[1"], ["seed=[1"]),
+    ],
+)
+def test_one_problem_one_line(overrides, expected):
+    lines = [str(problem) for problem in explain(overrides)]
+    assert len(lines) == 1
+    assert "\n" not in lines[0]
+    for words in expected:
+        assert words in lines[0]
+
+
+def test_all_problems_in_one_message():
+    wrong = [
+        "method=sdd",
+        "method.alpha=abc",
+        "data.batch_size=-1",
+        "seed=x",
+        "model.widht=3",
+        "scenario.classes=[11]",
+    ]
+    lines = "\n".join(map(str, explain(wrong)))
+    for option in (
+        "method=sdd",
+        "method.alpha=abc",
+        "data.batch_size=-1",
+        "seed=x",
+        "model.widht",
+        "scenario.classes=[11]",
+    ):
+        assert f"{option}:" in lines
+    assert len(lines.splitlines()) == len(wrong)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["method=erm", "scenario=none"], ["logger=[csv,tensorboard]"], ["method=erm,ssd", "seed=0,1"]],
+)
+def test_nothing_to_complain_about(overrides):
+    assert explain(overrides) == []
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "run.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["method=sdd"], ["seed=x"], ["method.nope=1"], ["-m", "seed=0,x"], ["scenario=none"]]
+)
+def test_refused_in_one_line_without_traceback(tmp_path, arguments):
+    done = run(*arguments, f"output_dir={tmp_path / 'none'}")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("none/*/*/*/run.json"))
+
+
+@pytest.mark.parametrize("arguments", ["['method=sdd']", "['method.alpha=abc']"])
+def test_errors_need_no_torch(arguments):
+    code = f"import sys; from fisherexp.app import main; main({arguments}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True).returncode == 0
+
+
+def test_time_is_that_of_hydra():
+    """Not a measurement (scripts/bench/startup.py is): a guard against importing torch at the top, which costs 10×."""
+
+    def seconds(*command: str) -> float:
+        times = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True)
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    assert seconds("run.py", "method=sdd") < 6 * seconds("-c", "import hydra")

@@ -1,0 +1,146 @@
+"""Selective synaptic dampening: the rule on tensors, the bound on its ratios, and what an edit may not do."""
+
+import copy
+import logging
+
+import pytest
+import torch
+
+from fisherexp.config.explain import composed
+from fisherexp.curvature import fisher_diagonal
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.unlearning.ssd import SSD, dampen
+from fisherexp.runs.workbench import Workbench
+
+torch.manual_seed(0)
+WEIGHT = torch.randn(50, dtype=torch.float64)
+ALL = torch.rand(50, dtype=torch.float64)
+FORGET = 10 * torch.rand(50, dtype=torch.float64)
+
+
+def plain_rule(weight, forget, everything, alpha, lambda_):
+    """Equations 3 and 4 of the paper, one weight at a time."""
+    out = weight.clone()
+    for j in range(len(weight)):
+        if forget[j] > alpha * everything[j]:
+            out[j] = min(lambda_ * everything[j] / forget[j], 1.0) * weight[j]
+    return out
+
+
+@pytest.mark.parametrize(("alpha", "lambda_"), [(5.0, 1.0), (2.0, 0.1), (1.0, 3.0), (0.0, 1.0), (50.0, 1.0)])
+def test_rule_is_that_of_the_paper(alpha, lambda_):
+    edited, selected = dampen(WEIGHT, FORGET, ALL, alpha, lambda_)
+    torch.testing.assert_close(edited, plain_rule(WEIGHT, FORGET, ALL, alpha, lambda_), rtol=0, atol=0)
+    assert torch.equal(selected, alpha * ALL < FORGET)
+    assert (edited.abs() <= WEIGHT.abs()).all()
+    assert (edited * WEIGHT >= 0).all()
+    assert torch.equal(edited[~selected], WEIGHT[~selected])
+
+
+def test_lambda_zero_removes_what_is_selected():
+    edited, selected = dampen(WEIGHT, FORGET, ALL, 5.0, 0.0)
+    assert selected.any()
+    assert (edited[selected] == 0).all()
+
+
+def test_alpha_zero_shrinks_by_the_ratio_everywhere():
+    edited, _ = dampen(WEIGHT, FORGET, ALL, 0.0, 1.0)
+    torch.testing.assert_close(edited, (ALL / FORGET).clamp(max=1) * WEIGHT)
+
+
+def test_dead_weights_are_never_selected():
+    zero = torch.zeros(3)
+    edited, selected = dampen(torch.ones(3), zero, zero, 0.0, 1.0)
+    assert not selected.any()
+    assert torch.equal(edited, torch.ones(3))
+
+
+def test_selection_ignores_the_scale_of_the_loss():
+    one = dampen(WEIGHT, FORGET, ALL, 3.0, 1.0)
+    scaled = dampen(WEIGHT, 49 * FORGET, 49 * ALL, 3.0, 1.0)
+    assert torch.equal(one[1], scaled[1])
+    torch.testing.assert_close(one[0], scaled[0])
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Workbench:
+    output_dir = tmp_path_factory.mktemp("ssd")
+    small = ["model.width=8", "training.epochs=3", "progress=off", "method.importance.gradients=per_sample"]
+    return Workbench(composed([*small, f"output_dir={output_dir}"]))
+
+
+@pytest.fixture
+def source(bench):
+    def build(**options) -> SSD:
+        given = {"alpha": None, "alpha_relative": 0.7, "lambda_": 1.0, "importance": Importance()} | options
+        model = bench.method("source").model
+        model.load_state_dict(bench.trained("source").tensors)
+        return SSD(model, **given)
+
+    return build
+
+
+def run(bench, ssd: SSD, folder) -> SSD:
+    ssd.given["fisher"], _ = bench.fisher(ssd.importance, bench.trained("source"))
+    bench.fit(ssd, folder, "SSD")
+    return ssd
+
+
+def test_ratios_respect_the_bound_and_alpha_at_it_is_the_identity(bench, source, tmp_path, caplog):
+    ssd = source(alpha_relative=1.0)
+    before = copy.deepcopy(ssd.model.state_dict())
+    with caplog.at_level(logging.WARNING):
+        run(bench, ssd, tmp_path)
+    setting = bench.setting
+    bound = len(setting.parts["train"]) / len(setting.parts["forget"])
+    assert ssd.outcome["bound"] == pytest.approx(bound)
+    assert ssd.outcome["ratio_max"] <= bound * (1 + 1e-4)
+    assert ssd.outcome["selected"] == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in ssd.model.state_dict().items())
+    assert "SSD changed nothing" in caplog.text
+    assert f"{bound:.4g}" in caplog.text
+
+
+def test_edit_touches_selected_weights_only_and_no_buffer(bench, source, tmp_path):
+    ssd = source(alpha_relative=0.2)
+    before = copy.deepcopy(ssd.model.state_dict())
+    run(bench, ssd, tmp_path)
+    changed = {n: int((before[n] != t).sum()) for n, t in ssd.model.state_dict().items()}
+    assert ssd.outcome["selected"] > 0
+    assert {n: c for n, c in changed.items() if n in ssd.outcome["selected_by_layer"]} == {
+        # a weight that is exactly zero is selected without changing
+        n: int(((before[n] != 0) & (before[n] != ssd.model.state_dict()[n])).sum())
+        for n in ssd.outcome["selected_by_layer"]
+    }
+    assert sum(changed.values()) <= ssd.outcome["selected"]
+    buffers = {name for name, _ in ssd.model.named_buffers()}
+    assert all(changed[name] == 0 for name in buffers)
+
+
+def test_importance_of_the_whole_is_the_mean_of_that_of_its_parts(bench, source):
+    model = source().model
+    setting = bench.setting
+    whole, _ = bench.fisher(Importance(), bench.trained("source"))
+    for part in ("forget", "retain"):
+        assert len(setting.parts[part])
+    forget, retain = (fisher_diagonal(model, setting.loader(part)) for part in ("forget", "retain"))
+    share = len(setting.parts["forget"]) / len(setting.parts["train"])
+    for name in whole.names:
+        torch.testing.assert_close(whole[name], share * forget[name] + (1 - share) * retain[name], rtol=1e-4, atol=1e-9)
+
+
+def test_order_of_the_official_scripts(bench):
+    """[retained, sorted by class; then the forgotten class], so that batches are pure as far as they can be."""
+    official = Importance(gradients="batch_mean", batch_size=16, order="by_class")
+    labels = torch.cat([batch[1] for batch in official.batches(bench.setting, "train")])
+    forgotten = len(bench.setting.parts["forget"])
+    assert (labels[-forgotten:] == 3).all()
+    assert not (labels[:-forgotten] == 3).any()
+    assert torch.equal(labels[:-forgotten], labels[:-forgotten].sort().values)
+
+
+def test_what_names_an_estimator():
+    assert Importance(batch_size=8).key() == Importance(batch_size=64, order="by_class").key()
+    batch_mean = {"gradients": "batch_mean"}
+    assert Importance(batch_size=8, **batch_mean).key() != Importance(batch_size=64, **batch_mean).key()
+    assert Importance(order="as_is", **batch_mean).key() != Importance(order="by_class", **batch_mean).key()

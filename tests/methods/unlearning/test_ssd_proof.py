@@ -1,0 +1,63 @@
+"""Small-scale proof of SSD: on digits it forgets a class without hurting the others, where fine-tuning does not."""
+
+import logging
+
+import pytest
+
+from fisherexp.config.explain import composed
+from fisherexp.runs.workbench import Workbench
+
+pytestmark = pytest.mark.proof
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """Metrics before and after a method, and what it says it did; sources and Fishers are shared by all tests."""
+    output_dir = tmp_path_factory.mktemp("proof")
+
+    def run(*overrides: str) -> tuple[dict, dict, dict]:
+        bench = Workbench(composed([*overrides, f"output_dir={output_dir}", "progress=off"]))
+        method, source = bench.method("method"), bench.trained("source")
+        method.model.load_state_dict(source.tensors)
+        if "fisher" in method.needs:
+            method.given["fisher"], _ = bench.fisher(method.importance, source)
+        bench.fit(method, output_dir / "run", "fit")
+        return bench.judged("source"), bench.test(method, "test"), method.outcome
+
+    return run
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("label", [1, 3, 8])
+def test_ssd_forgets_the_class_and_keeps_the_rest(judge, label, seed):
+    before, after, _ = judge(f"scenario.classes=[{label}]", f"seed={seed}", "method.alpha_relative=0.7")
+    assert before["forget_accuracy"] >= 95
+    assert after["forget_accuracy"] <= 2
+    assert before["retain_accuracy"] - after["retain_accuracy"] < 1
+
+
+@pytest.mark.parametrize("label", [1, 3, 8])
+def test_finetuning_does_not_forget(judge, label):
+    _, after, _ = judge("method=finetune", f"scenario.classes=[{label}]")
+    assert after["forget_accuracy"] >= 95
+
+
+@pytest.mark.parametrize("label", [1, 3, 8])
+def test_alpha_at_the_bound_selects_next_to_nothing_and_says_so(judge, label, caplog):
+    options = [f"scenario.classes=[{label}]", "method.importance.gradients=per_sample"]
+    with caplog.at_level(logging.WARNING):
+        before, after, outcome = judge(*options, "method.alpha_relative=1.0")
+    assert outcome["selected"] == 0
+    assert before == after
+    assert "SSD changed nothing" in caplog.text
+    assert f"{outcome['bound']:.4g}" in caplog.text
+
+
+def test_published_alpha_is_hardly_an_edit_on_ten_classes(judge):
+    _, _, outcome = judge("scenario.classes=[3]", "method.alpha=10", "method.importance.batch_size=16")
+    assert outcome["selected"] < 10
+
+
+def test_a_random_part_cannot_be_told_apart(judge):
+    before, after, _ = judge("scenario=random_forgetting")
+    assert abs(before["forget_accuracy"] - after["forget_accuracy"]) <= 2

@@ -1,0 +1,49 @@
+"""Grouping over seeds, the figures of a row, and what tells rows apart, on hand-made records."""
+
+import statistics
+
+import pytest
+
+from fisherexp.reports.summary import again, format_metric
+from fisherexp.reports.table import mean_and_deviation, rendered, rows
+
+
+def record(method: str, seed: int, retain: float, alpha: float = 0.7) -> dict:
+    semantic = {"method": {"_target_": method, "alpha": alpha}, "data": {"_target_": "digits"}, "seed": seed}
+    names = {"method": method, "data": "digits", "model": "small_cnn", "scenario": "class_forgetting"}
+    return {"names": names, "semantic": semantic, "seed": seed, "metrics": {"after": {"retain_accuracy": retain}}}
+
+
+def test_seeds_of_one_experiment_are_one_row():
+    found = rows([record("ssd", 0, 99.0), record("erm", 0, 98.0), record("ssd", 1, 97.0), record("ssd", 2, 96.5)])
+    assert [(row.labels[-1], len(row.runs), row.options) for row in found] == [("erm", 1, ""), ("ssd", 3, "")]
+    assert found[1].values("retain_accuracy") == [99.0, 97.0, 96.5]
+    assert found[1].values("mia") == []
+
+
+def test_options_tell_rows_of_one_method_apart():
+    found = rows([record("ssd", s, 90.0, alpha=a) for a in (0.7, 0.5) for s in (0, 1)])
+    assert [(row.options, len(row.runs)) for row in found] == [("alpha=0.5", 2), ("alpha=0.7", 2)]
+
+
+@pytest.mark.parametrize("values", [[99.1, 98.7, 99.9], [50.0, 50.0], [1.0, 2.0, 4.0, 8.0]])
+def test_mean_and_deviation(values):
+    text = mean_and_deviation("retain_accuracy", values)
+    assert text == f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def test_few_values():
+    assert mean_and_deviation("mia", [12.34]) == "12.3"
+    assert mean_and_deviation("mia", []) == ""
+    assert format_metric("test_nll", 0.012345) == "0.0123"
+
+
+def test_columns_appear_only_where_they_tell_something():
+    table = rendered(rows([record("ssd", 0, 99.0), record("erm", 0, 98.0)]))
+    assert [" ".join(str(column.header).split()) for column in table.columns] == ["method", "n", "retain acc. %"]
+    assert table.title == "digits, small_cnn, class_forgetting"
+
+
+def test_command_that_computes_afresh():
+    assert again("python run.py seed=1") == "python run.py seed=1 rerun=true"
+    assert again("python run.py rerun=true") == "python run.py rerun=true"

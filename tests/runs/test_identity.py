@@ -1,0 +1,91 @@
+"""What names a run: everything that can change its result and nothing else."""
+
+import pytest
+
+from fisherexp.config.explain import composed
+from fisherexp.runs.identity import identity, name_of, references, run_folder
+
+
+def name(*overrides: str) -> str:
+    return identity(composed(list(overrides)))
+
+
+@pytest.mark.parametrize(
+    "cosmetic",
+    [
+        "logger=[csv,tensorboard]",
+        "threads=2",
+        "output_dir=elsewhere",
+        "rerun=true",
+        "progress=off",
+        "checkpoint_every=1",
+        "data.root=/somewhere",
+        "trainer=cpu",
+        "trainer.profiler=simple",
+    ],
+)
+def test_cosmetic_options_change_nothing(cosmetic):
+    assert name(cosmetic) == name()
+
+
+@pytest.mark.parametrize(
+    "semantic",
+    [
+        "seed=1",
+        "method=finetune",
+        "method.alpha_relative=0.5",
+        "method.importance.batch_size=8",
+        "model.width=16",
+        "scenario.classes=[4]",
+        "training.epochs=31",
+        "data.batch_size=32",
+        "data.augment=crop",
+        "trainer.precision=64-true",
+        "trainer=debug",
+    ],
+)
+def test_options_that_matter_change_the_name(semantic):
+    assert name(semantic) != name()
+
+
+def test_references_count_only_where_they_are_used():
+    plain = ["method=erm", "scenario=none"]
+    assert name(*plain, "method@oracle=erm") == name(*plain)
+    assert name("method@oracle=erm") != name()
+    assert references(composed(plain)) == set()
+    assert references(composed([])) == {"source", "oracle"}
+
+
+def test_the_same_question_in_other_words_is_the_same_run():
+    assert name("training.lr=5e-2", "method=ssd") == name("seed=0")
+
+
+def test_a_changed_file_is_another_experiment(tmp_path):
+    file = tmp_path / "mine.npz"
+    options = ["data=arrays", f"data.path={file}", "data.num_classes=10"]
+    file.write_bytes(b"one")
+    before = name(*options)
+    file.write_bytes(b"another")
+    assert name(*options) != before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "node", "expected"),
+    [
+        (["data=fashion_mnist"], "data", "fashion_mnist"),
+        (["data=cifar10"], "data", "cifar10"),
+        (["data=image_folder", "data.path=x"], "data", "image_folder"),
+        (["model=small_cnn"], "model", "small_cnn"),
+        (["model=resnet18"], "model", "resnet18"),
+        (["model=wide_resnet"], "model", "wide_resnet"),
+        (["scenario=class_forgetting"], "scenario", "class_forgetting"),
+        (["method=ssd"], "method", "ssd"),
+    ],
+)
+def test_short_names_are_those_of_the_config(overrides, node, expected):
+    assert name_of(composed(overrides), node) == expected
+
+
+def test_folder():
+    cfg = composed(["output_dir=there"])
+    assert run_folder(cfg).parts[:3] == ("there", "ssd", "digits")

@@ -1,0 +1,141 @@
+"""Artefacts: built once, shared, never torn."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from fisherexp.methods.training.erm import ERM
+from fisherexp.methods.unlearning.retrain import Retrain
+from fisherexp.runs.store import ArtefactStore, code_version
+
+BUILD = """
+import os, sys, time
+from pathlib import Path
+import torch
+from fisherexp.runs.store import ArtefactStore
+
+def build(scratch):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{os.getpid()}\\n")
+    print("building", flush=True)
+    time.sleep(float(sys.argv[3]))
+    return {"x": torch.arange(5.0)}, {"note": "hello"}
+
+artefact = ArtefactStore(Path(sys.argv[1])).get("kind", {"a": 1}, build)
+assert torch.equal(artefact.tensors["x"], torch.arange(5.0))
+"""
+
+
+def builder(root, log, seconds: float) -> subprocess.Popen:
+    command = [sys.executable, "-c", BUILD, str(root), str(log), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def store(tmp_path) -> ArtefactStore:
+    return ArtefactStore(tmp_path / "store")
+
+
+def test_built_once_then_found(store):
+    calls = []
+
+    def build(scratch):
+        calls.append(scratch)
+        return {"x": torch.ones(3)}, {"metrics": {"accuracy": 1.5}}
+
+    built, found = store.get("weights", {"a": 1}, build), store.get("weights", {"a": 1}, build)
+    assert (built.built, found.built, len(calls)) == (True, False, 1)
+    assert torch.equal(found.tensors["x"], torch.ones(3))
+    assert found.about["metrics"] == {"accuracy": 1.5}
+    assert found.about["seconds"] >= 0
+    assert found.about["parts"] == {"a": 1}
+    assert store.get("weights", {"a": 2}, build).built
+    assert store.get("fisher", {"a": 1}, build).built
+
+
+def test_two_processes_at_once_build_one_artefact(tmp_path):
+    log = tmp_path / "log"
+    processes = [builder(tmp_path / "store", log, 1.0) for _ in range(2)]
+    assert [p.wait(timeout=60) for p in processes] == [0, 0]
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_a_killed_builder_makes_way_and_its_scratch_is_kept_for_the_next(tmp_path, store):
+    log = tmp_path / "log"
+    first = builder(store.root, log, 60.0)
+    assert first.stdout.readline() == "building\n"
+    (scratch,) = store.root.glob("kind/*.partial")
+    (scratch / "state").write_text("half")
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    seen = []
+
+    def build(folder):
+        seen.append((folder / "state").read_text())
+        return {"x": torch.arange(5.0)}, {}
+
+    begun = time.perf_counter()
+    assert store.get("kind", {"a": 1}, build).built
+    assert seen == ["half"]
+    assert time.perf_counter() - begun < 30
+    assert not list(store.root.glob("kind/*.partial"))
+
+
+def test_a_damaged_file_is_named_and_built_again(store, capsys):
+    def build(scratch):
+        return {"x": torch.ones(3)}, {}
+
+    path = store.get("weights", {}, build).path
+    path.write_bytes(path.read_bytes()[:20])
+    assert store.get("weights", {}, build).built
+    assert str(path) in capsys.readouterr().out
+    assert not store.get("weights", {}, build).built
+
+
+def test_a_failing_builder_leaves_nothing_that_looks_finished(store):
+    def fail(scratch):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        store.get("weights", {}, fail)
+    assert store.get("weights", {}, lambda scratch: ({"x": torch.ones(1)}, {})).built
+
+
+def test_tied_tensors_are_kept(store):
+    tied = torch.ones(4)
+    tensors = store.get("weights", {}, lambda scratch: ({"a": tied, "b": tied}, {})).tensors
+    assert torch.equal(tensors["a"], tensors["b"])
+    assert set(store.get("weights", {}, lambda scratch: ({}, {})).tensors) == {"a", "b"}
+
+
+def test_code_version_follows_code_and_not_comments(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    versions = []
+    for i, source in enumerate(
+        [
+            'class A:\n    """Doc."""\n    x = 1\n',
+            '# why\nclass A:\n    """Other words."""\n\n    x = 1  # because\n',
+            "class A:\n    x = 2\n",
+        ]
+    ):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "module.py").write_text(source)
+        versions.append(code_version(folder))
+    assert versions[0] == versions[1] != versions[2]
+    assert code_version(ERM) != code_version(Retrain)
+
+
+def test_code_version_is_the_same_in_every_process(tmp_path):
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text(f"x = '{folder}'\n")
+    code = "import sys; from pathlib import Path; from fisherexp.runs.store import code_version; "
+    command = [sys.executable, "-c", code + "print(code_version(Path(sys.argv[1])))", str(tmp_path)]
+    versions = {subprocess.run(command, capture_output=True, check=True).stdout for _ in range(4)}
+    assert len(versions) == 1
