@@ -15,17 +15,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fisherexp.config.explain import CONFIG_NAME, explain, unknown_choices
-from fisherexp.config.locations import conf_dir
+from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices
+from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import ConfigError, validate
-from fisherexp.reports.summary import print_line, print_summary
-from fisherexp.reports.table import print_table
 from fisherexp.runs.files import write_text
 from fisherexp.runs.identity import run_folder
 from fisherexp.runs.ranks import is_follower
 from fisherexp.runs.state import Busy, RunFolder, State
 
 BAD_CONFIG, FAILED = 2, 1
+USAGE = """\
+python run.py method=… data=… model=…     one run; the result is kept and found again
+python run.py -m method=a,b seed=0,1,2    a sweep; launch it again and only what is missing runs
+python run.py --cfg job                   the composed config; --hydra-help for Hydra's own flags
+python -m fisherexp list                  what there is to choose from, with papers
+"""
 
 
 class RunFailed(Exception):
@@ -45,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.argv = [sys.argv[0], *arguments]
     command = get_args_parser().parse_args(sys.argv[1:])
     overrides = command.overrides
+    if command.help:
+        return _help(overrides)
     # A sweep is checked before its first run; a single run checks itself, once it is composed.
     problems = explain(overrides) if command.multirun or unknown_choices(overrides) else []
     if problems:
@@ -67,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     if bad and len(bad) == len(_failures):
         return _refuse(explain(overrides) or list(dict.fromkeys(p for error in bad for p in error.problems)))
     if len(_finished) > 1:
+        from fisherexp.reports.table import print_table
+
         print_table([folder.record() for folder in _finished])
     if _failures:
         print(f"{len(_failures)} run{'s' if len(_failures) > 1 else ''} failed; see above", file=sys.stderr)
@@ -140,6 +148,8 @@ def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
 
 
 def _show(folder: RunFolder, sweep: bool, found: bool) -> None:
+    from fisherexp.reports.summary import print_line, print_summary
+
     record = folder.record()
     _finished.append(folder)
     if sweep:
@@ -147,6 +157,17 @@ def _show(folder: RunFolder, sweep: bool, found: bool) -> None:
     else:
         print_summary(record, folder.path, found)
     sys.stdout.flush()
+
+
+def _help(overrides: list[str]) -> int:
+    # Hydra's own help composes every option of every group; that takes seconds.
+    directories = search_path()
+    print(USAGE)
+    for group in sorted(groups(directories)):
+        print(f"{group}: {', '.join(options(group, directories))}")
+    print("\nOptions and their defaults (change one with option=value):\n")
+    print(OmegaConf.to_yaml(composed(overrides)))
+    return 0
 
 
 def _refuse(problems: list) -> int:

@@ -34,7 +34,7 @@ class Resumable(Callback):
 
     def _save(self, trainer: Trainer) -> None:
         temporary = self.file.with_suffix(".writing")
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             temporary.replace(self.file)
         self._saved = time.monotonic()

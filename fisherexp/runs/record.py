@@ -1,6 +1,5 @@
 """Where a result comes from: code, versions, machine, command. Plain containers only."""
 
-import os
 import platform
 import resource
 import subprocess
@@ -64,9 +63,11 @@ def hardware() -> dict[str, Any]:
     """Processor, cores this process may use, and GPU if torch sees one."""
     import torch
 
+    from fisherexp.runs.threads import available_cores
+
     return {
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

@@ -30,7 +30,12 @@ def choose_threads(wanted: int | str, model: nn.Module, images: torch.Tensor) ->
         return int(wanted), "as asked for"
     flops = forward_flops(model, images)
     size = f"{flops / 1e9:.2g} GFLOP a batch"
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = available_cores()
     if flops < WORTH_SPLITTING or available == 1:
         return 1, f"small steps, {size}; threads=N to change"
     return available, f"{size}; threads=N to change"
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -121,7 +121,7 @@ class Workbench:
         return self.store.get("weights", parts, build)
 
     def fisher(self, importance: Importance, weights: Artefact) -> tuple[FisherDiagonal, float]:
-        """The diagonal Fisher of the whole training part at `weights`, and the seconds it took when it was built."""
+        """The diagonal Fisher of the whole training part at `weights`, and the seconds that building it took."""
         phase = "Fisher of the training set"
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -144,7 +144,9 @@ class Workbench:
         }
         artefact = self.store.get("fisher", parts, build)
         about = artefact.about
-        return FisherDiagonal(artefact.tensors, Estimator(**about["estimator"]), about["count"]), about["cost"]["seconds"]
+        return FisherDiagonal(artefact.tensors, Estimator(**about["estimator"]), about["count"]), about["cost"][
+            "seconds"
+        ]
 
     def judged(self, node: str) -> dict[str, float]:
         """Metrics of the model that `cfg[node]` trains from scratch, under this run's scenario."""

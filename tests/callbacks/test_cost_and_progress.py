@@ -1,0 +1,65 @@
+"""What a phase is said to cost is what it costs; what it prints is one line."""
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fisherexp.callbacks.cost import Cost
+from fisherexp.callbacks.progress import PhaseProgress
+from fisherexp.runs.trainer import build_trainer
+
+
+class Walks(LightningModule):
+    """Forwards each batch once and walks back `backward` times, without an optimiser."""
+
+    def __init__(self, backward: int) -> None:
+        super().__init__()
+        self.model, self.backward_passes, self.automatic_optimization = nn.Linear(3, 2), backward, False
+
+    def training_step(self, batch, batch_idx):
+        output = self.model(batch)
+        for _ in range(self.backward_passes):
+            output.sum().backward(retain_graph=True)
+
+    def test_step(self, batch, batch_idx):
+        self.model(batch)
+
+    def configure_optimizers(self):
+        return None
+
+
+BATCHES = DataLoader([torch.zeros(size, 3) for size in (5, 5, 2)], batch_size=None)
+
+
+@pytest.mark.parametrize("backward", [0, 1, 3])
+def test_samples_are_counted_at_the_output(tmp_path, backward):
+    cost, module = Cost(), Walks(backward)
+    build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[cost]).fit(module, BATCHES)
+    assert cost.forward_samples == 2 * 12
+    assert cost.backward_samples == 2 * 12 * backward
+    assert cost.seconds > 0
+    assert not module.model._forward_hooks
+    build_trainer("cpu", folder=tmp_path, callbacks=[cost]).test(module, BATCHES, verbose=False)
+    assert cost.forward_samples == 3 * 12
+
+
+def test_a_resumed_loop_goes_on_counting():
+    cost = Cost()
+    cost.load_state_dict({"seconds": 10.0, "forward_samples": 7, "backward_samples": 5})
+    assert cost.counts() == {"seconds": 10.0, "forward_samples": 7, "backward_samples": 5}
+
+
+@pytest.mark.parametrize(("how", "lines"), [("lines", 1), ("off", 0), ("auto", 1)])
+def test_progress_away_from_a_terminal_is_a_line_per_phase(tmp_path, capsys, how, lines):
+    progress = PhaseProgress("training source", how)
+    build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
+    printed = [line for line in capsys.readouterr().err.splitlines() if "training source" in line]
+    assert len(printed) == lines
+
+
+def test_progress_bar_ends_full(tmp_path, capsys):
+    progress = PhaseProgress("training source", "bar")
+    build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
+    assert "6/6" in capsys.readouterr().err
