@@ -18,9 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import ConfigError, validate
+from fisherexp.ranks import is_follower
 from fisherexp.runs.files import write_text
 from fisherexp.runs.identity import run_folder
-from fisherexp.runs.ranks import is_follower
 from fisherexp.runs.state import Busy, RunFolder, State
 
 BAD_CONFIG, FAILED = 2, 1

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Experiments with curvature-aware methods.")
@@ -44,7 +45,7 @@ def list_(search_path: Search = []) -> None:
         for heading in ("", "", ""):
             table.add_column(heading, overflow="fold")
         for entry in found:
-            table.add_row(entry.name, entry.description, entry.paper)
+            table.add_row(entry.name, escape(entry.description), escape(entry.paper))
         console.print(table)
         console.print()
 

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 from safetensors.torch import save_file
 
+from fisherexp.ranks import is_follower
 from fisherexp.runs.files import write_atomically
 from fisherexp.runs.identity import identity, name_of, semantic
 from fisherexp.runs.loggers import close
-from fisherexp.runs.ranks import is_follower
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
 
@@ -69,9 +69,10 @@ def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
         own_seconds = 0.0
         if "fisher" in method.needs:  # its price is part of the method's, whoever paid it
             method.given["fisher"], own_seconds = bench.fisher(method.importance, source)
-        bench.fit(method, folder, type(method).__name__, own=True)
-        own_seconds += bench.costs[type(method).__name__]["seconds"]
-    stages = {"after": bench.test(method, "judging the result", own=True)}
+        if method.epochs:
+            bench.fit(method, folder, type(method).__name__, own=True)
+            own_seconds += bench.costs[type(method).__name__]["seconds"]
+    stages = {"after": bench.test(method, folder, "judging the result", own=True)}
     seconds = {"after": own_seconds}
     for stage, node in instantiate(bench.cfg.scenario, _convert_="all").references.items():
         stages[stage] = bench.judged(node)
@@ -80,6 +81,7 @@ def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     if is_follower():
         return {"metrics": {}, "outcome": {}}
     state = {name: tensor.detach().cpu().clone() for name, tensor in method.model.state_dict().items()}
+    method.leave_files(folder)
     write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
     order = [stage for stage in ("before", "after", "oracle") if stage in stages]
     metrics = {stage: stages[stage] | {"seconds": seconds[stage]} for stage in order}

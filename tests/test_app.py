@@ -37,6 +37,7 @@ def test_summary_shows_stages_place_and_command(done):
     (folder,) = output_dir.glob("ssd/digits/*")
     assert str(folder) in finished.stdout
     assert "python run.py model.width=4" in finished.stdout
+    assert "'logger=[csv,tensorboard]' rerun=true" in finished.stdout
 
 
 def test_record_says_where_the_result_comes_from(done):

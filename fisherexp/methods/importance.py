@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fisherexp.config.types import Count
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
 from fisherexp.methods.method import Method
+from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
@@ -79,14 +80,9 @@ class FisherPass(Method):
         self.accumulator.update(*batch)
 
     def on_train_end(self) -> None:
-        if self.importance.gradients == "per_sample" and self.trainer.world_size > 1:
-            self.accumulator.load_sums(self._over_ranks(self.accumulator.sums()))
+        if self.importance.gradients == "per_sample":  # of batch means every rank has all
+            self.accumulator.load_sums(over_ranks(self.accumulator.sums(), largest=("batch_size", "batches")))
         self.fisher = self.accumulator.result()
-
-    def _over_ranks(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        largest = {"batch_size", "batches"}  # descriptions of the batches; everything else adds up
-        how = {name: "max" if name in largest else "sum" for name in sums}
-        return {name: self.trainer.strategy.reduce(total.clone(), reduce_op=how[name]) for name, total in sums.items()}
 
     def configure_optimizers(self) -> None:
         return None

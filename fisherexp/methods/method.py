@@ -1,5 +1,6 @@
 """What every method is: a model, a Lightning loop that changes it, and a test loop that judges it."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,7 @@ class Method(LightningModule):
     scenarios: the kinds of scenario it accepts; empty for any.
     start: 'scratch' (new weights; the result of fit is an artefact others may ask for) or 'source'.
     fits_on: the part of the data whose loader `fit` goes through.
+    study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
     needs: further artefacts ('fisher'), found in `self.given` by name when fit begins.
     adapts_at_test: gradients are needed in the test loop.
     """
@@ -26,6 +28,7 @@ class Method(LightningModule):
     scenarios: ClassVar[tuple[str, ...]] = ()
     start: ClassVar[str] = "scratch"
     fits_on: ClassVar[str] = "train"
+    study: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
 
@@ -56,6 +59,9 @@ class Method(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = batch
         self.evaluation.update(dataloader_idx, self.model(images), labels)
+
+    def leave_files(self, folder: Path) -> None:
+        """Write what the method wants to leave in the run's folder (figures, say) once it is done."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What dropout and sampling draw from; order and augmentation of the data have streams of their own.

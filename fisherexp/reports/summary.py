@@ -20,7 +20,7 @@ HEADINGS = {
 
 def print_summary(record: dict[str, Any], folder: Path, found: bool) -> None:
     """Table of stages × metrics, where the results lie, and the command that repeats the run."""
-    console = Console()
+    console = Console(markup=False)  # [csv] is a list, not a style
     shown = [name for name in HEADINGS if any(name in stage for stage in record["metrics"].values())]
     console.print(title(record), style="bold", highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)

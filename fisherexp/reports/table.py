@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fisherexp.reports.records import family
@@ -79,7 +80,7 @@ def rendered(found: list[Row]) -> Table:
     for name in metrics:
         table.add_column(HEADINGS[name], justify="right", no_wrap=True)
     for row in found:
-        cells = [row.labels[i] for i in labels] + ([row.options] if with_options else [])
+        cells = [row.labels[i] for i in labels] + ([escape(row.options)] if with_options else [])
         table.add_row(*cells, str(len(row.runs)), *(mean_and_deviation(name, row.values(name)) for name in metrics))
     return table
 

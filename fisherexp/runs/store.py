@@ -21,9 +21,9 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fisherexp.ranks import agreed, is_follower
 from fisherexp.runs.files import write_atomically
 from fisherexp.runs.identity import digest
-from fisherexp.runs.ranks import agreed, is_follower
 
 Build = Callable[[Path], tuple[dict[str, torch.Tensor], dict[str, Any]]]
 STDLIB = set(sys.stdlib_module_names)

@@ -24,8 +24,8 @@ from fisherexp.methods.importance import FisherPass, Importance
 from fisherexp.methods.method import Method
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.classifier import Classifier
+from fisherexp.ranks import is_follower, take_buffers_of_first
 from fisherexp.runs.identity import semantic
-from fisherexp.runs.ranks import is_follower, take_buffers_of_first
 from fisherexp.runs.store import Artefact, ArtefactStore, code_version
 from fisherexp.runs.threads import choose_threads
 from fisherexp.scenarios.setting import Setting
@@ -88,10 +88,10 @@ class Workbench:
         if trainer.is_global_zero:
             resumable.file.unlink(missing_ok=True)
 
-    def test(self, method: Method, phase: str, own: bool = False) -> dict[str, float]:
+    def test(self, method: Method, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario judges; returns the metrics."""
         cost = Cost()
-        trainer = self._trainer(method, Path(self.cfg.output_dir), [cost], own)
+        trainer = self._trainer(method, folder, [cost], own)
         setting = self._placed(trainer)
         method.judge(setting.evaluation())
         trainer.test(method, [setting.loader(part) for part in setting.judged], verbose=False, weights_only=True)
@@ -155,7 +155,7 @@ class Workbench:
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             model = self._classifier(self.data, "judged")
             model.load_state_dict(weights.tensors)
-            return {}, {"metrics": self.test(Method(model), f"judging {node}")}
+            return {}, {"metrics": self.test(Method(model), scratch, f"judging {node}")}
 
         parts = {
             "weights": weights.key,
@@ -175,12 +175,13 @@ class Workbench:
 
     def _trainer(self, method: Method, folder: Path, callbacks: list[Callback], own: bool) -> Trainer:
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
+        callbacks = [*callbacks, *(self.callbacks if own else [])]
         return make(
             folder=folder,
             epochs=method.epochs,
-            callbacks=[*callbacks, *(self.callbacks if own else [])],
+            callbacks=callbacks,
             loggers=self.loggers if own else [],
-            inference_mode=not method.adapts_at_test,
+            inference_mode=not (method.adapts_at_test or any(getattr(c, "needs_gradients", False) for c in callbacks)),
         )
 
     def _placed(self, trainer: Trainer) -> Setting:

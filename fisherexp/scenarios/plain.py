@@ -10,6 +10,7 @@ from fisherexp.scenarios.setting import Setting
 class Plain:
     """No intervention."""
 
+    name = "none"
     kind = "plain"
     references = {}
 

@@ -22,7 +22,7 @@ def judge(tmp_path_factory):
         if "fisher" in method.needs:
             method.given["fisher"], _ = bench.fisher(method.importance, source)
         bench.fit(method, output_dir / "run", "fit")
-        return bench.judged("source"), bench.test(method, "test"), method.outcome
+        return bench.judged("source"), bench.test(method, output_dir / "run", "test"), method.outcome
 
     return run
 

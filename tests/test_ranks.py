@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def test_two_processes_make_one_run(tmp_path):

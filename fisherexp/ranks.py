@@ -32,3 +32,18 @@ def take_buffers_of_first(module) -> None:
     if dist.is_available() and dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def over_ranks(sums: dict, largest: tuple[str, ...] = ()) -> dict:
+    """Tensors by name summed over ranks, those in `largest` by their maximum; unchanged for a single process.
+
+    One GPU and eight give the same numbers, up to the order of a float sum.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return sums
+    reduced = {name: total.clone() for name, total in sums.items()}
+    for name, total in reduced.items():
+        dist.all_reduce(total, op=dist.ReduceOp.MAX if name in largest else dist.ReduceOp.SUM)
+    return reduced

@@ -1,0 +1,69 @@
+"""Accumulates curvature beside a fit or test loop, from the batches the loop goes through anyway."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from fisherexp.ranks import over_ranks
+
+
+class Accumulate(Callback):
+    """Feeds every batch (images, labels) to an accumulator and saves its result as `file` in the run's folder.
+
+    accumulator: makes one from a model: fisherexp.curvature.DiagonalAccumulator or KFACAccumulator, say, with its
+        options given (`_partial_: true` in a config). It has update, sums, load_sums and result.
+    during: 'test' looks at the finished model, on the parts it is judged on; 'fit' at the last epoch of training,
+        each batch at the weights of its own step.
+    Sums are reduced over ranks, so one process and several give the same result.
+    """
+
+    # The test loop must allow gradients: the runner reads this.
+    needs_gradients = True
+
+    def __init__(self, accumulator: Callable[..., Any], during: Literal["fit", "test"], file: str) -> None:
+        self.make, self.during, self.file = accumulator, during, file
+        self.accumulator: Any = None
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.during == "fit" and trainer.current_epoch == (trainer.max_epochs or 1) - 1:
+            self.accumulator = self.make(module.model)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._add(batch)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._finish(trainer)
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.during == "test":
+            self.accumulator = self.make(module.model)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._add(batch)
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._finish(trainer)
+
+    def _add(self, batch: Any) -> None:
+        if self.accumulator is not None:
+            with torch.enable_grad():
+                self.accumulator.update(*batch)
+
+    def _finish(self, trainer: Trainer) -> None:
+        if self.accumulator is None:
+            return
+        self.accumulator.load_sums(over_ranks(self.accumulator.sums(), largest=("batch_size", "batches")))
+        if trainer.is_global_zero:
+            self.accumulator.result().save(Path(trainer.default_root_dir) / self.file)
+        self.accumulator = None
