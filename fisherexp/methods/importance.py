@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
+from fisherexp.data.chain import ChainedLoader
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
@@ -21,13 +22,14 @@ class Importance:
 
     batch_size: with gradients='batch_mean' a part of the estimator, otherwise only a matter of speed and memory.
     order: of the training set, which matters to 'batch_mean' alone. 'by_class' is that of the official SSD
-        scripts (retained samples sorted by class, then the forgotten ones); 'as_is' that of the data set.
+        scripts (retained samples sorted by class, then the forgotten ones); 'forget_apart' the same, but no batch
+        holds both retained and forgotten samples; 'as_is' that of the data set.
     """
 
     labels: Literal["empirical", "pseudo", "sampled", "expected"] = "empirical"
     gradients: Literal["per_sample", "batch_mean"] = "per_sample"
     batch_size: Count = 64
-    order: Literal["as_is", "by_class"] = "as_is"
+    order: Literal["as_is", "by_class", "forget_apart"] = "as_is"
 
     def key(self) -> dict[str, Any]:
         """What of this changes the result."""
@@ -38,19 +40,29 @@ class Importance:
 
     def batches(self, setting: Setting, part: str) -> Any:
         """Batches of a part, without augmentation, in this estimator's order."""
-        images = setting.parts[part]
-        if self.gradients == "batch_mean" and self.order == "by_class":
-            group = images.labels
-            if part == "train" and setting.forgotten is not None:
-                group = group + (group.max() + 1) * setting.forgotten.to(group.device)
-            images = images.subset(torch.argsort(group, stable=True))
-        if self.gradients == "batch_mean":  # ranks would cut other batches: each goes through all of them
-            setting = dataclasses.replace(setting, rank=0, world_size=1)
-        return setting.loader_of(images, shuffle=False, batch_size=self.batch_size)
+        options = {"shuffle": False, "batch_size": self.batch_size}
+        if self.gradients == "per_sample":
+            return setting.loader(part, **options)
+        # Ranks would cut other batches: each goes through all of them.
+        setting = dataclasses.replace(setting, rank=0, world_size=1)
+        if self.order == "as_is":
+            return setting.loader(part, **options)
+        if part != "train" or setting.forgotten is None:
+            return setting.loader_of(_sorted(setting.parts[part]), **options)
+        if self.order == "forget_apart":
+            apart = (_sorted(setting.parts[name]) for name in ("retain", "forget"))
+            return ChainedLoader([setting.loader_of(images, **options) for images in apart])
+        images = setting.parts["train"]
+        behind = (images.labels.max() + 1) * setting.forgotten.to(images.labels.device)
+        return setting.loader_of(images.subset(torch.argsort(images.labels + behind, stable=True)), **options)
 
     def accumulator(self, model: nn.Module, seed: int) -> DiagonalAccumulator:
         """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels."""
         return DiagonalAccumulator(model, labels=self.labels, gradients=self.gradients, seed=seed)
+
+
+def _sorted(images: Any) -> Any:
+    return images.subset(torch.argsort(images.labels, stable=True))
 
 
 class FisherPass(Method):

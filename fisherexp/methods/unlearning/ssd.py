@@ -6,12 +6,14 @@ Paper: Foster, Schoepf, Brintrup, AAAI 2024, arXiv 2308.07707. With I the diagon
 
 A bound the paper does not state: with per-sample gradients I_D = (|D_f| I_f + |D_r| I_r) / |D|, so that
 I_f / I_D ≤ |D| / |D_f| everywhere, and α at or above that bound selects nothing. With 10 balanced classes the
-bound is 10 and the published α = 10 has no effect. `alpha_relative` gives α as a share of the bound.
+bound is 10 and the published α = 10 has no effect. `alpha_relative` gives α as a share of the bound. With squared
+gradients of batch means the same holds with numbers of batches for numbers of samples, provided that no batch
+holds both retained and forgotten samples (importance.order=forget_apart).
 
 Where the official code differs, and what gives its numbers:
 - it squares the gradient of a batch's mean loss, in the order [retain sorted by class, forget]:
-  importance.gradients=batch_mean, importance.order=by_class, and its batch size. The bound then holds only
-  approximately, because a batch may straddle two classes.
+  importance.gradients=batch_mean, importance.order=by_class, and its batch size. One batch may then straddle the
+  two parts, and single ratios pass the bound.
 - ratios of zero to zero: a strict comparison, as there, selects none of them.
 """
 
@@ -65,21 +67,22 @@ class SSD(FisherPass):
         self.alpha, self.alpha_relative, self.lambda_ = alpha, alpha_relative, lambda_
         self.bound = float("nan")
 
-    def batches(self, setting: Any) -> Any:
-        self.bound = len(setting.parts["train"]) / len(setting.parts["forget"])
-        return super().batches(setting)
-
     def on_train_end(self) -> None:
         super().on_train_end()
+        self.bound = self.given["fisher"].count / self.fisher.count
         alpha = self.alpha_relative * self.bound if self.alpha is None else self.alpha
         self.outcome = self.edit(self.fisher, self.given["fisher"], alpha)
-        if not self.outcome["selected"]:
+        selected = self.outcome["selected"]
+        if alpha >= self.bound or not selected:
             log.warning(
-                "SSD changed nothing: no weight has I_f > α I_D with α = %.4g (largest ratio %.4g). "
-                "Ratios are bounded by |D|/|D_f| = %.4g: choose α below it, e.g. method.alpha_relative=0.7.",
+                "SSD %s: with α = %.4g, %d of %d weights have I_f > α I_D. Ratios are bounded by |D|/|D_f| = %.4g "
+                "(largest here %.4g): choose α below it, e.g. method.alpha=null method.alpha_relative=0.7.",
+                "changed next to nothing" if selected else "changed nothing",
                 alpha,
-                self.outcome["ratio_max"],
+                selected,
+                self.outcome["weights"],
                 self.bound,
+                self.outcome["ratio_max"],
             )
 
     @torch.no_grad()

@@ -129,14 +129,27 @@ def test_importance_of_the_whole_is_the_mean_of_that_of_its_parts(bench, source)
         torch.testing.assert_close(whole[name], share * forget[name] + (1 - share) * retain[name], rtol=1e-4, atol=1e-9)
 
 
-def test_order_of_the_official_scripts(bench):
+@pytest.mark.parametrize("order", ["by_class", "forget_apart"])
+def test_order_of_the_official_scripts(bench, order):
     """[retained, sorted by class; then the forgotten class], so that batches are pure as far as they can be."""
-    official = Importance(gradients="batch_mean", batch_size=16, order="by_class")
-    labels = torch.cat([batch[1] for batch in official.batches(bench.setting, "train")])
-    forgotten = len(bench.setting.parts["forget"])
+    importance = Importance(gradients="batch_mean", batch_size=16, order=order)
+    batches = [labels for _, labels in importance.batches(bench.setting, "train")]
+    labels, forgotten = torch.cat(batches), len(bench.setting.parts["forget"])
     assert (labels[-forgotten:] == 3).all()
     assert not (labels[:-forgotten] == 3).any()
     assert torch.equal(labels[:-forgotten], labels[:-forgotten].sort().values)
+    mixed = [batch for batch in batches if (batch == 3).any() and not (batch == 3).all()]
+    assert len(mixed) == (order == "by_class")
+
+
+def test_bound_of_batch_means_is_exact_where_no_batch_is_mixed(bench, source, tmp_path):
+    importance = Importance(gradients="batch_mean", batch_size=16, order="forget_apart")
+    ssd = run(bench, source(alpha_relative=1.0, importance=importance), tmp_path)
+    forget, retain = len(bench.setting.parts["forget"]), len(bench.setting.parts["retain"])
+    batches_of_forget, batches_of_retain = -(-forget // 16), -(-retain // 16)
+    assert ssd.outcome["bound"] == (batches_of_forget + batches_of_retain) / batches_of_forget
+    assert ssd.outcome["ratio_max"] <= ssd.outcome["bound"] * (1 + 1e-5)
+    assert ssd.outcome["selected"] == 0
 
 
 def test_what_names_an_estimator():

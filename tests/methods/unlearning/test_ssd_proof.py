@@ -42,19 +42,19 @@ def test_finetuning_does_not_forget(judge, label):
     assert after["forget_accuracy"] >= 95
 
 
+@pytest.mark.parametrize("gradients", ["method.importance.gradients=per_sample", "method.importance.batch_size=16"])
 @pytest.mark.parametrize("label", [1, 3, 8])
-def test_alpha_at_the_bound_selects_next_to_nothing_and_says_so(judge, label, caplog):
-    options = [f"scenario.classes=[{label}]", "method.importance.gradients=per_sample"]
+def test_alpha_at_the_bound_changes_nothing_and_says_so(judge, label, gradients, caplog):
     with caplog.at_level(logging.WARNING):
-        before, after, outcome = judge(*options, "method.alpha_relative=1.0")
+        before, after, outcome = judge(f"scenario.classes=[{label}]", gradients, "method.alpha_relative=1.0")
     assert outcome["selected"] == 0
     assert before == after
     assert "SSD changed nothing" in caplog.text
     assert f"{outcome['bound']:.4g}" in caplog.text
 
 
-def test_published_alpha_is_hardly_an_edit_on_ten_classes(judge):
-    _, _, outcome = judge("scenario.classes=[3]", "method.alpha=10", "method.importance.batch_size=16")
+def test_published_alpha_in_the_published_order_is_hardly_an_edit_on_ten_classes(judge):
+    _, _, outcome = judge("scenario.classes=[3]", "method.alpha=10", "method.importance.order=by_class")
     assert outcome["selected"] < 10
 
 
