@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from .choices import check_choice
 from .diagonal import Estimator, FisherDiagonal
-from .engine import Engine, Undisturbed, batch_size, move, outputs_of, refuse_batch_statistics, select
+from .engine import Engine
+from .inputs import batch_size, move, outputs_of, select
 from .likelihood import LABELS, Likelihood, resolve
 from .rules.base import accumulation_dtype
 from .squares import SquaredSums
+from .undisturbed import Undisturbed, refuse_batch_statistics
 
 GRADIENTS = ("per_sample", "batch_mean")
 

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from .choices import check_choice
 from .diagonal import Estimator
-from .engine import Engine, batch_size, move, refuse_batch_statistics
+from .engine import Engine
+from .inputs import batch_size, move
 from .likelihood import LABELS, resolve
 from .rules import Use
 from .rules.base import chunks
 from .rules.conv import Conv, Conv1d
 from .rules.linear import Linear
 from .tape import Tape
+from .undisturbed import refuse_batch_statistics
 
 APPROXIMATIONS = ("expand", "reduce")
 LEAF = 192  # below this width a symmetric product is not worth splitting
@@ -215,7 +217,7 @@ def inputs_as_rows(use: Use, g: Tensor) -> Iterable[Tensor]:
     x, g = use.images(g)
     features = use.slots["weight"].value[0].numel()
     size = g[0].numel() // g.shape[2] * features * g.element_size()
-    for rows in chunks(g.shape[0], size):
+    for rows in chunks(g.shape[0], size, device=g.device.type):
         yield use.factors(x[rows], g[rows])[1].reshape(-1, features)
 
 

@@ -120,9 +120,9 @@ def _axis(two: _Seen, three: _Seen) -> Axis | None:
 def steps_of(two: Log, three: Log, parameters: set[int]) -> list[Step | UnknownLayout]:
     """The calls that involve parameters, in order, from the logs of two and of three samples.
 
-    parameters: identities of the parameters in the log of two. A tensor computed from parameters alone counts
-    as a parameter from then on. A step whose batch axis cannot be told is given as the `UnknownLayout` that
-    says why. Raises UnknownLayout if the two runs take different paths.
+    parameters: identities of the parameters in the log of two. What is computed from parameters and does not
+    belong to samples counts as a parameter from then on. A step whose batch axis cannot be told is given as
+    the `UnknownLayout` that says why. Raises UnknownLayout if the two runs take different paths.
     """
     if [c[0] for c in two.calls] != [c[0] for c in three.calls]:
         raise UnknownLayout("the forward pass takes another path when the batch size changes")
@@ -136,7 +136,7 @@ def steps_of(two: Log, three: Log, parameters: set[int]) -> list[Step | UnknownL
             )
             if len(outputs) > 1 and any(outputs):
                 raise UnknownLayout(f"{getattr(func, '__name__', func)} returns several tensors of samples")
-            if not any(inputs) and not any(outputs):
+            if not any(outputs):
                 like_parameters |= {seen.identity for seen in small[1] if seen.differentiable}
             steps.append(Step(func, inputs, outputs[0]))
         except UnknownLayout as unknown:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from .choices import check_choice
-from .engine import Engine, batch_size, move, refuse_batch_statistics
+from .engine import Engine
+from .inputs import batch_size, move
 from .likelihood import LABELS, resolve
 from .squares import Gathered, SecondMoments, SquaredNorms
+from .undisturbed import refuse_batch_statistics
 
 
 def _sweep(engine: Engine, batch: tuple, loss: Any, labels: str, consumer: Gathered | None = None) -> Gathered:

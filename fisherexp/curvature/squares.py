@@ -78,7 +78,7 @@ class Gathered:
         use, slot, g = uses[0]
         shape = use.slots[slot].sources or (use.slots[slot],)
         size = max(h.value.numel() for h in shape) * g.element_size()
-        for rows in chunks(g.shape[0], size):
+        for rows in chunks(g.shape[0], size, device=g.device.type):
             whole = sum(pull_back(u.slots[s], root, u.per_sample(s, k, rows)).to(g.dtype) for u, s, k in uses)
             self.take(root, rows, whole)
 

@@ -127,8 +127,7 @@ class Tape:
             if step.output is not None:
                 self.index += 1
                 return self._used(call, args, kwargs)
-            if not any(step.inputs):
-                return self._derived(call, args, kwargs)
+            return self._derived(call, args, kwargs)
         # Sizes and flags of a parameter, or an operation whose samples cannot be told apart.
         out = Call(func, self.batch, None, found).run(args, kwargs)
         if counts(out):
@@ -181,8 +180,9 @@ class Tape:
         """Let go of the batch: reference cycles would keep its memory until they are collected."""
         self.uses, self.receive = [], None
 
-    def unseen(self, output: Tensor) -> set[str]:
-        """Wanted parameters that reached `output` by a way torch functions do not show.
+    def unseen(self, output: Tensor) -> tuple[set[str], bool]:
+        """Wanted parameters that reached `output` by a way torch functions do not show; whether any layer would be
+        evaluated again in backward.
 
         Own autograd functions, scripted modules, parameters kept outside modules' dictionaries: they, or what
         stands for them here, are then leaves of the graph.
@@ -190,7 +190,7 @@ class Tape:
         owner = {id(p): name for name, p in self.parameters.items()}
         for name, tracked in self.tracked.items():
             owner[id(tracked)] = owner[id(tracked.__dict__["handle"]._graph)] = name
-        seen, stack, lost = set(), [output.grad_fn], set()
+        seen, stack, lost, again = set(), [output.grad_fn], set(), False
         while stack:
             node = stack.pop()
             if node is None or node in seen:
@@ -199,8 +199,9 @@ class Tape:
             leaf = getattr(node, "variable", None)
             if leaf is not None and id(leaf) in owner:
                 lost.add(owner[id(leaf)])
+            again |= "CheckpointFunction" in node.name()
             stack.extend(following for following, _ in node.next_functions)
-        return lost & self.wanted
+        return lost & self.wanted, again
 
 
 class _Graph:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.curvature import fisher_diagonal
+from fisherexp.curvature.rules.outer import add_many_at_once, add_one_by_one
 
 
 def flat(*layers):
@@ -40,6 +41,10 @@ RULES = {
     "conv transpose": (lambda: flat(nn.ConvTranspose2d(3, 4, 3, stride=2)), images(3, 4, 4)),
     "batch norm": (lambda: flat(nn.BatchNorm2d(3)), images(3, 4, 4)),
     "batch norm of vectors": (lambda: flat(nn.BatchNorm1d(6)), images(6)),
+    "norms of vectors between layers": (
+        lambda: nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 5)),
+        images(6),
+    ),
     "layer norm": (lambda: flat(nn.LayerNorm(6)), images(4, 6)),
     "layer norm, two axes": (lambda: flat(nn.LayerNorm((4, 6))), images(2, 4, 6)),
     "layer norm without bias": (lambda: flat(nn.LayerNorm(6, bias=False)), images(6)),
@@ -176,6 +181,37 @@ def test_timm_vit(options):
         x, y = torch.randn(5, 3, 8, 8).double(), torch.randint(0, 5, (5,))  # 5 samples, 5 tokens
         found = fisher_diagonal(model, [(x, y)])
     assert worst(found, one_at_a_time(model, x, y)) <= 1e-10
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "options"),
+    [
+        ("wide_resnet", "WideResNet", {"depth": 10, "widen": 1}),
+        ("vit", "ViT", {"patch": 4, "dim": 12, "depth": 2, "heads": 2}),
+        ("resnet", "ResNet18", {}),
+    ],
+)
+def test_models_of_this_project(module, name, options):
+    make = getattr(pytest.importorskip(f"fisherexp.models.{module}"), name)
+    torch.manual_seed(0)
+    features = make(**options, input_shape=(3, 8, 8))
+    model = nn.Sequential(features, nn.Linear(features.num_features, 5))
+    model.train()(torch.randn(4, 3, 8, 8))  # statistics away from their initial values
+    model.double().eval()
+    x, y = torch.randn(5, 3, 8, 8).double(), torch.randint(0, 5, (5,))
+    assert worst(fisher_diagonal(model, [(x, y)]), one_at_a_time(model, x, y)) <= 1e-10
+
+
+@pytest.mark.parametrize("way", ["blocks", "whole", "batched"])
+def test_squared_outer(way):
+    torch.manual_seed(0)
+    g, x = torch.randn(5, 3, 7).double(), torch.randn(5, 3, 4).double()
+    total = torch.ones(7, 4).double()
+    if way == "batched":
+        add_many_at_once(g, x, total)
+    else:
+        add_one_by_one(g, x, total, 3 * 4 * 8 if way == "blocks" else 2**20)
+    torch.testing.assert_close(total, 1 + torch.einsum("nto,ntk->nok", g, x).square().sum(0))
 
 
 def test_agrees_with_vmap():

@@ -115,6 +115,29 @@ def test_batch_statistics_are_refused(fused):
     assert fisher_diagonal(model, [(x, y)], gradients="batch_mean").trace() > 0
 
 
+@pytest.mark.parametrize("affects_output", [True, False])
+def test_coupled_samples(affects_output):
+    """A mean over the batch that reaches the outputs is refused; an auxiliary loss beside them is harmless."""
+
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = torch.tanh(self.first(x))
+            self.auxiliary = (self.last.weight * h.mean(0)).sum() + torch.einsum("ni,oi->", h, self.last.weight)
+            return self.last(h - h.mean(0) if affects_output else h)
+
+    torch.manual_seed(0)
+    model, x, y = Centred().double(), torch.randn(5, 4).double(), torch.randint(0, 3, (5,))
+    if affects_output:
+        with pytest.raises(ValueError, match=r"other samples of its batch.*batch_mean"):
+            fisher_diagonal(model, [(x, y)])
+        return
+    assert worst(fisher_diagonal(model, [(x, y)]), one_at_a_time(model, x, y)) <= 1e-10
+
+
 def test_frozen_parameters_are_skipped_and_can_be_asked_for():
     model, x, y = residual()
     expected = one_at_a_time(model, x, y)
@@ -230,6 +253,51 @@ def test_compiled_models_run_eagerly(whole):
 
 def _no_compiler(graph, inputs):
     raise AssertionError("must not be compiled")
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_is_refused(reentrant):
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            inner = lambda h: torch.tanh(self.middle(h))  # noqa: E731
+            return self.last(checkpoint(inner, self.first(x), use_reentrant=reentrant))
+
+    model = Checkpointed()
+    with pytest.raises(RuntimeError, match="turn it off"):
+        fisher_diagonal(model, [(torch.randn(3, 4), torch.zeros(3).long())])
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_hidden_view_of_activations():
+    """A `view` that torch functions do not show refuses the faster layout; then the plain one is used."""
+
+    class Flatten(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.shape = x.shape
+            return x.view(len(x), -1).clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g.reshape(ctx.shape)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(64, 5)
+
+        def forward(self, x):
+            return self.head(Flatten.apply(torch.tanh(self.conv(x))))
+
+    torch.manual_seed(0)
+    model, x, y = Net().double(), torch.randn(5, 3, 6, 6).double(), torch.randint(0, 5, (5,))
+    assert worst(fisher_diagonal(model, [(x, y), (x, y)]), one_at_a_time(model, x, y)) <= 1e-10
 
 
 class Scale(nn.Module):

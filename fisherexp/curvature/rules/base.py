@@ -16,6 +16,7 @@ from ..layout import Axis, Step, batch_first
 
 # Per-sample gradients are formed for a few samples at a time: what fits here stays in cache on a CPU.
 CHUNK_BYTES = 16 * 2**20
+DEVICE_BYTES = 256 * 2**20
 
 
 class Handle:
@@ -148,7 +149,7 @@ class Use:
         Called once per backward pass; with `last` False, work may be put off to the pass that is last.
         """
         for slot, total in totals.items():
-            for rows in chunks(g.shape[0], total.numel() * total.element_size()):
+            for rows in chunks(g.shape[0], total.numel() * total.element_size(), device=g.device.type):
                 # Out of place: gradients handed back by autograd may share memory.
                 total += self.per_sample(slot, g, rows).square().sum(0)
 
@@ -157,9 +158,13 @@ class Use:
         self.saved = None
 
 
-def chunks(batch: int, bytes_per_sample: int, limit: int = 0) -> Iterator[slice]:
-    """Slices over samples so that one slice of per-sample gradients stays below `limit` bytes."""
-    size = max(1, (limit or CHUNK_BYTES) // max(bytes_per_sample, 1))
+def chunks(batch: int, bytes_per_sample: int, limit: int = CHUNK_BYTES, device: str = "cpu") -> Iterator[slice]:
+    """Slices over samples so that what is formed for one slice stays below `limit` bytes.
+
+    On other devices than a CPU launches cost more than misses of a cache: the limit is at least DEVICE_BYTES.
+    """
+    limit = limit if device == "cpu" else max(limit, DEVICE_BYTES)
+    size = max(1, limit // max(bytes_per_sample, 1))
     for start in range(0, batch, size):
         yield slice(start, min(start + size, batch))
 

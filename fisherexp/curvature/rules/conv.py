@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .base import Call, Use, chunks
 from .outer import add_squared_outer
 
-PATCH_BYTES = 4 * 2**20  # patches repeat every input nine times for a 3x3 kernel: a few samples at a time
+PATCH_BYTES = 2 * 2**20  # patches repeat every input nine times for a 3x3 kernel: a few samples at a time
 MANY_POSITIONS = 256  # from here on the weight gradient of one sample keeps a core busy
 
 
@@ -50,7 +50,7 @@ class Conv(Use):
             self.padding = [(p, p) for p in _pair(0 if padding == "valid" else padding, dims)]
 
     def run(self, args, kwargs, receive, token):
-        if self.call.channels_last and self.spatial == 2 and args[0].dim() == 4:
+        if self.call.channels_last and self.spatial == 2 and args and args[0].dim() == 4:
             args = (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
             self.save(args[0])
         return super().run(args, kwargs, receive, token)
@@ -135,12 +135,14 @@ class Conv(Use):
     def _add_weight(self, g: Tensor, total: Tensor) -> None:
         x, g = self.images(g)
         positions = g.shape[1] * prod(g.shape[-self.spatial :])
-        if positions >= MANY_POSITIONS:
+        if positions >= MANY_POSITIONS and g.device.type == "cpu":
             for gradient in self.one_by_one(x, g, self.slots["weight"].value.to(g.dtype)):
                 total.addcmul_(gradient, gradient)
             return
         sums = total.movedim(1, -1).reshape(self.groups, total.shape[0] // self.groups, -1)
-        for rows in chunks(g.shape[0], sums.shape[2] * self.groups * positions * g.element_size(), PATCH_BYTES):
+        for rows in chunks(
+            g.shape[0], sums.shape[2] * self.groups * positions * g.element_size(), PATCH_BYTES, g.device.type
+        ):
             left, right = self.factors(x[rows], g[rows])
             for group in range(self.groups):
                 add_squared_outer(left[:, group], right[:, group], sums[group])

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Call, Use
+from .base import Call, Use, chunks
 from .outer import add_squared_outer
+
+SQUARE_BYTES = 128 * 2**10  # squared inputs are formed a few features at a time
 
 
 class Linear(Use):
@@ -52,12 +54,8 @@ class Linear(Use):
             totals["bias"] += squares.sum(0)
         if "weight" in totals:
             x = self.inputs(g.dtype).reshape(g.shape[0], -1)
-            self.add_product(squares, x.square(), totals["weight"])
-
-    @staticmethod
-    def add_product(g: Tensor, x: Tensor, total: Tensor) -> None:
-        """total += gᵀ x."""
-        total.addmm_(g.mT, x)
+            for part in chunks(x.shape[1], x.shape[0] * x.element_size(), SQUARE_BYTES, x.device.type):
+                totals["weight"][:, part].addmm_(squares.mT, x[:, part].square())
 
 
 RULES = {F.linear: Linear, torch._C._nn.linear: Linear}

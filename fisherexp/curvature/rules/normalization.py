@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..layout import batch_first
-from .base import Call, Use, accumulation_dtype
+from .base import Call, Use, chunks
+
+CACHE_BYTES = 2**20  # a few samples at a time: x̂ and its product with g stay in cache
 
 
 class BatchStatistics(ValueError):
@@ -30,20 +32,22 @@ class Normalization(Use):
 
     channel: int | None = None
 
-    def normalized(self) -> Tensor:
-        """x̂ in the layout of the input."""
+    def normalized(self, x: Tensor) -> Tensor:
+        """x̂ of some samples' inputs, in their layout."""
         raise NotImplementedError
 
-    def add_squares(self, g, totals, last=True):
-        for slot, total in totals.items():
-            total += self.per_sample(slot, g, slice(None)).square().sum(0)
+    def normal_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """x̂ of the samples `rows`, samples first."""
+        x, axis = self.unchanged(), self.call.step.output
+        if axis == (0, True) and x.shape[0] == self.call.batch:
+            return self.normalized(x[rows].to(dtype))
+        return batch_first(self.normalized(x.to(dtype)), axis, self.call.batch)[rows]
 
     def per_sample(self, slot, g, rows):
         shape = self.slots[slot].value.shape
         g = g[rows]
         if slot == "weight":
-            normal = self.normalized().to(g.dtype)
-            g = g * batch_first(normal, self.call.step.output, self.call.batch)[rows]
+            g = g * self.normal_rows(rows, g.dtype)
         if self.channel is None:
             return g.reshape(g.shape[0], -1, *shape).sum(1)
         # Axis 1 of y counts channels; an axis split off the batch axis would precede it.
@@ -51,9 +55,10 @@ class Normalization(Use):
         others = [d for d in range(1, g.dim()) if d != 1 + extra]
         return g.sum(others) if others else g
 
-    def x(self) -> Tensor:
-        """The saved input in the accumulation dtype."""
-        return self.unchanged().to(accumulation_dtype(self.saved.dtype))
+    def add_squares(self, g, totals, last=True):
+        for rows in chunks(g.shape[0], g[0].numel() * g.element_size(), CACHE_BYTES, g.device.type):
+            for slot, total in totals.items():
+                total += self.per_sample(slot, g, rows).square().sum(0)
 
 
 class LayerNorm(Normalization):
@@ -64,8 +69,8 @@ class LayerNorm(Normalization):
         self.save(input)
         self.shape, self.eps = list(normalized_shape), eps
 
-    def normalized(self):
-        return F.layer_norm(self.x(), self.shape, None, None, self.eps)
+    def normalized(self, x):
+        return F.layer_norm(x, self.shape, None, None, self.eps)
 
 
 class RMSNorm(Normalization):
@@ -77,8 +82,8 @@ class RMSNorm(Normalization):
         self.shape = list(normalized_shape)
         self.eps = torch.finfo(input.dtype).eps if eps is None else eps
 
-    def normalized(self):
-        return F.rms_norm(self.x(), self.shape, None, self.eps)
+    def normalized(self, x):
+        return F.rms_norm(x, self.shape, None, self.eps)
 
 
 class GroupNorm(Normalization):
@@ -91,8 +96,8 @@ class GroupNorm(Normalization):
         self.save(input)
         self.groups, self.eps = num_groups, eps
 
-    def normalized(self):
-        return F.group_norm(self.x(), self.groups, None, None, self.eps)
+    def normalized(self, x):
+        return F.group_norm(x, self.groups, None, None, self.eps)
 
 
 class BatchNorm(Normalization):
@@ -118,8 +123,7 @@ class BatchNorm(Normalization):
         self.save(input)
         self.mean, self.var, self.eps = running_mean, running_var, eps
 
-    def normalized(self):
-        x = self.x()
+    def normalized(self, x):
         mean, var = self.mean.to(x.dtype), self.var.to(x.dtype)
         return F.batch_norm(x, mean, var, None, None, False, 0.0, self.eps)
 

@@ -8,25 +8,31 @@ that stays in cache, rows of large weights in blocks; on other devices several s
 import torch
 from torch import Tensor
 
-from .base import CHUNK_BYTES, chunks
+from .base import chunks
 
 BLOCK_BYTES = 5 * 2**19  # buffer and running sum together stay near the core (measured: 1 MB L2, shared L3)
 
 
 def add_squared_outer(g: Tensor, x: Tensor, total: Tensor) -> None:
     """g (N, T, O), x (N, T, K): add Σ_n (Σ_t g_nt x_ntᵀ)² to `total` (O, K)."""
+    (add_one_by_one if total.device.type == "cpu" else add_many_at_once)(g, x, total)
+
+
+def add_one_by_one(g: Tensor, x: Tensor, total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
+    """One sample and one block of rows at a time, in a buffer of at most `block_bytes`."""
     o, k = total.shape
-    size = total.element_size()
-    if total.device.type != "cpu":
-        for rows in chunks(g.shape[0], o * k * size, 16 * CHUNK_BYTES):
-            total += torch.bmm(g[rows].mT, x[rows]).square_().sum(0)
-        return
-    block = max(1, min(o, BLOCK_BYTES // (k * size)))
+    block = max(1, min(o, block_bytes // (k * total.element_size())))
     block = -(-o // -(-o // block))  # blocks of equal height
-    buffer = torch.empty(block, k, dtype=total.dtype)
+    buffer = torch.empty(block, k, dtype=total.dtype, device=total.device)
     for start in range(0, o, block):
         part = total[start : start + block]
         product = buffer[: part.shape[0]]
         for left, right in zip(g[:, :, start : start + block].mT.unbind(0), x.unbind(0), strict=True):
             torch.mm(left, right, out=product)
             part.addcmul_(product, product)
+
+
+def add_many_at_once(g: Tensor, x: Tensor, total: Tensor) -> None:
+    """As many samples at a time as the device's scratch memory holds."""
+    for rows in chunks(g.shape[0], total.numel() * total.element_size(), device=total.device.type):
+        total += torch.bmm(g[rows].mT, x[rows]).square_().sum(0)

@@ -35,7 +35,7 @@ def add_tied_squares(uses: list[tuple[Use, str, Tensor]], total: Tensor) -> bool
     x, h = head.positions(h)
     index, e = embedding.tokens(e)
     n, t = index.shape
-    for rows in chunks(n, t * (h.shape[1] + x.shape[2]) * h.element_size()):
+    for rows in chunks(n, t * (h.shape[1] + x.shape[2]) * h.element_size(), device=h.device.type):
         own = index[rows].unsqueeze(1).expand(-1, h.shape[1], -1)
         logits = h[rows].gather(2, own)  # (n, positions s, tokens t): h_ns at the vocabulary row of token t
         product = torch.bmm(logits.mT, x[rows]) * e[rows]
