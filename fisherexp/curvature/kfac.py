@@ -9,7 +9,6 @@ for Modern Neural Network Architectures", 2023 (eqs. 19-22); Martens & Grosse 20
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from .choices import check_choice
 from .diagonal import Estimator
 from .engine import Engine
 from .inputs import batch_size, move
+from .kronecker import KFAC, KroneckerFactor
 from .likelihood import LABELS, resolve
 from .rules import Use
 from .rules.base import chunks
@@ -29,77 +29,6 @@ from .undisturbed import refuse_batch_statistics
 
 APPROXIMATIONS = ("expand", "reduce")
 LEAF = 192  # below this width a symmetric product is not worth splitting
-
-
-@dataclass(frozen=True)
-class KroneckerFactor:
-    """One block B ⊗ A. a: (inputs [+ 1], same); b: (outputs, same); weight, bias: parameter names."""
-
-    a: Tensor
-    b: Tensor
-    weight: str
-    bias: str | None
-    shape: torch.Size
-
-    def matrix(self, delta: Mapping[str, Tensor]) -> Tensor:
-        """The layer's parameters as one (outputs, inputs [+ 1]) matrix."""
-        matrix = delta[self.weight].reshape(self.b.shape[0], -1)
-        return matrix if self.bias is None else torch.cat([matrix, delta[self.bias].unsqueeze(1)], 1)
-
-    def by_name(self, matrix: Tensor) -> dict[str, Tensor]:
-        """The inverse of `matrix`."""
-        if self.bias is None:
-            return {self.weight: matrix.reshape(self.shape)}
-        return {self.weight: matrix[:, :-1].reshape(self.shape), self.bias: matrix[:, -1]}
-
-
-@dataclass(frozen=True)
-class KFAC:
-    """Kronecker-factored Fisher. factors: by weight name; skipped: wanted parameters without a factor."""
-
-    factors: dict[str, KroneckerFactor]
-    skipped: tuple[str, ...]
-    estimator: Estimator
-    approximation: str
-    count: float
-
-    def product(self, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """F δ, by name, for the parameters that have a factor."""
-        out: dict[str, Tensor] = {}
-        for f in self.factors.values():
-            out |= f.by_name(f.b @ f.matrix(delta) @ f.a)
-        return out
-
-    def solve(self, delta: Mapping[str, Tensor], damping: float) -> dict[str, Tensor]:
-        """(F + damping I)⁻¹ δ, exactly, by the eigenvectors of both factors. Raises ValueError if damping <= 0."""
-        if damping <= 0:
-            raise ValueError(f"damping must be positive, got {damping}")
-        out: dict[str, Tensor] = {}
-        for f in self.factors.values():
-            (left, u), (right, v) = torch.linalg.eigh(f.b), torch.linalg.eigh(f.a)
-            scale = left.clamp_min(0)[:, None] * right.clamp_min(0) + damping
-            out |= f.by_name(u @ ((u.mT @ f.matrix(delta) @ v) / scale) @ v.mT)
-        return out
-
-    def quadratic(self, delta: Mapping[str, Tensor]) -> Tensor:
-        """δᵀ F δ, without a factor ½."""
-        terms = [(f.matrix(delta) * (f.b @ f.matrix(delta) @ f.a)).sum() for f in self.factors.values()]
-        return torch.stack(terms).sum()
-
-    def trace(self) -> Tensor:
-        """Σ of the diagonal."""
-        return torch.stack([f.a.trace() * f.b.trace() for f in self.factors.values()]).sum()
-
-    def diagonal(self) -> dict[str, Tensor]:
-        """The diagonal, by parameter name."""
-        out: dict[str, Tensor] = {}
-        for f in self.factors.values():
-            out |= f.by_name(f.b.diagonal()[:, None] * f.a.diagonal())
-        return out
-
-    def dense(self, weight: str) -> Tensor:
-        """One block as a matrix over `matrix(δ).flatten()`; for small layers."""
-        return torch.kron(self.factors[weight].b, self.factors[weight].a)
 
 
 def add_gram(x: Tensor, total: Tensor) -> None:
@@ -279,6 +208,24 @@ class KFACAccumulator:
 
             self.engine.sweep(inputs, seeds, self.factors)
             self.factors.samples += batch_size(inputs)
+
+    def sums(self) -> dict[str, Tensor]:
+        """The state as plain tensors to add over ranks: `samples`; `a.`, `b.` and `positions.` before a weight's name."""
+        made = self.factors
+        state = {f"a.{name}": total for name, total in made.a.items()}
+        state |= {f"b.{name}": total for name, total in made.b.items()}
+        counts = {f"positions.{name}": count for name, count in made.positions.items()} | {"samples": made.samples}
+        return state | {name: torch.tensor(float(n), device=self.engine.device).double() for name, n in counts.items()}
+
+    def load_sums(self, state: dict[str, Tensor]) -> None:
+        """Replace the state by what `sums` returned, reduced over ranks. Raises ValueError for other layers' sums."""
+        if set(state) != set(self.sums()):
+            raise ValueError(f"state does not fit the accumulator: {sorted(set(state) ^ set(self.sums()))}")
+        made = self.factors
+        for name in made.a:
+            made.a[name], made.b[name] = state[f"a.{name}"], state[f"b.{name}"]
+            made.positions[name] = int(state[f"positions.{name}"])
+        made.samples = int(state["samples"])
 
     def result(self) -> KFAC:
         """The factors of everything added so far. Raises ValueError if no layer has one."""
