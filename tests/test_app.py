@@ -131,6 +131,22 @@ def test_a_killed_sweep_launched_again_runs_what_is_missing(tmp_path):
     assert "12 done" in status.stdout
 
 
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    options = ["method=erm", "scenario=none", "training.epochs=2000", "checkpoint_every=0", f"output_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *options], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("artefacts/weights/*.partial/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "launch the same line again" in errors
+    assert "Traceback" not in errors
+    assert "1 interrupted" in run("status", "-o", str(tmp_path), module=True).stdout
+
+
 def test_a_failed_run_is_one_line_and_keeps_its_traceback(tmp_path):
     arguments = [*PLAIN, f"output_dir={tmp_path}"]
     failed = run("-m", "method=ssd", "scenario.classes=[],[3]", *arguments)

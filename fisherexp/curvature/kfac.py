@@ -210,7 +210,7 @@ class KFACAccumulator:
             self.factors.samples += batch_size(inputs)
 
     def sums(self) -> dict[str, Tensor]:
-        """The state as plain tensors to add over ranks: `samples`; `a.`, `b.` and `positions.` before a weight's name."""
+        """The state as plain tensors to add over ranks: `samples`; `a.`, `b.`, `positions.` before a weight's name."""
         made = self.factors
         state = {f"a.{name}": total for name, total in made.a.items()}
         state |= {f"b.{name}": total for name, total in made.b.items()}

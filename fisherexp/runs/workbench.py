@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,9 +82,8 @@ class Workbench:
         torch.manual_seed(derive("fit", self.cfg.seed, type(method).__name__))
         batches = method.batches(self._placed(trainer))
         method.steps_per_epoch = _steps(len(batches), trainer)
-        trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        with _interruptible():
+            trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
         take_buffers_of_first(method.model)
         self.costs[phase] = cost.counts()
         if trainer.is_global_zero:
@@ -94,7 +95,8 @@ class Workbench:
         trainer = self._trainer(method, folder, [cost], own)
         setting = self._placed(trainer)
         method.judge(setting.evaluation())
-        trainer.test(method, [setting.loader(part) for part in setting.judged], verbose=False, weights_only=True)
+        with _interruptible():
+            trainer.test(method, [setting.loader(part) for part in setting.judged], verbose=False, weights_only=True)
         self.costs[phase] = cost.counts()
         return {name: float(value) for name, value in method.evaluation.compute().items()}
 
@@ -192,6 +194,15 @@ class Workbench:
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    # Lightning answers Ctrl-C with exit(1); to us it is the interruption of a run that can go on later.
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
 
 
 def _steps(batches: int, trainer: Trainer) -> int:
