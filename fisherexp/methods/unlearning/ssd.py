@@ -20,26 +20,14 @@ Where the official code differs, and what gives its numbers:
 import logging
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.importance import FisherPass, Importance
+from fisherexp.methods.unlearning.dampening import dampen_model
 
 log = logging.getLogger(__name__)
-
-
-def dampen(
-    weight: Tensor, importance_forget: Tensor, importance_all: Tensor, alpha: float, lambda_: float
-) -> tuple[Tensor, Tensor]:
-    """One tensor of weights after SSD, and the boolean mask of the selected ones (equations 3 and 4 of the paper).
-
-    All tensors have the weight's shape. No sign changes, no magnitude grows, unselected weights keep every bit.
-    """
-    selected = importance_forget > alpha * importance_all
-    shrink = (lambda_ * importance_all / importance_forget).clamp(max=1.0)
-    return torch.where(selected, shrink.to(weight.dtype) * weight, weight), selected
 
 
 class SSD(FisherPass):
@@ -85,24 +73,15 @@ class SSD(FisherPass):
                 self.outcome["ratio_max"],
             )
 
-    @torch.no_grad()
     def edit(self, forget: FisherDiagonal, everything: FisherDiagonal, alpha: float) -> dict[str, Any]:
         """Dampen the model in place. Returns what was selected, in numbers, by layer and in all."""
-        by_layer, largest = {}, 0.0
-        for name, weight in self.model.named_parameters():
-            if name not in forget.names:
-                continue
-            forgotten, everywhere = forget[name].to(weight.device), everything[name].to(weight.device)
-            edited, selected = dampen(weight, forgotten, everywhere, alpha, self.lambda_)
-            weight.copy_(edited)
-            by_layer[name] = int(selected.sum())
-            ratios = forgotten / everywhere.clamp(min=torch.finfo(everywhere.dtype).tiny)
-            largest = max(largest, ratios[everywhere > 0].max().item() if (everywhere > 0).any() else 0.0)
-        return {
-            "alpha": alpha,
-            "bound": self.bound,
-            "selected": sum(by_layer.values()),
-            "weights": sum(p.numel() for p in self.model.parameters()),
-            "ratio_max": largest,
-            "selected_by_layer": by_layer,
-        }
+        largest = max(_largest_ratio(forget[name], everything[name]) for name in forget.names)
+        selected = dampen_model(self.model, forget, everything, alpha, self.lambda_)
+        return selected | {"bound": self.bound, "ratio_max": largest}
+
+
+def _largest_ratio(forget: Tensor, everything: Tensor) -> float:
+    """Largest I_f / I_D where I_D is not zero; 0 where it is zero throughout."""
+    forget, everything = forget.cpu(), everything.cpu()
+    alive = everything > 0
+    return (forget[alive] / everything[alive]).max().item() if alive.any() else 0.0

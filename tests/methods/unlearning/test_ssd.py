@@ -9,7 +9,8 @@ import torch
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.unlearning.ssd import SSD, dampen
+from fisherexp.methods.unlearning.dampening import dampen
+from fisherexp.methods.unlearning.ssd import SSD
 from fisherexp.runs.workbench import Workbench
 
 torch.manual_seed(0)

@@ -1,0 +1,46 @@
+"""Selective Synaptic Dampening and its relatives share this: the rule, the edit, both importances in one fit."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.unlearning.batches import InTurn, marked
+from fisherexp.scenarios.setting import Setting
+
+
+def dampen(
+    weight: Tensor, importance_forget: Tensor, importance_all: Tensor, alpha: float, lambda_: float
+) -> tuple[Tensor, Tensor]:
+    """One tensor of weights after SSD, and the boolean mask of the selected ones (equations 3 and 4 of the paper).
+
+    All tensors have the weight's shape. No sign changes, no magnitude grows, unselected weights keep every bit.
+    """
+    selected = importance_forget > alpha * importance_all
+    shrink = (lambda_ * importance_all / importance_forget).clamp(max=1.0)
+    return torch.where(selected, shrink.to(weight.dtype) * weight, weight), selected
+
+
+def one_then_forgotten(setting: Setting, part: str, importance: Importance) -> InTurn:
+    """Batches of `part`, then of the forgotten samples (marked), each in the order of the estimator."""
+    forget = dataclasses.replace(setting, parts={"forget": marked(setting.parts["forget"])})
+    return InTurn(importance.batches(setting, part), importance.batches(forget, "forget"))
+
+
+@torch.no_grad()
+def dampen_model(
+    model: nn.Module, forget: Mapping[str, Tensor], reference: Mapping[str, Tensor], alpha: float, lambda_: float
+) -> dict[str, Any]:
+    """Dampen every weight with an importance, in place. Returns what was selected, in numbers."""
+    by_layer = {}
+    for name, weight in model.named_parameters():
+        if name in forget:
+            forgotten, referred = forget[name].to(weight.device), reference[name].to(weight.device)
+            edited, selected = dampen(weight, forgotten, referred, alpha, lambda_)
+            weight.copy_(edited)
+            by_layer[name] = int(selected.sum())
+    weights = sum(weight.numel() for weight in model.parameters())
+    return {"alpha": alpha, "selected": sum(by_layer.values()), "weights": weights, "selected_by_layer": by_layer}
