@@ -4,6 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin
 # Small kernels on shared cores are slower with several threads; the tests' nets are small.
 TEST_ENV := OMP_NUM_THREADS=1
+# One process a core, up to four; the tests of one module share what is expensive and stay together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadscope
 
 # fisher_models.py and fisher_peers.py are parts of fisher.py.
 BENCHES := $(filter-out scripts/bench/fisher_%.py,$(wildcard scripts/bench/*.py))
@@ -27,10 +29,10 @@ run: install  ## the default experiment: SSD on digits (seconds); again: its res
 	@$(RUN)/python run.py
 
 test: install  ## the fast tests
-	$(TEST_ENV) $(RUN)/python -m pytest
+	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL)
 
 proofs: install  ## small-scale reproductions of published claims (minutes)
-	$(TEST_ENV) $(RUN)/python -m pytest -m proof
+	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL) -m proof
 
 lint: install  ## ruff: rules and formatting
 	$(RUN)/ruff check .

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices
+from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import ConfigError, validate
 from fisherexp.ranks import is_follower
@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     problems = explain(overrides) if command.multirun or unknown_choices(overrides) else []
     if problems:
         return _refuse(problems)
+    if command.multirun:
+        sys.argv = [within_sweeps(argument, overrides) for argument in sys.argv]
     # Hydra would print a stack trace and exit; it re-raises when asked for the full error, and we print one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _main_process = os.getpid()

@@ -49,6 +49,24 @@ def explain(lines: list[str]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
+def within_sweeps(line: str, overrides: list[str]) -> str:
+    """The override `line`, so written that Hydra applies it to each choice of a swept group.
+
+    Hydra checks `method.epochs=5` of `-m method=a,b method.epochs=5` against the default method before it looks at
+    a and b; an override that is itself a sweep, of one value, it leaves alone.
+    """
+    if line not in overrides:
+        return line
+    parser = OverridesParser.create()
+    swept = {o.key_or_group for o in parser.parse_overrides(overrides) if o.is_sweep_override()}
+    override = parser.parse_override(line)
+    group, _, option = override.key_or_group.partition(".")
+    if not option or group not in swept or override.is_sweep_override() or override.is_delete():
+        return line
+    key, _, value = line.partition("=")
+    return f"{key}=choice({value})"
+
+
 def _explain_single(lines: list[str], known_groups: set[str]) -> list[Problem]:
     values = [line for line in lines if _group(line) not in known_groups and not line.lstrip("+").startswith("hydra")]
     try:

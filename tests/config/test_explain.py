@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fisherexp.config.explain import explain
+from fisherexp.config.explain import explain, within_sweeps
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -84,10 +84,32 @@ def test_all_problems_in_one_message():
 
 @pytest.mark.parametrize(
     "overrides",
-    [[], ["method=erm", "scenario=none"], ["logger=[csv,tensorboard]"], ["method=erm,ssd", "seed=0,1"]],
+    [
+        [],
+        ["method=erm", "scenario=none"],
+        ["logger=[csv,tensorboard]"],
+        ["method=erm,ssd", "seed=0,1"],
+        ["method=finetune,neggrad_plus", "method.epochs=2"],
+    ],
 )
 def test_nothing_to_complain_about(overrides):
     assert explain(overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("method.epochs=5", "method.epochs=choice(5)"),
+        ("method.classes=[1,2]", "method.classes=choice([1,2])"),
+        ("model.width=4", "model.width=4"),
+        ("method.epochs=1,2", "method.epochs=1,2"),
+        ("method=erm,finetune", "method=erm,finetune"),
+        ("-m", "-m"),
+    ],
+)
+def test_options_of_a_swept_group_are_left_to_its_choices(line, expected):
+    overrides = ["method=erm,finetune", "model=small_cnn", *([line] if "=" in line else [])]
+    assert within_sweeps(line, overrides) == expected
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
