@@ -58,8 +58,12 @@ def mean_and_deviation(name: str, values: list[float]) -> str:
 
 def print_table(records: list[dict[str, Any]]) -> None:
     """Print the table of some records, with what its figures are."""
-    console = Console()
-    console.print(rendered(rows(records)))
+    table, console = rendered(rows(records)), Console()
+    # A figure cut short is worse than a line too long: let the terminal wrap what does not fit.
+    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    if needed > console.width:
+        console = Console(width=needed)
+    console.print(table)
     console.print("values after the method; mean ± standard deviation over n seeds", style="dim", highlight=False)
 
 

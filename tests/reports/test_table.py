@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from fisherexp.reports.summary import again, format_metric
-from fisherexp.reports.table import mean_and_deviation, rendered, rows
+from fisherexp.reports.table import mean_and_deviation, print_table, rendered, rows
 
 
 def record(method: str, seed: int, retain: float, alpha: float = 0.7) -> dict:
@@ -42,6 +42,15 @@ def test_columns_appear_only_where_they_tell_something():
     table = rendered(rows([record("ssd", 0, 99.0), record("erm", 0, 98.0)]))
     assert [" ".join(str(column.header).split()) for column in table.columns] == ["method", "n", "retain acc. %"]
     assert table.title == "digits, small_cnn, class_forgetting"
+
+
+def test_nothing_is_cut_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table([record("a_method_with_a_long_name", seed, 99.0 + seed / 2) for seed in (0, 1)])
+    printed = capsys.readouterr().out
+    assert "a_method_with_a_long_name" in printed
+    assert "99.2 ± 0.4" in printed
+    assert "…" not in printed
 
 
 def test_command_that_computes_afresh():
