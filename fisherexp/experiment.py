@@ -17,6 +17,9 @@ from fisherexp.runs.loggers import close
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
 
+# Trainer options that use a part of the data only: such a run is a trial, and tables leave it out.
+LIMITS = ("fast_dev_run", "overfit_batches", "limit_train_batches", "limit_test_batches")
+
 
 def run_experiment(
     cfg: DictConfig, folder: Path, overrides: list[str], callbacks: Sequence[Callback] = ()
@@ -40,7 +43,7 @@ def run_experiment(
             "config": OmegaConf.to_container(cfg, resolve=True),
             "semantic": semantic(cfg),
             "seed": cfg.seed,
-            "trial": bool(cfg.trainer.fast_dev_run or cfg.trainer.overfit_batches or cfg.trainer.limit_train_batches),
+            "trial": any(cfg.trainer[option] for option in LIMITS),
             "data_checksum": bench.data.checksum(),
             "threads": bench.threads,
             "costs": bench.costs,

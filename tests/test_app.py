@@ -178,9 +178,12 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(done, tmp_path):
     assert "\n ssd" in table.stdout
 
 
-@pytest.mark.parametrize("preset", ["debug", "debug_overfit", "debug_profiler", "debug_anomaly"])
-def test_debug_presets_run_and_are_trials(tmp_path, preset):
-    options = [f"trainer={preset}", "method=erm", "scenario=none", *PLAIN, f"output_dir={tmp_path}"]
+LIMITED = ["trainer=debug", "trainer=debug_overfit", "trainer=debug_profiler", "trainer=debug_anomaly"]
+
+
+@pytest.mark.parametrize("limited", [*LIMITED, "trainer.limit_test_batches=1"])
+def test_debug_presets_run_and_are_trials(tmp_path, limited):
+    options = [limited, "method=erm", "scenario=none", *PLAIN, f"output_dir={tmp_path}"]
     finished = run(*options)
     assert finished.returncode == 0, finished.stderr
     assert "a trial run" in finished.stdout
