@@ -48,6 +48,7 @@ def run_experiment(
             "published": bench.published(),
             "seed": cfg.seed,
             "headings": bench.headings | {"seconds": "seconds"},
+            "better": bench.better | {"seconds": "lower"},
             "trial": any(cfg.trainer[option] for option in LIMITS),
             "data_checksum": bench.data.checksum(),
             "setting": bench.setting.about,

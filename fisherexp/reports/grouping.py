@@ -31,10 +31,11 @@ class Row:
         return [value for value in found if value is not None]
 
 
-def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after") -> list[Row]:
+def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after", shown: Sequence[str] = ()) -> list[Row]:
     """Records grouped by everything but the seed and the keys in `over`, sorted by their labels.
 
     over: names of LABELS ('method') or dotted config keys ('scenario.classes'); a key stands for all below it.
+    shown: keys that a table shows in columns of their own, and `options` need not repeat.
     """
     pooled = ("seed", *over)
     families: dict[tuple, list[Record]] = {}
@@ -49,6 +50,7 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after") 
     for labels, groups in sorted(named.items()):
         flat = [flattened(runs[0]) for runs in groups]
         keys = {key for options in flat for key in options if not _below(key, pooled)}
+        keys = {key for key in keys if not _below(key, shown)}
         differing = sorted(key for key in keys if len({str(options.get(key)) for options in flat}) > 1)
         for runs, options in zip(groups, flat, strict=True):
             text = ", ".join(f"{short}={options[key]}" for key, short in _short(differing).items() if key in options)
@@ -56,7 +58,7 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after") 
     return sorted(found, key=lambda row: (row.labels, row.options))
 
 
-def references(records: list[Record], over: Sequence[str] = ()) -> list[Row]:
+def references(records: list[Record], over: Sequence[str] = (), shown: Sequence[str] = ()) -> list[Row]:
     """A row for each reference model ('before', 'oracle') that records were compared with, each model once."""
     found = []
     for stage in ("before", "oracle"):
@@ -65,7 +67,7 @@ def references(records: list[Record], over: Sequence[str] = ()) -> list[Row]:
             if stage in record["metrics"]:
                 others = {k: v for k, v in flattened(record).items() if not _below(k, ("method",))}
                 unique.setdefault(tuple(sorted((k, str(v)) for k, v in others.items())), record)
-        for row in rows(list(unique.values()), [*over, "method"], stage):
+        for row in rows(list(unique.values()), [*over, "method"], stage, shown):
             found.append(Row((*row.labels[:-1], f"({stage})"), row.options, row.runs, stage))
     return found
 

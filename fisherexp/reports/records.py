@@ -27,3 +27,8 @@ def read_records(output_dir: Path) -> Records:
         except (ValueError, KeyError, TypeError, OSError) as error:
             damaged[folder.path] = f"{type(error).__name__}: {error}"
     return Records(records, damaged)
+
+
+def is_trial(record: dict[str, Any]) -> bool:
+    """Whether tables leave the run out unless asked: a debug preset, a part of the data, or code nobody committed."""
+    return bool(record["trial"] or record.get("code", {}).get("dirty"))

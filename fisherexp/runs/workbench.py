@@ -93,6 +93,11 @@ class Workbench:
         """Metric -> heading, for those that tables show."""
         return self.setting.evaluation().headings | (self.audit.headings if self.audit else {})
 
+    @property
+    def better(self) -> dict[str, str]:
+        """Metric -> 'higher' or 'lower', where an extreme is the goal."""
+        return self.setting.evaluation().better | (self.audit.better if self.audit else {})
+
     @cached_property
     def audit(self) -> Any:
         """What compares the outcome with other models, beyond the test loop; None where nothing does."""
