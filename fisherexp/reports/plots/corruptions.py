@@ -28,7 +28,8 @@ def draw(records: list[Record], request: Request) -> Any:
         axes.axvspan(j - 0.5, j + 0.5, color="0.95", zorder=0)
     words = [metric.removeprefix("error/").replace("_", " ") for metric in metrics]
     axes.set_xticks(range(len(metrics)), words, rotation=40, ha="right", fontsize=8)
-    axes.set(ylabel="error (%)", title=problem, xlim=(-0.5, len(metrics) - 0.5))
+    axes.set(ylabel="error (%)", xlim=(-0.5, len(metrics) - 0.5))
+    axes.set_title(problem, fontsize=10)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

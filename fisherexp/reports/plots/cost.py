@@ -30,6 +30,8 @@ def draw(records: list[Record], request: Request) -> Any:
             points[f"{row.labels[-1]} {row.options}".strip()] = (paid, got)
     if not points:
         raise ValueError(f"no run has a metric '{metric}'")
+    from matplotlib.ticker import EngFormatter
+
     figure, axes = canvas(size=(6.4 if len(points) <= 6 else 7.6, 4.6))
     for name, look in looks(points).items():
         paid, got = points[name]
@@ -42,7 +44,9 @@ def draw(records: list[Record], request: Request) -> Any:
     costs = [paid.mean for paid, _ in points.values()]
     if min(costs) > 0 and max(costs) / min(costs) >= 20:
         axes.set_xscale("log")
-    axes.set(xlabel=COSTS[cost], ylabel=label(records, metric), title=problem)
+    axes.set(xlabel=COSTS[cost], ylabel=label(records, metric))
+    axes.set_title(problem, fontsize=10)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(0.08)
     legend(axes, len(points))
     return figure

@@ -29,7 +29,8 @@ def draw(records: list[Record], request: Request) -> Any:
         high = [s.mean + (s.deviation if s.n > 1 else 0) for _, s in kept]
         axes.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
     axes.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right", fontsize=8)
-    axes.set(xlabel="adapted so far, up to", ylabel="error on clean images (%)", title=problem)
+    axes.set(xlabel="adapted so far, up to", ylabel="error on clean images (%)")
+    axes.set_title(problem, fontsize=10)
     axes.set_ylim(bottom=0)
     legend(axes, len(found) if len(found) <= 4 else 7)
     return figure

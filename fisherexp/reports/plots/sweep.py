@@ -38,16 +38,20 @@ def draw(records: list[Record], request: Request) -> Any:
     every = sorted({value for line in lines.values() for value in line})
     if every[0] > 0 and every[-1] / every[0] >= 50:
         axes.set_xscale("log")
-    axes.set(xlabel=key, ylabel=label(records, metric), title=f"{problem}; band: 95 % confidence interval")
+    axes.set(xlabel=key, ylabel=label(records, metric))
+    axes.set_title(f"{problem}; band: 95 % confidence interval", fontsize=10)
     legend(axes, len(lines))
     return figure
 
 
 def _swept(records: list[Record], over: tuple[str, ...]) -> str:
-    flat = [flattened(record) for record in records]
-    keys = {key for options in flat for key in options if key != "seed" and key not in over}
-    numbers = {k: {o[k] for o in flat if _is_number(o.get(k))} for k in keys}
-    swept = sorted(key for key, values in numbers.items() if len(values) > 1)
+    """The one key of which some method's runs have several numbers: what tells methods apart is no sweep."""
+    found: dict[tuple[str, str], set[float]] = {}
+    for record in records:
+        for key, value in flattened(record).items():
+            if key != "seed" and key not in over and _is_number(value):
+                found.setdefault((record["names"]["method"], key), set()).add(value)
+    swept = sorted({key for (_, key), values in found.items() if len(values) > 1})
     if len(swept) != 1:
         what = f"several were: {', '.join(swept)}" if swept else "none was"
         raise ValueError(f"--x: name the option that was swept ({what})")

@@ -34,7 +34,8 @@ def draw(records: list[Record], request: Request) -> Any:
         if stage != "after":  # a reference, not a competitor
             look |= {"markerfacecolor": "white", "markeredgewidth": 1.4}
         axes.errorbar(a.mean, b.mean, **bars, **look)
-    axes.set(xlabel=label(records, x), ylabel=label(records, y), title=problem)
+    axes.set(xlabel=label(records, x), ylabel=label(records, y))
+    axes.set_title(problem, fontsize=10)
     axes.margins(0.08)
     legend(axes, len(points))
     return figure
