@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from fisherexp.files import write_atomically
 from fisherexp.ranks import is_follower
 from fisherexp.runs.finished import finished
-from fisherexp.runs.identity import identity, name_of, semantic
-from fisherexp.runs.loggers import close
+from fisherexp.runs.identity import family, identity, name_of, semantic
+from fisherexp.runs.loggers import close, mirror
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
 
@@ -34,7 +34,8 @@ def run_experiment(
     run's own method.
     """
     begun = time.perf_counter()
-    loggers = [instantiate(node, _partial_=True)(folder=folder, run_id=identity(cfg)) for node in cfg.logger.values()]
+    named = {"folder": folder, "run_id": identity(cfg), "group": family(cfg)}
+    loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]
     callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
     status = "failed"
     try:
@@ -59,7 +60,7 @@ def run_experiment(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(overrides),
         }
-        _mirror(loggers, record)
+        mirror(loggers, record, folder, bench.store.used)
         status = "success"
         return record
     finally:
@@ -86,11 +87,3 @@ def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
     metrics = {stage: stages[stage] for stage in STAGES if stage in stages}
     return {"metrics": metrics, "outcome": method.outcome}
-
-
-def _mirror(loggers: list, record: dict[str, Any]) -> None:
-    figures = {f"{stage}/{name}": value for stage, found in record["metrics"].items() for name, value in found.items()}
-    for logger in loggers:
-        logger.log_hyperparams(record["config"])
-        logger.log_metrics(figures)
-        logger.save()

@@ -33,6 +33,8 @@ def draw(records: list[Record], request: Request) -> Any:
                     values.setdefault(float(line["epoch"]), []).append(float(line[column]))
     if not series:
         raise ValueError("no run left a neural_collapse.csv: run with callbacks=[neural_collapse]")
+    from matplotlib.ticker import NullFormatter
+
     figure, axes = canvas(2, 3, (11, 6.2))
     for panel, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
         for name, look in looks(series).items():
@@ -45,6 +47,7 @@ def draw(records: list[Record], request: Request) -> Any:
             panel.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
         panel.set(title=title, xlabel="epoch", xscale="log", yscale="log" if column == "clean/nc1" else "linear")
         panel.title.set_fontsize(10)
+        panel.yaxis.set_minor_formatter(NullFormatter())
     figure.legend(
         *axes.flat[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=6
     )
