@@ -26,6 +26,9 @@ LATEX = {
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
+    # After the \\ that ends a line these are its arguments, across the line break.
+    "[": "{[}",
+    "*": "{*}",
 }
 
 

@@ -47,7 +47,8 @@ def test_latex():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("a_b%", r"a\_b\%"), ("α≤1", r"$\alpha$$\leq$1"), ("\\", r"\textbackslash{}")]
+    ("text", "expected"),
+    [("a_b%", r"a\_b\%"), ("α≤1", r"$\alpha$$\leq$1"), ("\\", r"\textbackslash{}"), ("[1]*", "{[}1]{*}")],
 )
 def test_escaping(text, expected):
     assert escaped(text) == expected
