@@ -12,9 +12,7 @@ def caption(
     """One line for each thing a reader must know. `lines` are those of a Comparison."""
     counts = sorted({count for line in lines for count in line.counts if count})
     notes = [f"values after the method, over n = {'/'.join(map(str, counts))} runs ({', '.join(pooled)})"]
-    notes.append(
-        f"protocol: {'; '.join(_protocols(records, pooled))}; each run's last weights, chosen by no test figure"
-    )
+    notes.append(f"protocol: {'; '.join(_protocols(records, pooled))}; the weights each method ends with")
     if estimators := _estimators(records):
         notes.append(f"Fisher: {'; '.join(estimators)}")
     if any(cell.best for line in lines for cell in line.cells):
@@ -24,6 +22,11 @@ def caption(
             f"*: differs from {baseline}, paired t-test over {', '.join(pooled)}, p < {SIGNIFICANCE:g}, "
             "not corrected for the number of tests"
         )
+        ours = [line for line in lines if not (line.reference or line.baseline)]
+        if untested := sum(all(cell.p is None for cell in line.cells) for line in ours):
+            notes.append(
+                f"{untested} row{'s' if untested > 1 else ''} not tested: too few runs to pair with {baseline}"
+            )
     notes.append(_code(records))
     return notes
 

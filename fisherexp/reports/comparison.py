@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fisherexp.reports.caption import caption
-from fisherexp.reports.grouping import LABELS, Record, Row, flattened, references, rows, value_of
+from fisherexp.reports.grouping import LABELS, Record, Row, below, flattened, references, rows, selected, value_of
 from fisherexp.reports.spread import Spread, paired_p, spread
 
 # What no cell may average over: such figures answer different questions.
@@ -45,6 +45,7 @@ class Line:
     cells: list[Cell]
     runs: list[Record]
     reference: bool = False
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,11 @@ def compare(
 
     by: keys whose values are the rows' labels, in this order; by default the names that tell something. Whatever else
     tells rows apart stands under 'options'. columns: keys whose values get columns of their own. over: keys pooled
-    like seeds. metrics: which; by default those the records declare headings for. baseline: a method; others are
+    like seeds. metrics: which; by default those the records declare headings for. baseline: a method,
+    if need be with filters that choose one of its rows ('ssd method.alpha=10'); the other rows of a setting are
     compared with it by a paired t-test over whatever is pooled.
-    Raises ValueError where a cell would average over runs that answer different questions, or for an unknown baseline.
+    Raises ValueError where a cell would average over runs that answer different questions, for a metric no run has, and
+    for a baseline that is unknown or has several rows in one setting.
     """
     for key in (*by, *columns, *over):
         if not any(_has(record, key) for record in records):
@@ -87,11 +90,13 @@ def compare(
     with_options = any(row.options for row, _ in groups)
     values = sorted({_value(record, columns) for record in records}, key=_natural)
     declared, better = headings(records), _merged(records, "better")
-    wanted = metrics or [name for name in declared if any(row.values(name) for row, _ in groups)]
+    present = {name for row, _ in groups for run in row.runs for name in run["metrics"].get(row.stage, {})}
+    _refuse_unknown(metrics, present)
+    wanted = metrics or [name for name in declared if name in present]
     made = [Column(v, name, declared.get(name, name), better.get(name)) for v in values for name in wanted]
     lines = [_line(row, heads, with_options, made, values, columns, reference) for row, reference in groups]
     if baseline:
-        lines = _tested(lines, baseline, made, columns, pooled)
+        lines = _tested(lines, baseline, made, columns, ("seed", *pooled))
     lines = _with_best(lines, made)
     fixed = [found[0].labels[i] for i, label in enumerate(LABELS) if label not in (*heads, *pooled)]
     notes = caption(records, ["seed", *over], lines, baseline)
@@ -168,38 +173,70 @@ def _refuse_mixture(runs: list[Record]) -> None:
                 raise ValueError(_mixture(key, found))
 
 
+def _refuse_unknown(metrics: Sequence[str], present: set[str]) -> None:
+    for name in metrics:
+        if name not in present:
+            from fisherexp.config.validate import nearest
+
+            near = nearest(name, sorted(present))
+            raise ValueError(f"no run has a metric '{name}'" + (f"; nearest: {near}" if near else ""))
+
+
 def _mixture(key: str, values: list[str]) -> str:
     remedy = f"--cols {key}, or a filter such as {key}={values[0]}"
     return f"a cell would average over {key}={' and '.join(values)}: use {remedy}"
 
 
 def _tested(
-    lines: list[Line], baseline: str, made: list[Column], columns: Sequence[str], pooled: list[str]
+    lines: list[Line], baseline: str, made: list[Column], columns: Sequence[str], pooled: Sequence[str]
 ) -> list[Line]:
-    base = [line for line in lines if not line.reference and line.runs[0]["names"]["method"] == baseline]
-    if not base:
-        known = sorted({line.runs[0]["names"]["method"] for line in lines if not line.reference})
-        raise ValueError(f"no run of the baseline '{baseline}': there are {', '.join(known)}")
+    partners = _baselines(lines, baseline, pooled)
 
     def paired(line: Line, column: Column) -> dict[Any, float]:
         found = {}
         for run in line.runs:
             value = run["metrics"]["after"].get(column.metric)
             if _value(run, columns) == column.value and value is not None:
-                found[(run["seed"], *(str(value_of(run, key)) for key in pooled))] = value
+                found[tuple(sorted((k, str(v)) for k, v in flattened(run).items() if below(k, pooled)))] = value
         return found
-
-    def partner(line: Line) -> Line | None:
-        """The baseline's row of the same data, model and scenario, if it is the only one."""
-        same = [candidate for candidate in base if _problem(candidate) == _problem(line)]
-        return same[0] if len(same) == 1 else None
 
     tested = []
     for line in lines:
-        other = None if line.reference or line in base else partner(line)
-        ps = [paired_p(paired(line, c), paired(other, c)) if other else None for c in made]
-        tested.append(replace(line, cells=[replace(c, p=p) for c, p in zip(line.cells, ps, strict=True)]))
+        other = None if line.reference else partners.get(_setting(line, pooled))
+        if other is None or other is line:
+            tested.append(replace(line, baseline=other is not None))
+            continue
+        ps = [paired_p(paired(line, column), paired(other, column)) for column in made]
+        tested.append(replace(line, cells=[replace(cell, p=p) for cell, p in zip(line.cells, ps, strict=True)]))
     return tested
+
+
+def _baselines(lines: list[Line], baseline: str, pooled: Sequence[str]) -> dict[tuple, Line]:
+    """Setting -> the one row in it that is the baseline."""
+    method, *filters = baseline.split()
+    chosen = [line for line in lines if not line.reference and line.runs[0]["names"]["method"] == method]
+    if not chosen:
+        known = sorted({line.runs[0]["names"]["method"] for line in lines if not line.reference})
+        raise ValueError(f"no run of the baseline '{method}': there are {', '.join(known)}")
+    kept = {id(run) for run in selected([line.runs[0] for line in chosen], filters)}
+    found: dict[tuple, Line] = {}
+    for line in (line for line in chosen if id(line.runs[0]) in kept):
+        other = found.setdefault(_setting(line, pooled), line)
+        if other is not line:
+            ours, theirs = flattened(line.runs[0]), flattened(other.runs[0])
+            key = next(k for k in ours if not below(k, pooled) and ours[k] != theirs.get(k))
+            raise ValueError(
+                f"the baseline '{baseline}' has several rows in one setting: choose, e.g. "
+                f"--baseline '{baseline} {key}={theirs.get(key)}'"
+            )
+    return found
+
+
+def _setting(line: Line, pooled: Sequence[str]) -> tuple:
+    """Data, model and scenario with their options: what methods are compared in, a row each."""
+    options = flattened(line.runs[0]).items()
+    same = ((k, str(v)) for k, v in options if below(k, ("data", "model", "scenario")) and not below(k, pooled))
+    return (*_problem(line), *sorted(same))
 
 
 def _problem(line: Line) -> tuple[str, ...]:

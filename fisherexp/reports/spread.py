@@ -38,16 +38,20 @@ def student_quantile(degrees: int) -> float:
 
 
 def paired_p(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> float | None:
-    """Two-sided p of a paired t-test over the keys both have; None for fewer than two pairs.
+    """Two-sided p of a paired t-test over the keys both have; 1 where no pair differs.
 
-    Pairs that all differ by exactly nothing have p = 1.
+    None for fewer than two pairs, and where all differ by the same amount up to rounding: without a deviation there
+    is nothing to judge a difference by (R's t.test calls such data essentially constant).
     """
     keys = [key for key in ours if key in theirs]
     if len(keys) < 2:
         return None
     differences = [ours[key] - theirs[key] for key in keys]
-    if len(set(differences)) == 1:  # no deviation: the statistic is 0/0 or infinite
-        return 1.0 if differences[0] == 0 else 0.0
+    if not any(differences):
+        return 1.0
+    size = max(abs(value) for key in keys for value in (ours[key], theirs[key]))
+    if max(differences) - min(differences) <= 1e-12 * size:
+        return None
     from scipy.stats import ttest_1samp
 
     return float(ttest_1samp(differences, 0.0).pvalue)

@@ -21,6 +21,43 @@ def test_paired_test_against_a_baseline():
     assert found["erm"].p is None
 
 
+def in_setting(seed, value, method, classes, alpha=0.7):
+    found = record(method, seed, value, alpha=alpha)
+    found["semantic"]["scenario"] = {"_target_": "class_forgetting", "classes": classes}
+    return found
+
+
+def test_a_row_is_tested_within_its_setting():
+    runs = [
+        in_setting(s, v + len(c), m, c)
+        for c in ([1], [3, 4])
+        for m, x in zip(("ssd", "erm"), (SSD, ERM), strict=True)
+        for s, v in enumerate(x)
+    ]
+    runs += [in_setting(s, v, "ssd", [5]) for s, v in enumerate(SSD)]
+    comparison = compare(runs, baseline="erm", metrics=["retain_accuracy"])
+    p = pytest.approx(stats.ttest_rel(SSD, ERM).pvalue)
+    found = {tuple(line.labels): (line.baseline, line.cells[0].p) for line in comparison.lines}
+    assert found == {
+        ("erm", "classes=[1]"): (True, None),
+        ("erm", "classes=[3, 4]"): (True, None),
+        ("ssd", "classes=[1]"): (False, p),
+        ("ssd", "classes=[3, 4]"): (False, p),
+        ("ssd", "classes=[5]"): (False, None),
+    }
+    assert any(note.startswith("1 row not tested") for note in comparison.notes)
+
+
+def test_a_baseline_of_several_rows_is_chosen_by_a_filter():
+    runs = RUNS + [record("erm", s, v + 1, alpha=0.1) for s, v in enumerate(ERM)]
+    with pytest.raises(ValueError, match=r"--baseline 'erm method\.alpha=0\.1'"):
+        compare(runs, baseline="erm")
+    comparison = compare(runs, baseline="erm method.alpha=0.7")
+    assert [line.labels[0] for line in comparison.lines if line.baseline] == ["erm"]
+    (ssd,) = [line for line in comparison.lines if line.labels[0] == "ssd"]
+    assert ssd.cells[0].p == pytest.approx(stats.ttest_rel(SSD, ERM).pvalue)
+
+
 def test_best_follows_the_declared_direction_only():
     comparison = compare(RUNS)
     assert {name: cell.best for name, cell in cells(comparison, "retain_accuracy").items()} == {
@@ -76,7 +113,12 @@ def test_no_cell_averages_over_estimators():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"by": ["alhpa"]}, "no run has"), ({"baseline": "sdd"}, "no run of")]
+    ("options", "message"),
+    [
+        ({"by": ["alhpa"]}, "no run has"),
+        ({"baseline": "sdd"}, "no run of"),
+        ({"metrics": ["retain_acuracy"]}, "nearest: retain_accuracy"),
+    ],
 )
 def test_wrong_keys_are_said(options, message):
     with pytest.raises(ValueError, match=message):

@@ -32,4 +32,9 @@ def test_paired_over_what_both_have():
     assert paired_p(ours, theirs) == pytest.approx(expected)
     assert paired_p(ours, {0: 1.0}) is None
     assert paired_p(ours, ours) == 1.0
-    assert paired_p(ours, {key: value - 1 for key, value in ours.items()}) == 0.0
+
+
+@pytest.mark.parametrize("differ_by", [1.0, 0.3])  # 0.3 is not the same number everywhere
+def test_equal_differences_prove_nothing(differ_by):
+    ours = {0: 97.1, 1: 98.4, 2: 99.9}
+    assert paired_p(ours, {key: value - differ_by for key, value in ours.items()}) is None
