@@ -124,7 +124,7 @@ def test_a_killed_sweep_launched_again_runs_what_is_missing(tmp_path):
     assert finished.stdout.count("found ") == len(records)
     assert [line.split()[:2] for line in finished.stdout.splitlines() if line.startswith(" ssd")] == [["ssd", "3"]]
 
-    table = run("table", "-o", str(tmp_path), "--trials", module=True)  # of a checkout in the making
+    table = run("table", "--output-dir", str(tmp_path), "--trials", module=True)  # of a checkout in the making
     assert table.returncode == 0
     rows = [line.split() for line in table.stdout.splitlines() if "±" in line and "deviation" not in line]
     assert [row[:2] for row in rows] == [["erm", "3"], ["finetune", "3"], ["retrain", "3"], ["ssd", "3"]]
@@ -175,7 +175,7 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(done, tmp_path):
     (folder / "config.yaml").write_text("seed: 0\n")
     (folder / "run.json").write_text('{"metrics": {')
     try:
-        table = run("table", "-o", str(output_dir), "--trials", module=True)
+        table = run("table", "--output-dir", str(output_dir), "--trials", module=True)
     finally:
         (folder / "run.json").unlink()
         (folder / "config.yaml").unlink()
@@ -194,7 +194,7 @@ def test_debug_presets_run_and_are_trials(tmp_path, limited):
     finished = run(*options)
     assert finished.returncode == 0, finished.stderr
     assert "a trial run" in finished.stdout
-    assert "no finished run" in run("table", "-o", str(tmp_path), module=True).stdout
+    assert "no finished run" in run("table", "--output-dir", str(tmp_path), module=True).stdout
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_debug_presets_run_and_are_trials(tmp_path, limited):
         (["list"], ["ssd", "finetune", "digits", "small_cnn", "class_forgetting", "2308.07707"]),
         (["check"], ["0 problems"]),
         (["status", "-o", "nowhere"], ["no run in nowhere"]),
-        (["table", "-o", "nowhere"], ["no finished run in nowhere"]),
+        (["table", "--output-dir", "nowhere"], ["no finished run in nowhere"]),
     ],
 )
 def test_commands_without_runs(command, expected):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 Outputs = Annotated[Path, typer.Option("--output-dir", "-o", help="Where the runs lie.")]
+Runs = Annotated[Path, typer.Option("--output-dir", help="Where the runs lie.")]
 Filters = Annotated[list[str] | None, typer.Argument(help="Only these: method='ssd|scrub' model.width=8 …")]
 Over = Annotated[list[str], typer.Option(help="Pool the values of this config key, as seeds are.")]
 Metrics = Annotated[list[str], typer.Option(help="Metrics of run.json instead of the usual ones.")]
@@ -16,7 +17,7 @@ Trials = Annotated[bool, typer.Option(help="Include trial runs: debug presets, l
 
 def table(
     filters: Filters = None,
-    output_dir: Outputs = Path("outputs"),
+    output_dir: Runs = Path("outputs"),
     rows: Annotated[list[str], typer.Option(help="Keys that label the rows, e.g. method,method.alpha.")] = [],
     cols: Annotated[list[str], typer.Option("--cols", "--columns", help="Keys whose values get columns.")] = [],
     over: Over = [],
@@ -24,7 +25,9 @@ def table(
     references: Annotated[bool, typer.Option(help="Rows for the source model and the oracle.")] = False,
     baseline: Annotated[str | None, typer.Option(help="Compare with this method by a paired t-test.")] = None,
     interval: Annotated[bool, typer.Option("--ci", help="± the 95 % confidence interval, not the deviation.")] = False,
-    to: Annotated[list[Path], typer.Option(help="Write a file: .md, .tex, .csv or .parquet; may be repeated.")] = [],
+    to: Annotated[
+        list[Path], typer.Option("--to", "-o", help="Write a file: .md, .tex, .csv or .parquet; may be repeated.")
+    ] = [],
     markdown: Annotated[bool, typer.Option(help="Print markdown.")] = False,
     trials: Trials = False,
 ) -> None:
@@ -55,8 +58,10 @@ def table(
 def plot(
     kind: Annotated[str, typer.Argument(help="What to draw; 'list' names the kinds.")],
     filters: Filters = None,
-    output_dir: Outputs = Path("outputs"),
-    to: Annotated[list[Path], typer.Option(help="Files to write: .png, .pdf; by default KIND.png.")] = [],
+    output_dir: Runs = Path("outputs"),
+    to: Annotated[
+        list[Path], typer.Option("--to", "-o", help="Write a file: .png or .pdf; may be repeated; by default KIND.png.")
+    ] = [],
     x: Annotated[str | None, typer.Option(help="Metric or config key on the horizontal axis.")] = None,
     y: Annotated[str | None, typer.Option(help="Metric on the vertical axis.")] = None,
     over: Over = [],
@@ -87,8 +92,8 @@ def plot(
 
 def report(
     filters: Filters = None,
-    output_dir: Outputs = Path("outputs"),
-    to: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    output_dir: Runs = Path("outputs"),
+    to: Annotated[Path, typer.Option("--to", "-o", help="The page to write.")] = Path("report.html"),
     over: Over = [],
     trials: Trials = False,
 ) -> None:
