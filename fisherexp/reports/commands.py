@@ -1,7 +1,7 @@
 """What the command line shows of finished runs: `table`, `plot`, `report`, `selection`."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +52,7 @@ def table(
             print(tables.markdown(made))
         else:
             tables.print_table(made)
-    _leave(found)
+    _leave(found.damaged)
 
 
 def plot(
@@ -87,7 +87,7 @@ def plot(
         except ValueError as error:
             _refuse(error)
         print(f"wrote {', '.join(map(str, files))}")
-    _leave(found)
+    _leave(found.damaged)
 
 
 def report(
@@ -103,11 +103,12 @@ def report(
     shown, found = _shown(output_dir, filters, trials)
     if shown:
         try:
-            size = page(shown, _keys(over), found.damaged, to)
+            written = page(shown, _keys(over), found.damaged, to)
         except ValueError as error:
             _refuse(error)
-        print(f"wrote {to} ({size / 2**20:.1f} MiB, {len(shown)} run{'s' if len(shown) > 1 else ''})")
-    _leave(found)
+        print(f"wrote {to} ({written.size / 2**20:.1f} MiB, {len(shown)} run{'s' if len(shown) > 1 else ''})")
+        found.damaged.update(written.damaged)
+    _leave(found.damaged)
 
 
 def selection(output_dir: Outputs = Path("outputs")) -> None:
@@ -144,11 +145,11 @@ def _shown(output_dir: Path, filters: list[str] | None, trials: bool) -> tuple[l
     return shown, found
 
 
-def _leave(found: Any) -> None:
+def _leave(damaged: Mapping[Path, str]) -> None:
     """Names what could not be read; the exit status tells, too."""
-    for folder, reason in found.damaged.items():
-        print(f"{folder / 'run.json'} cannot be read: {reason}", file=sys.stderr)
-    raise typer.Exit(1 if found.damaged else 0)
+    for file, reason in damaged.items():
+        print(f"{file} cannot be read: {reason}", file=sys.stderr)
+    raise typer.Exit(1 if damaged else 0)
 
 
 def _keys(texts: Iterable[str]) -> list[str]:

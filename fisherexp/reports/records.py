@@ -14,7 +14,7 @@ NEEDED = ("identity", "names", "semantic", "config", "seed", "headings", "metric
 
 @dataclass(frozen=True)
 class Records:
-    """records: what could be read, each with its folder under 'folder'; damaged: folder -> what is wrong with it."""
+    """records: what could be read, each with its folder under 'folder'; damaged: file -> what is wrong with it."""
 
     records: list[dict[str, Any]]
     damaged: dict[Path, str]
@@ -27,12 +27,12 @@ def read_records(output_dir: Path) -> Records:
         try:
             record = folder.record()
         except (ValueError, OSError) as error:
-            damaged[folder.path] = f"{type(error).__name__}: {error}"
+            damaged[folder.record_file] = f"{type(error).__name__}: {error}"
             continue
         if record is None:
             continue
         if lacking := _lacking(record):
-            damaged[folder.path] = f"it lacks {', '.join(lacking)}"
+            damaged[folder.record_file] = f"it lacks {', '.join(lacking)}"
         else:
             records.append(record | {"folder": str(folder.path)})
     return Records(records, damaged)

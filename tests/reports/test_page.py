@@ -21,9 +21,9 @@ def content(file):
 
 
 def test_it_holds_every_run_and_nothing_from_elsewhere(tmp_path):
-    size = page(RUNS, [], {tmp_path / "half": "broken"}, tmp_path / "report.html")
+    written = page(RUNS, [], {tmp_path / "half" / "run.json": "broken"}, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert size == len(text.encode())
+    assert written.size == len(text.encode())
     runs = content(tmp_path / "report.html")["runs"]
     assert {(r["names"]["method"], r["seed"], r["metrics"]["after"]["retain_accuracy"]) for r in runs} == {
         (r["names"]["method"], r["seed"], r["metrics"]["after"]["retain_accuracy"]) for r in RUNS
@@ -48,6 +48,16 @@ def test_curves_are_thinned_and_keep_their_ends(tmp_path):
     assert found["loss"][-1] == [1000, 7]
     assert len(found["loss"]) <= 151
     assert curves(tmp_path / "missing.csv") == {}
+
+
+def test_torn_curves_are_named_and_the_run_is_shown(tmp_path):
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "metrics.csv").write_text("step,loss\n0,1.0\n1,0.5\n2,tor")
+    run = RUNS[0] | {"folder": str(tmp_path)}
+    written = page([run, RUNS[1]], [], {}, tmp_path / "report.html")
+    assert list(written.damaged) == [tmp_path / "csv" / "metrics.csv"]
+    assert "metrics.csv: " in (tmp_path / "report.html").read_text()
+    assert [bool(run["curves"]) for run in content(tmp_path / "report.html")["runs"]] == [False, False]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import json
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,7 @@ from fisherexp.files import write_text
 from fisherexp.reports.comparison import compare, headings
 from fisherexp.reports.grouping import Record
 from fisherexp.reports.page.figures import Figure, figures
-from fisherexp.reports.page.run import run_data
+from fisherexp.reports.page.run import CURVES, run_data
 from fisherexp.reports.records import is_trial
 from fisherexp.reports.table import Grid, formatted
 
@@ -25,13 +26,23 @@ from fisherexp.reports.table import Grid, formatted
 PICTURE_BYTES = 6 * 2**20
 
 
-def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str], to: Path) -> int:
-    """Write the page; returns its size in bytes. Raises ValueError for keys that no run has."""
+@dataclass(frozen=True)
+class Written:
+    """size: of the page, in bytes. damaged: further files, of the runs shown, that cannot be read -> what is wrong."""
+
+    size: int
+    damaged: dict[Path, str]
+
+
+def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str], to: Path) -> Written:
+    """Write the page; `damaged` says which files could not be read. Raises ValueError for keys that no run has."""
     grid = formatted(compare(records, over=over, with_references=True))
-    budget, runs = PICTURE_BYTES, []
+    budget, runs, torn = PICTURE_BYTES, [], {}
     for record in records:
         data = run_data(record, budget)
         budget -= sum(len(picture["data"]) for picture in data["pictures"])
+        if "damaged" in data:
+            torn[Path(record["folder"]) / CURVES] = data["damaged"]
         runs.append(data | {"trial": is_trial(record)})
     content = {"headings": {k: " ".join(v.split()) for k, v in headings(records).items()}, "runs": runs}
     packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 6)).decode()
@@ -39,14 +50,14 @@ def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str]
     for name, value in {
         "CSS": _asset("page.css"),
         "JS": _asset("page.js"),
-        "ABOUT": _about(records, damaged),
+        "ABOUT": _about(records, {**damaged, **torn}),
         "SUMMARY": summary_html(grid),
         "FIGURES": "".join(map(_figure, figures(records, over))),
         "DATA": packed,
     }.items():
         text = text.replace(f"<!--{name}-->", value)
     write_text(to, text)
-    return to.stat().st_size
+    return Written(to.stat().st_size, torn)
 
 
 def summary_html(grid: Grid) -> str:
@@ -72,8 +83,8 @@ def _about(records: list[Record], damaged: Mapping[Path, str]) -> str:
     data = sorted({record["names"]["data"] for record in records})
     many = f"{len(records)} run{'s' if len(records) > 1 else ''}"
     words = f"{many} of {', '.join(methods)} on {', '.join(data)}; written {time.strftime('%Y-%m-%d %H:%M')}"
-    broken = "".join(f"<li>{escape(str(folder))}/run.json: {escape(reason)}</li>" for folder, reason in damaged.items())
-    warning = f'<div class="warning"><p>Records that could not be read:</p><ul>{broken}</ul></div>' if broken else ""
+    broken = "".join(f"<li>{escape(str(file))}: {escape(reason)}</li>" for file, reason in damaged.items())
+    warning = f'<div class="warning"><p>Files that could not be read:</p><ul>{broken}</ul></div>' if broken else ""
     return f"<p>{escape(words)}</p>{warning}"
 
 

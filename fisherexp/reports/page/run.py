@@ -10,20 +10,26 @@ from typing import Any
 from fisherexp.reports.grouping import Record
 from fisherexp.reports.summary import again, title
 
+CURVES = Path("csv") / "metrics.csv"
 POINTS = 150  # of a curve that are shown
 OUTCOME_BYTES = 20_000
 SHOWN = ("names", "seed", "metrics", "config", "costs", "memory", "code", "versions", "hardware", "finished", "seconds")
 
 
 def run_data(record: Record, picture_bytes: int) -> dict[str, Any]:
-    """Plain containers. Pictures are taken along as long as they fit into `picture_bytes`."""
+    """Plain containers. Pictures are taken along as long as they fit into `picture_bytes`. 'damaged' says what is wrong
+    with its curves."""
     folder = Path(record["folder"])
     found = {key: record[key] for key in SHOWN if key in record}
     outcome = record.get("outcome", {})
     if len(json.dumps(outcome)) <= OUTCOME_BYTES:
         found["outcome"] = outcome
     found |= {"id": record["identity"], "title": title(record), "command": again(record["command"])}
-    found |= {"curves": curves(folder / "csv" / "metrics.csv"), "pictures": [], "left_out": 0}
+    found |= {"curves": {}, "pictures": [], "left_out": 0}
+    try:
+        found["curves"] = curves(folder / CURVES)
+    except ValueError as error:
+        found["damaged"] = str(error)
     for file in sorted(folder.glob("*.png")) + sorted(folder.glob("*.gif")):
         data = base64.b64encode(file.read_bytes()).decode()
         if len(data) <= picture_bytes:
@@ -35,7 +41,10 @@ def run_data(record: Record, picture_bytes: int) -> dict[str, Any]:
 
 
 def curves(file: Path) -> dict[str, list[list[float]]]:
-    """Metric -> [[step, value], …] of a metrics.csv, thinned to POINTS; nothing where there is none."""
+    """Metric -> [[step, value], …] of a metrics.csv, thinned to POINTS; nothing where there is none.
+
+    Raises ValueError for a file that does not hold numbers.
+    """
     if not file.is_file():
         return {}
     found: dict[str, list[list[float]]] = {}
