@@ -70,9 +70,10 @@ def run_experiment(
 def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     # The run's own method first: where it is itself a reference, its loggers see the training.
     method, price = finished(bench, folder, own=True)
-    after = bench.test(method, folder, "judging the result", own=True)
+    phase = "adapting" if method.adapts_at_test else "judging the result"
+    after = bench.test(method, folder, phase, own=True)
     if method.adapts_at_test:  # then judging is where it works
-        price = {figure: value + bench.costs["judging the result"][figure] for figure, value in price.items()}
+        price = {figure: value + bench.costs[phase][figure] for figure, value in price.items()}
     stages = {"after": after | price}
     for stage, node in bench.references.items():
         stages[stage] = bench.judged(node) | bench.trained(node).about["cost"]

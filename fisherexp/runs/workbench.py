@@ -37,6 +37,9 @@ from fisherexp.runs.threads import choose_threads
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
+# Judging a model is seldom worth a line of a log; a stream to adapt on is.
+SHORT_JUDGING = 5.0  # seconds
+
 
 class Workbench:
     """Made from a validated config; nothing is read or built before it is asked for.
@@ -140,7 +143,8 @@ class Workbench:
     def test(self, method: Method, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario judges; returns the metrics."""
         cost = Cost()
-        trainer = self._trainer(method, folder, [cost], own)
+        progress = PhaseProgress(self.label + phase, self.cfg.progress, short=SHORT_JUDGING)
+        trainer = self._trainer(method, folder, [cost, progress], own)
         setting = self._placed(trainer)
         method.judge(setting)
         with _interruptible():

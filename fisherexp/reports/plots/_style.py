@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fisherexp.reports.comparison import headings
-from fisherexp.reports.grouping import Record
+from fisherexp.reports.grouping import Record, Row
 
 # Okabe and Ito's palette without its yellow, which is lost on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("-", "--", "-.", ":")
+MANY = 24
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -19,6 +20,13 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         line = LINES[i // len(COLOURS) % len(LINES)]
         found[name] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": line}
     return found
+
+
+def named(found: Sequence[Row]) -> dict[str, Row]:
+    """Rows by what a legend calls them. Raises ValueError for more than MANY: nobody tells so many lines apart."""
+    if len(found) > MANY:
+        raise ValueError(f"{len(found)} lines are too many for one figure: choose some, or pool a key with --over")
+    return {f"{row.labels[-1]} {row.options}".strip(): row for row in found}
 
 
 def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.4), **options: Any) -> tuple[Any, Any]:
@@ -39,9 +47,9 @@ def label(records: list[Record], metric: str) -> str:
     return text.replace(" %", " (%)") if text.endswith(" %") else text
 
 
-def legend(axes: Any, entries: int) -> None:
-    """Inside the axes where there are few entries, beside them where there are many."""
-    if entries <= 6:
+def legend(axes: Any, outside: bool) -> None:
+    """Inside the axes, or beside them where it would hide too much."""
+    if not outside:
         axes.legend(frameon=False, fontsize=8)
     else:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

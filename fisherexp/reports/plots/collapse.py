@@ -6,7 +6,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, looks, one_problem
+from fisherexp.reports.plots._style import canvas, looks, named, one_problem
 from fisherexp.reports.spread import spread
 
 # Column of neural_collapse.csv -> title; the first is spread over orders of magnitude.
@@ -24,8 +24,7 @@ def draw(records: list[Record], request: Request) -> Any:
     """Means over seeds; the band is the standard deviation."""
     problem = one_problem(records, request.over)
     series: dict[str, dict[str, dict[float, list[float]]]] = {}
-    for row in rows(records, request.over):
-        name = f"{row.labels[-1]} {row.options}".strip()
+    for name, row in named(rows(records, request.over)).items():
         for run in row.runs:
             for line in _lines(run):
                 for column in PANELS:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, looks, one_problem
+from fisherexp.reports.plots._style import canvas, looks, named, one_problem
 from fisherexp.reports.spread import spread
 
 
@@ -14,7 +14,7 @@ def draw(records: list[Record], request: Request) -> Any:
     metrics = [name for name in records[0]["metrics"]["after"] if name.startswith("error/")]
     if not metrics:
         raise ValueError("these runs have no error per corruption: choose runs of a stream, e.g. scenario=continual")
-    found = {f"{row.labels[-1]} {row.options}".strip(): row for row in rows(records, request.over)}
+    found = named(rows(records, request.over))
     figure, axes = canvas(size=(9.6, 4.6))
     style, width = looks(found), 0.7 / max(len(found), 1)
     for i, (name, row) in enumerate(sorted(found.items())):

@@ -4,9 +4,9 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, label, legend, looks, one_problem
-from fisherexp.reports.plots.trade_off import PAIRS, axes_of
-from fisherexp.reports.spread import Spread, spread
+from fisherexp.reports.plots._style import label, one_problem
+from fisherexp.reports.plots.trade_off import PAIRS, axes_of, scattered
+from fisherexp.reports.spread import spread
 
 COSTS = {
     "passes": "samples sent forward and backward",
@@ -23,32 +23,25 @@ def draw(records: list[Record], request: Request) -> Any:
         raise ValueError(f"--x: a cost is one of {', '.join(COSTS)}")
     metric = request.y or axes_of(records, Request(), PAIRS)[1]
     better = next((r["better"][metric] for r in records if metric in r.get("better", {})), None)
-    points: dict[str, tuple[Spread, Spread]] = {}
-    for row in rows(records, request.over):
-        paid, got = spread([_cost(run, cost) for run in row.runs]), spread(row.values(metric))
-        if paid and got:
-            points[f"{row.labels[-1]} {row.options}".strip()] = (paid, got)
-    if not points:
+    points = [
+        (row, spread([_cost(run, cost) for run in row.runs]), spread(row.values(metric)))
+        for row in rows(records, request.over)
+    ]
+    means = [(paid.mean, got.mean) for _, paid, got in points if paid and got]
+    if not means:
         raise ValueError(f"no run has a metric '{metric}'")
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = canvas(size=(6.4 if len(points) <= 6 else 7.6, 4.6))
-    for name, look in looks(points).items():
-        paid, got = points[name]
-        bars = {"xerr": paid.deviation, "yerr": got.deviation} if paid.n > 1 else {}
-        look = look | {"linestyle": "none", "capsize": 2, "elinewidth": 0.8}
-        axes.errorbar(paid.mean, got.mean, **bars, **look, label=name)
+    figure, axes = scattered(points)
     if better:
-        front = undominated([(p.mean, g.mean) for p, g in points.values()], better)
+        front = undominated(means, better)
         axes.plot(*zip(*front, strict=True), color="0.6", linewidth=1, drawstyle="steps-post", zorder=0)
-    costs = [paid.mean for paid, _ in points.values()]
+    costs = [cost for cost, _ in means]
     if min(costs) > 0 and max(costs) / min(costs) >= 20:
         axes.set_xscale("log")
     axes.set(xlabel=COSTS[cost], ylabel=label(records, metric))
     axes.set_title(problem, fontsize=10)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.margins(0.08)
-    legend(axes, len(points))
     return figure
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from fisherexp.reports.grouping import Record, Row, rows
+from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, legend, looks, one_problem
+from fisherexp.reports.plots._style import canvas, legend, looks, named, one_problem
 from fisherexp.reports.spread import spread
 
 CLEAN = "clean"
@@ -18,7 +18,7 @@ def draw(records: list[Record], request: Request) -> Any:
     if len(clean) < 2:
         raise ValueError("these runs have no clean stretches: run the stream with scenario.clean=frozen or online")
     ticks = ["before", *(name.replace("_", " ") for _, name in points if name != CLEAN)][: len(clean)]
-    found: dict[str, Row] = {f"{row.labels[-1]} {row.options}".strip(): row for row in rows(records, request.over)}
+    found = named(rows(records, request.over))
     figure, axes = canvas(size=(8.6, 4.6))
     for name, look in looks(found).items():
         spreads = [spread(found[name].values(metric)) for metric in clean]
@@ -32,7 +32,7 @@ def draw(records: list[Record], request: Request) -> Any:
     axes.set(xlabel="adapted so far, up to", ylabel="error on clean images (%)")
     axes.set_title(problem, fontsize=10)
     axes.set_ylim(bottom=0)
-    legend(axes, len(found) if len(found) <= 4 else 7)
+    legend(axes, len(found) > 4)
     return figure
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import COLOURS, canvas, one_problem
+from fisherexp.reports.plots._style import COLOURS, canvas, named, one_problem
 
 FILE = "neural_collapse.safetensors"
 
@@ -17,10 +17,10 @@ def draw(records: list[Record], request: Request) -> Any:
 
     problem = one_problem(records, request.over)
     pictures = {}
-    for row in rows(records, request.over):
+    for name, row in named(rows(records, request.over)).items():
         run = min(row.runs, key=lambda run: run["seed"])
         if (file := Path(run["folder"]) / FILE).is_file():
-            pictures[f"{row.labels[-1]} {row.options}".strip()] = load_file(file)
+            pictures[name] = load_file(file)
     if not pictures:
         raise ValueError(f"no run left a {FILE}: run with callbacks=[neural_collapse]")
     figure, axes = canvas(2, len(pictures), (3.1 * len(pictures) + 0.6, 6.4), squeeze=False)

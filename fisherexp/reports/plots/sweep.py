@@ -4,7 +4,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, flattened, rows, value_of
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, label, legend, looks, one_problem
+from fisherexp.reports.plots._style import canvas, label, legend, looks, named, one_problem
 from fisherexp.reports.plots.trade_off import PAIRS, axes_of
 from fisherexp.reports.spread import spread
 
@@ -17,14 +17,14 @@ def draw(records: list[Record], request: Request) -> Any:
     found = rows(records, (*request.over, key))
     figure, axes = canvas()
     lines = {}
-    for row in found:
+    for name, row in named(found).items():
         by_value: dict[float, list[float]] = {}
         for run in row.runs:
             value, figure_of_run = value_of(run, key), run["metrics"]["after"].get(metric)
             if _is_number(value) and figure_of_run is not None:
                 by_value.setdefault(float(value), []).append(figure_of_run)
         if by_value:
-            lines[f"{row.labels[-1]} {row.options}".strip()] = dict(sorted(by_value.items()))
+            lines[name] = dict(sorted(by_value.items()))
     if not lines:
         raise ValueError(f"no run has a number under '{key}' and a metric '{metric}'")
     for name, look in looks(lines).items():
@@ -40,7 +40,7 @@ def draw(records: list[Record], request: Request) -> Any:
         axes.set_xscale("log")
     axes.set(xlabel=key, ylabel=label(records, metric))
     axes.set_title(f"{problem}; band: 95 % confidence interval", fontsize=10)
-    legend(axes, len(lines))
+    legend(axes, len(lines) > 6)
     return figure
 
 

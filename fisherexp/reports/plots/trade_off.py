@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fisherexp.reports.grouping import Record, references, rows
+from fisherexp.reports.grouping import Record, Row, references, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, label, legend, looks, one_problem
-from fisherexp.reports.spread import spread
+from fisherexp.reports.plots._style import MANY, canvas, label, legend, looks, one_problem
+from fisherexp.reports.spread import Spread, spread
 
 # (x, y) by what the records have: unlearning, adaptation, domains.
 PAIRS = (
@@ -21,24 +21,38 @@ def draw(records: list[Record], request: Request) -> Any:
     problem = one_problem(records, request.over)
     x, y = axes_of(records, request, PAIRS)
     found = [*references(records, request.over), *rows(records, request.over)]
-    points = {}
-    for row in found:
-        name = f"{row.labels[-1]} {row.options}".strip()
-        if (a := spread(row.values(x))) and (b := spread(row.values(y))):
-            points[name] = (a, b, row.stage)
-    figure, axes = canvas(size=(6.4 if len(points) <= 6 else 7.6, 4.6))
-    style = looks(points)
-    for name, (a, b, stage) in points.items():
-        bars = {"xerr": a.deviation, "yerr": b.deviation} if a.n > 1 else {}
-        look = style[name] | {"linestyle": "none", "markersize": 7, "label": name, "capsize": 2, "elinewidth": 0.8}
-        if stage != "after":  # a reference, not a competitor
-            look |= {"markerfacecolor": "white", "markeredgewidth": 1.4}
-        axes.errorbar(a.mean, b.mean, **bars, **look)
+    points = [(row, spread(row.values(x)), spread(row.values(y))) for row in found]
+    figure, axes = scattered(points)
     axes.set(xlabel=label(records, x), ylabel=label(records, y))
     axes.set_title(problem, fontsize=10)
-    axes.margins(0.08)
-    legend(axes, len(points))
     return figure
+
+
+def scattered(points: Sequence[tuple[Row, Spread | None, Spread | None]]) -> tuple[Any, Any]:
+    """A figure with a point and its deviations for each row that has both values; reference models are hollow. Where
+    rows are many, those of one method look alike."""
+    points = [(row, a, b) for row, a, b in points if a and b]
+    alike = len(points) > MANY
+    names = [row.labels[-1] if alike else f"{row.labels[-1]} {row.options}".strip() for row, _, _ in points]
+    style, outside = looks(set(names)), len(set(names)) > 6
+    figure, axes = canvas(size=(7.6 if outside else 6.4, 4.6))
+    for name, look in style.items():
+        some = [point for point, other in zip(points, names, strict=True) if other == name]
+        look = look | {"linestyle": "none", "markersize": 4 if alike else 7, "capsize": 2, "elinewidth": 0.8}
+        if some[0][0].stage != "after":
+            look |= {"markerfacecolor": "white", "markeredgewidth": 1.4}
+        (x, xerr), (y, yerr) = (_with_bars([point[i] for point in some]) for i in (1, 2))
+        axes.errorbar(x, y, xerr=xerr, yerr=yerr, **look, label=name)
+    axes.margins(0.08)
+    if points:
+        legend(axes, outside)
+    return figure, axes
+
+
+def _with_bars(found: list[Spread]) -> tuple[list[float], list[float] | None]:
+    """Means and deviations; None where no value was repeated."""
+    bars = [s.deviation if s.n > 1 else 0.0 for s in found]
+    return [s.mean for s in found], bars if any(s.n > 1 for s in found) else None
 
 
 def axes_of(records: list[Record], request: Request, pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
