@@ -4,7 +4,6 @@ per_sample: F = (1/N) Σ_n Σ_s (J_nᵀ s)∘2, with the vectors s of the likeli
 batch_mean: F = (1/B) Σ_b (∇ mean loss of batch b)∘2, the quantity most published code calls Fisher
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import repeat
@@ -16,13 +15,14 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .diagonal import Estimator, FisherDiagonal
 from .engine import Engine
+from .finite import finite, first_non_finite
 from .inputs import batch_size, move, outputs_of, select
 from .kernels import kernel
 from .likelihood import LABELS, Likelihood, resolve
 from .rules.base import accumulation_dtype
 from .rules.normalization import CoupledSamples
 from .squares import SquaredSums
-from .undisturbed import Undisturbed, refuse_batch_statistics
+from .undisturbed import refuse_batch_statistics
 
 GRADIENTS = ("per_sample", "batch_mean")
 
@@ -181,18 +181,18 @@ class DiagonalAccumulator:
 
     def _check_outputs(self, outputs: Tensor, targets: Tensor | None, inputs: Any) -> None:
         self.loss.check(outputs, targets)
-        if not _finite(outputs):
+        if not finite(outputs):
             self._refuse(inputs)
 
     def _check_finite(self, inputs: Any) -> None:
         """Vectors (biases, norms) only: every layer has or feeds one, and whole sums would cost a pass."""
         for sums in self._checked:
-            if not _finite(sums):
+            if not finite(sums):
                 self._refuse(inputs)
 
     def _refuse(self, inputs: Any) -> None:
         """Name the first layer whose output is not finite, else the parameter whose gradient is not."""
-        where = _first_non_finite(self.model, inputs)
+        where = first_non_finite(self.model, inputs)
         if where is None:
             bad = [n for n, s in self._sums.items() if not s.isfinite().all()]
             where = f"the gradient of parameter {bad[0]!r}" if bad else "the outputs"
@@ -257,11 +257,6 @@ def _layout(p: Tensor) -> torch.memory_format:
     return torch.channels_last if p.dim() == 4 else torch.contiguous_format
 
 
-def _finite(tensor: Tensor) -> bool:
-    """Whether every entry is finite: the sum tells, except when it overflows."""
-    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
-
-
 def _weighted(inputs, targets, weights: Tensor, size: int):
     """Check weights and drop samples of weight zero, whatever is in them."""
     if weights.shape[0] != size:
@@ -272,27 +267,6 @@ def _weighted(inputs, targets, weights: Tensor, size: int):
     if not alive.all():
         inputs, targets, weights = (select(t, alive, size) for t in (inputs, targets, weights))
     return inputs, targets, weights if weights.dtype.is_floating_point else weights.float(), int(alive.sum())
-
-
-def _first_non_finite(model: nn.Module, inputs: Any) -> str | None:
-    """Name of the first module, in order of evaluation, whose output is not finite."""
-    found: list[str] = []
-
-    def watch(name):
-        def hook(module, given, out):
-            if not found and isinstance(out, Tensor) and not out.isfinite().all():
-                found.append(name)
-
-        return hook
-
-    hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
-    try:
-        with Undisturbed(model), torch.no_grad():
-            outputs_of(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return f"the output of layer {found[0]!r}" if found else None
 
 
 def fisher_diagonal(
