@@ -111,16 +111,21 @@ def report(
     _leave(found.damaged)
 
 
-def selection(output_dir: Outputs = Path("outputs")) -> None:
+def selection(
+    output_dir: Outputs = Path("outputs"),
+    markdown: Annotated[bool, typer.Option(help="Print markdown.")] = False,
+) -> None:
     """Target accuracies of domain generalisation, by DomainBed's three ways of choosing run and checkpoint."""
-    from fisherexp.reports.records import read_records
-    from fisherexp.reports.selection import print_selection, selected
+    from fisherexp.reports import table as tables
+    from fisherexp.reports.records import is_trial, read_records
+    from fisherexp.reports.selection import grids, selected
 
-    rows = selected(read_records(output_dir).records)
+    rows = selected(record for record in read_records(output_dir).records if not is_trial(record))
     if not rows:
         print(f"no run in {output_dir} recorded checkpoints (callbacks=[domain_selection])")
         raise typer.Exit(1)
-    print_selection(rows)
+    for made in grids(rows):
+        print(tables.markdown(made)) if markdown else tables.print_table(made)
 
 
 def _shown(output_dir: Path, filters: list[str] | None, trials: bool) -> tuple[list[dict[str, Any]], Any]:
