@@ -90,12 +90,13 @@ def test_config_lists_every_option_and_says_what_it_is(name):
     ("backbone", "published"),
     [
         (lambda: ResNet18(input_shape=(3, 32, 32)), 11_173_962),
+        (lambda: ResNet18(norm="group", input_shape=(3, 32, 32)), 11_173_962),
         (lambda: WideResNet(28, 10, input_shape=(3, 32, 32)), 36_479_194),
         (lambda: WideResNet(16, 4, input_shape=(3, 32, 32)), 2_748_890),
         (lambda: SmallCNN(input_shape=(1, 8, 8)), 56_554),
         (lambda: MLP([256, 256], input_shape=(1, 28, 28)), 784 * 256 + 256 + 256 * 256 + 256 + 2570),
     ],
-    ids=["ResNet-18", "WRN-28-10", "WRN-16-4", "small_cnn", "mlp"],
+    ids=["ResNet-18", "ResNet-18, GroupNorm", "WRN-28-10", "WRN-16-4", "small_cnn", "mlp"],
 )
 def test_size_with_ten_classes(backbone, published):
     with torch.device("meta"):
@@ -124,6 +125,15 @@ def test_attention_equals_its_definition():
     torch.testing.assert_close(attention(x), attention.out(torch.cat(heads, -1)))
 
 
+@pytest.mark.parametrize(("norm", "alone"), [("group", True), ("batch", False)])
+def test_group_norm_looks_at_each_image_by_itself(norm, alone):
+    model = ResNet18(8, norm=norm, input_shape=(3, 16, 16)).train()
+    images = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        one, among_others = model(images[:2])[0], model(images)[0]
+    assert torch.allclose(one, among_others, atol=1e-5) == alone
+
+
 @pytest.mark.parametrize("size", [4, 8, 28, 32, 64])
 def test_small_cnn_takes_any_small_size(size):
     assert SmallCNN(8, input_shape=(1, size, size)).eval()(torch.zeros(2, 1, size, size)).shape == (2, 16)
@@ -146,6 +156,7 @@ def test_normalisation_is_part_of_the_checkpoint():
     ("make", "message"),
     [
         (lambda: SmallCNN(input_shape=(1, 3, 3)), r"at least 4×4 pixels, got input_shape=\(1, 3, 3\)"),
+        (lambda: ResNet18(12, norm="group", input_shape=(3, 32, 32)), "model.width must be a multiple, got 12"),
         (lambda: WideResNet(18, input_shape=(3, 32, 32)), r"10, 16, 22, 28, … \(6n \+ 4\), got 18"),
         (lambda: ViT(patch=5, input_shape=(3, 32, 32)), "patch=5 does not divide the image size 32×32"),
         (lambda: ViT(heads=5, input_shape=(3, 32, 32)), "heads=5 does not divide dim=192"),
