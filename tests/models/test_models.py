@@ -161,6 +161,10 @@ def test_normalisation_is_part_of_the_checkpoint():
         (lambda: ViT(patch=5, input_shape=(3, 32, 32)), "patch=5 does not divide the image size 32×32"),
         (lambda: ViT(heads=5, input_shape=(3, 32, 32)), "heads=5 does not divide dim=192"),
         (lambda: Torchvision("resnet81", input_shape=(3, 32, 32)), "no model 'resnet81'; nearest: resnet18"),
+        (
+            lambda: Torchvision("resnet50", pretrained=True, weights="V3", input_shape=(3, 32, 32)),
+            "weights IMAGENET1K_V1, IMAGENET1K_V2 of 'resnet50', no 'V3'",
+        ),
         (lambda: Torchvision("squeezenet1_0", input_shape=(3, 32, 32)), "no linear classification head"),
         (
             lambda: Torchvision("vit_b_16", input_shape=(3, 32, 32)),
@@ -173,6 +177,21 @@ def test_wrong_options_are_one_line(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_with_its_own_head_a_torchvision_model_predicts_as_it_came():
+    from torchvision.models import resnet18
+
+    ours = Torchvision("resnet18", own_head=True, input_shape=(3, 64, 64)).eval()
+    theirs = resnet18().eval()
+    theirs.load_state_dict({f"fc.{name}": value for name, value in ours.own[0].state_dict().items()}, strict=False)
+    theirs.load_state_dict(ours.network.state_dict(), strict=False)
+    images = torch.rand(2, 3, 64, 64)
+    model = Classifier(ours, ours.num_features, 1000)
+    torch.testing.assert_close(model(images), theirs(images))
+    assert not [name for name in model.state_dict() if name.startswith("backbone.own")]
+    with pytest.raises(ValueError, match="for 1000 classes, the data have 10"):
+        Classifier(ours, ours.num_features, 10)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
