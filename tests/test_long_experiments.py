@@ -9,6 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from fisherexp.config.explain import composed
@@ -54,3 +55,36 @@ def test_first_batch_runs(folder, experiment, classes, label, method):
     if method == "ssd":
         published = {100: 10.0, 10: pytest.approx(0.7 * record["outcome"]["bound"])}
         assert record["outcome"]["alpha"] == published[classes]
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """A thousand classes of one image of 32 pixels in train/ and val/, and two corrupted copies of the latter."""
+    root, draw = tmp_path_factory.mktemp("imagenet"), np.random.RandomState(0)
+    parts = ["imagenet/train", "imagenet/val", "ImageNet-C/gaussian_noise/5", "ImageNet-C/contrast/5"]
+    for part in parts:
+        for label in range(1000):
+            folder = root / part / f"n{label:08}"
+            folder.mkdir(parents=True)
+            Image.fromarray(draw.randint(0, 256, (32, 32, 3), np.uint8)).save(folder / "one.png")
+    return root
+
+
+@pytest.mark.parametrize(("method", "in_fog"), [("source", 75.6), ("tent", 42.5), ("eata", 40.1)])
+def test_first_batches_of_imagenet_c_run(imagenet, method, in_fog):
+    """ResNet-50 with its own head, untrained as the weights are not here, on published files."""
+    small = ["data.image_size=32", "scenario.images=100", "scenario.corruptions=[gaussian_noise,contrast]"]
+    small += ["model.pretrained=false", f"data.root={imagenet}", f"output_dir={imagenet}/outputs", "threads=1"]
+    small += ["method.importance.samples=100"] if method == "eata" else []
+    config = composed(["experiment=eata_paper_imagenetc", f"method={method}", "progress=off", *small])
+    assert (config.training.epochs, config.model.own_head, config.scenario.batch_size) == (0, True, 64)
+    run = imagenet / "outputs" / method
+    record = run_experiment(config, run, [])
+    assert record["setting"]["corruptions"] == str(imagenet / "ImageNet-C")
+    assert record["published"]["error/fog"] == (in_fog,)
+    weights = load_file(run / "weights.safetensors")
+    assert weights["head.weight"].shape == (1000, 2048)
+    assert all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point())
+    outcome = record["outcome"]
+    assert (outcome["samples"], outcome["updates"]) == (200, {"tent": 4}.get(method, 0))
+    assert (outcome["distance"] > 0) == (method == "tent")  # an untrained model is certain of nothing, and EATA waits

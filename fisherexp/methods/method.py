@@ -23,7 +23,8 @@ class Method(LightningModule):
     needs: further artefacts, found in `self.given` by name when fit begins: 'fisher' (FisherDiagonal of all training
         data at the source), 'initial' (the state that the training of the source began with).
     adapts_at_test: gradients are needed in the test loop.
-    published: name of a data set -> metric -> (mean, standard deviation), as read in a source named beside them.
+    published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read
+        in a source named beside them.
     """
 
     paper: ClassVar[str] = ""
@@ -33,7 +34,7 @@ class Method(LightningModule):
     study: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
-    published: ClassVar[dict[str, dict[str, tuple[float, float]]]] = {}
+    published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
 
     epochs: int = 1
 

@@ -22,7 +22,7 @@ class Row:
 
     @property
     def published(self) -> dict[str, list[float]]:
-        """Metric -> [mean, standard deviation] that the method declares as published for these data."""
+        """Metric -> [mean, standard deviation] or [mean] that the method declares as published for these data."""
         return self.runs[0].get("published", {}) if self.stage == "after" else {}
 
     def values(self, metric: str) -> list[float]:

@@ -115,9 +115,11 @@ class Workbench:
         """A new network, its weights drawn from the seed and the name of a random stream."""
         return self._classifier(self.data, stream)
 
-    def published(self) -> dict[str, tuple[float, float]]:
-        """Metric -> (mean, standard deviation) that the run's method declares as published for these data."""
-        return attribute(self.cfg, "method", "published", {}).get(name_of(self.cfg, "data"), {})
+    def published(self) -> dict[str, tuple[float, ...]]:
+        """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
+        and this scenario."""
+        found, data = attribute(self.cfg, "method", "published", {}), name_of(self.cfg, "data")
+        return found.get(data, {}) | found.get(f"{data}/{name_of(self.cfg, 'scenario')}", {})
 
     # --- loops -----------------------------------------------------------------------------------------
 
