@@ -88,3 +88,21 @@ def test_first_batches_of_imagenet_c_run(imagenet, method, in_fog):
     outcome = record["outcome"]
     assert (outcome["samples"], outcome["updates"]) == (200, {"tent": 4}.get(method, 0))
     assert (outcome["distance"] > 0) == (method == "tent")  # an untrained model is certain of nothing, and EATA waits
+
+
+def test_first_batch_of_mixup_is_looked_at(folder):
+    """A smaller network of the published kind, on small batches; the pictures of its first epoch are there."""
+    published = composed(["experiment=mixup_paper_cifar10"])
+    assert (published.model.depth, published.model.widen, published.training.epochs) == (40, 10, 500)
+    data = [f"data.root={folder}", "data.batch_size=16", "data.eval_batch_size=16"]
+    look = [f"callbacks.neural_collapse.{option}" for option in ("samples=100", "pairs=10", "points=10")]
+    small = [*look, "model.depth=10", "model.widen=1", "trainer=debug", "progress=off", f"output_dir={folder}"]
+    config = composed(["experiment=mixup_paper_cifar10", *data, *small])
+    run = folder / "mixup"
+    record = run_experiment(config, run, [])
+    assert record["trial"]
+    assert 0 <= record["metrics"]["after"]["test_ece"] <= 1
+    seen = load_file(run / "neural_collapse.safetensors")
+    assert all(tensor.isfinite().all() for tensor in seen.values())
+    assert (run / "projection.png").is_file()
+    assert (run / "reliability.png").is_file()
