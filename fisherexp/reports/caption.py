@@ -24,9 +24,8 @@ def caption(
         )
         ours = [line for line in lines if not (line.reference or line.baseline)]
         if untested := sum(all(cell.p is None for cell in line.cells) for line in ours):
-            notes.append(
-                f"{untested} row{'s' if untested > 1 else ''} not tested: too few runs to pair with {baseline}"
-            )
+            many = f"{untested} row{'s' if untested > 1 else ''} not tested"
+            notes.append(f"{many}: no two runs of one setting to pair with {baseline}")
     notes.append(_code(records))
     return notes
 

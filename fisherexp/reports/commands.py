@@ -69,6 +69,7 @@ def plot(
 ) -> None:
     """Draw finished runs: trade-offs, sweeps, corruptions, forgetting, collapse, Fisher mass, cost."""
     from fisherexp.reports.plots import Request, kinds, save
+    from fisherexp.reports.records import Damaged
 
     known = kinds()
     if kind == "list":
@@ -86,6 +87,8 @@ def plot(
             files = save(known[kind].draw(shown, Request(x, y, tuple(_keys(over)))), to or [Path(f"{kind}.png")])
         except ValueError as error:
             _refuse(error)
+        except Damaged as error:
+            _leave({**found.damaged, error.file: error.reason})
         print(f"wrote {', '.join(map(str, files))}")
     _leave(found.damaged)
 

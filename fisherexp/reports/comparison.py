@@ -190,7 +190,7 @@ def _mixture(key: str, values: list[str]) -> str:
 def _tested(
     lines: list[Line], baseline: str, made: list[Column], columns: Sequence[str], pooled: Sequence[str]
 ) -> list[Line]:
-    partners = _baselines(lines, baseline, pooled)
+    chosen = _baselines(lines, baseline)
 
     def paired(line: Line, column: Column) -> dict[Any, float]:
         found = {}
@@ -202,41 +202,45 @@ def _tested(
 
     tested = []
     for line in lines:
-        other = None if line.reference else partners.get(_setting(line, pooled))
-        if other is None or other is line:
-            tested.append(replace(line, baseline=other is not None))
-            continue
-        ps = [paired_p(paired(line, column), paired(other, column)) for column in made]
-        tested.append(replace(line, cells=[replace(cell, p=p) for cell, p in zip(line.cells, ps, strict=True)]))
+        if line in chosen or line.reference:
+            tested.append(replace(line, baseline=not line.reference))
+        elif other := _partner(line, chosen, baseline, pooled):
+            ps = [paired_p(paired(line, column), paired(other, column)) for column in made]
+            tested.append(replace(line, cells=[replace(cell, p=p) for cell, p in zip(line.cells, ps, strict=True)]))
+        else:
+            tested.append(line)
     return tested
 
 
-def _baselines(lines: list[Line], baseline: str, pooled: Sequence[str]) -> dict[tuple, Line]:
-    """Setting -> the one row in it that is the baseline."""
+def _baselines(lines: list[Line], baseline: str) -> list[Line]:
+    """The rows that a method and filters name."""
     method, *filters = baseline.split()
-    chosen = [line for line in lines if not line.reference and line.runs[0]["names"]["method"] == method]
-    if not chosen:
+    found = [line for line in lines if not line.reference and line.runs[0]["names"]["method"] == method]
+    if not found:
         known = sorted({line.runs[0]["names"]["method"] for line in lines if not line.reference})
         raise ValueError(f"no run of the baseline '{method}': there are {', '.join(known)}")
-    kept = {id(run) for run in selected([line.runs[0] for line in chosen], filters)}
-    found: dict[tuple, Line] = {}
-    for line in (line for line in chosen if id(line.runs[0]) in kept):
-        other = found.setdefault(_setting(line, pooled), line)
-        if other is not line:
-            ours, theirs = flattened(line.runs[0]), flattened(other.runs[0])
-            key = next(k for k in ours if not below(k, pooled) and ours[k] != theirs.get(k))
-            raise ValueError(
-                f"the baseline '{baseline}' has several rows in one setting: choose, e.g. "
-                f"--baseline '{baseline} {key}={theirs.get(key)}'"
-            )
-    return found
+    kept = {id(run) for run in selected([line.runs[0] for line in found], filters)}
+    return [line for line in found if id(line.runs[0]) in kept]
 
 
-def _setting(line: Line, pooled: Sequence[str]) -> tuple:
-    """Data, model and scenario with their options: what methods are compared in, a row each."""
-    options = flattened(line.runs[0]).items()
-    same = ((k, str(v)) for k, v in options if below(k, ("data", "model", "scenario")) and not below(k, pooled))
-    return (*_problem(line), *sorted(same))
+def _partner(line: Line, chosen: list[Line], baseline: str, pooled: Sequence[str]) -> Line | None:
+    """The baseline's row in the line's setting: of equal options in all that both have, but for the method's own."""
+    ours = flattened(line.runs[0])
+
+    def agrees(other: Line) -> bool:
+        theirs = flattened(other.runs[0])
+        common = (key for key in ours if key in theirs and not below(key, ("method", *pooled)))
+        return _problem(other) == _problem(line) and all(str(ours[key]) == str(theirs[key]) for key in common)
+
+    found = [other for other in chosen if agrees(other)]
+    if len(found) > 1:
+        one, two = (flattened(other.runs[0]) for other in found[:2])
+        key = next(k for k in one if not below(k, pooled) and str(one[k]) != str(two.get(k)))
+        raise ValueError(
+            f"the baseline '{baseline}' has several rows in one setting: choose, e.g. "
+            f"--baseline '{baseline} {key}={one[key]}'"
+        )
+    return found[0] if found else None
 
 
 def _problem(line: Line) -> tuple[str, ...]:

@@ -12,6 +12,14 @@ from fisherexp.runs.state import run_folders
 NEEDED = ("identity", "names", "semantic", "config", "seed", "headings", "metrics", "trial", "command")
 
 
+class Damaged(Exception):
+    """A file that a run left beside its record cannot be read."""
+
+    def __init__(self, file: Path, reason: object) -> None:
+        super().__init__(f"{file} cannot be read: {reason}")
+        self.file, self.reason = file, str(reason)
+
+
 @dataclass(frozen=True)
 class Records:
     """records: what could be read, each with its folder under 'folder'; damaged: file -> what is wrong with it."""

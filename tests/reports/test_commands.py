@@ -70,6 +70,30 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(command, damage, output
     assert (tmp_path / FILES[command]).is_file()
 
 
+TORN = {
+    "collapse": ("neural_collapse.csv", "epoch,clean/nc1\n1,0.5\n2"),
+    "projection": ("neural_collapse.safetensors", "torn"),
+    "fisher": ("fisher.safetensors", ""),
+}
+
+
+@pytest.mark.parametrize("kind", TORN)
+def test_a_torn_file_beside_a_record_is_named(kind, output_dir, tmp_path):
+    name, content = TORN[kind]
+    run = record("salun", 0, 90.0) | {"outcome": {"mass_by_layer": {"a": 1.0}}}
+    run["config"] = run["config"] | {"method": {"importance": {"gradients": "per_sample", "labels": "empirical"}}}
+    folder = lay(output_dir, "left", json.dumps(run))
+    (folder / name).write_text(content)
+    done = call(output_dir, f"plot {kind}", "-o", tmp_path / "a.png")
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert f"{folder / name} cannot be read" in done.output
+    assert not (tmp_path / "a.png").exists()
+    done = call(output_dir, "report", "-o", tmp_path / "a.html")
+    assert done.exit_code == 1
+    assert f"{folder / name} cannot be read" in done.output
+    assert f"{folder / name}: " in (tmp_path / "a.html").read_text()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_trials_are_left_out_unless_asked_for(command, output_dir, tmp_path):
     lay(output_dir, "debug", json.dumps(record("salun", 0, 10.0) | {"trial": True}))

@@ -34,15 +34,17 @@ def test_a_row_is_tested_within_its_setting():
         for m, x in zip(("ssd", "erm"), (SSD, ERM), strict=True)
         for s, v in enumerate(x)
     ]
+    for run in runs:  # no option of the scenario, yet of the setting
+        run["semantic"]["audit"] = {"shadows": len(run["semantic"]["scenario"]["classes"])}
     runs += [in_setting(s, v, "ssd", [5]) for s, v in enumerate(SSD)]
     comparison = compare(runs, baseline="erm", metrics=["retain_accuracy"])
     p = pytest.approx(stats.ttest_rel(SSD, ERM).pvalue)
     found = {tuple(line.labels): (line.baseline, line.cells[0].p) for line in comparison.lines}
     assert found == {
-        ("erm", "classes=[1]"): (True, None),
-        ("erm", "classes=[3, 4]"): (True, None),
-        ("ssd", "classes=[1]"): (False, p),
-        ("ssd", "classes=[3, 4]"): (False, p),
+        ("erm", "shadows=1, classes=[1]"): (True, None),
+        ("erm", "shadows=2, classes=[3, 4]"): (True, None),
+        ("ssd", "shadows=1, classes=[1]"): (False, p),
+        ("ssd", "shadows=2, classes=[3, 4]"): (False, p),
         ("ssd", "classes=[5]"): (False, None),
     }
     assert any(note.startswith("1 row not tested") for note in comparison.notes)

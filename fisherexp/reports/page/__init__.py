@@ -44,6 +44,8 @@ def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str]
         if "damaged" in data:
             torn[Path(record["folder"]) / CURVES] = data["damaged"]
         runs.append(data | {"trial": is_trial(record)})
+    drawn, unreadable = figures(records, over)
+    torn |= unreadable
     content = {"headings": {k: " ".join(v.split()) for k, v in headings(records).items()}, "runs": runs}
     packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 6)).decode()
     text = _asset("page.html")
@@ -52,7 +54,7 @@ def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str]
         "JS": _asset("page.js"),
         "ABOUT": _about(records, {**damaged, **torn}),
         "SUMMARY": summary_html(grid),
-        "FIGURES": "".join(map(_figure, figures(records, over))),
+        "FIGURES": "".join(map(_figure, drawn)),
         "DATA": packed,
     }.items():
         text = text.replace(f"<!--{name}-->", value)

@@ -1,7 +1,8 @@
 """Figures of finished runs, one file per kind.
 
 A kind is a module of this package with a docstring, whose first line describes it, and
-`draw(records, request) -> matplotlib figure`, which raises ValueError where the records lack what it needs.
+`draw(records, request) -> matplotlib figure`, which raises ValueError where the records lack what it needs, and
+Damaged where a file that a run left cannot be read.
 """
 
 import importlib

@@ -1,11 +1,11 @@
 """Neural-collapse metrics over epochs, a line per method (runs with callbacks=[neural_collapse])."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
+from fisherexp.reports.plots._left import numbers
 from fisherexp.reports.plots._style import canvas, looks, named, one_problem
 from fisherexp.reports.spread import spread
 
@@ -26,10 +26,10 @@ def draw(records: list[Record], request: Request) -> Any:
     series: dict[str, dict[str, dict[float, list[float]]]] = {}
     for name, row in named(rows(records, request.over)).items():
         for run in row.runs:
-            for line in _lines(run):
+            for line in numbers(Path(run["folder"]) / "neural_collapse.csv"):
                 for column in PANELS:
                     values = series.setdefault(name, {}).setdefault(column, {})
-                    values.setdefault(float(line["epoch"]), []).append(float(line[column]))
+                    values.setdefault(line["epoch"], []).append(line[column])
     if not series:
         raise ValueError("no run left a neural_collapse.csv: run with callbacks=[neural_collapse]")
     from matplotlib.ticker import NullFormatter
@@ -52,11 +52,3 @@ def draw(records: list[Record], request: Request) -> Any:
     )
     figure.suptitle(problem, fontsize=11)
     return figure
-
-
-def _lines(run: Record) -> list[dict[str, str]]:
-    file = Path(run["folder"]) / "neural_collapse.csv"
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as text:
-        return list(csv.DictReader(text))

@@ -11,7 +11,8 @@ from fisherexp.reports.spread import spread
 COSTS = {
     "passes": "samples sent forward and backward",
     "seconds": "time (s)",
-    "memory": "peak resident memory (MiB)",
+    # Of the process: in a sweep within one process every run has at least the peak of those before it.
+    "memory": "peak memory of the process so far (MiB)",
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
+from fisherexp.reports.plots._left import tensors
 from fisherexp.reports.plots._style import canvas, looks, one_problem
 
 POINTS = 400  # of a spectrum that are drawn
@@ -13,7 +14,6 @@ POINTS = 400  # of a spectrum that are drawn
 def draw(records: list[Record], request: Request) -> Any:
     """A bar and a line per estimator, of the first seed."""
     import numpy as np
-    from safetensors.numpy import load_file
 
     problem = one_problem(records, request.over)
     masses, spectra = {}, {}
@@ -24,7 +24,7 @@ def draw(records: list[Record], request: Request) -> Any:
             importance = run["config"]["method"]["importance"]
             name = row.options or f"{importance['gradients']}, {importance['labels']} labels"
             masses[name] = run["outcome"]["mass_by_layer"]
-            spectra[name] = np.sort(np.concatenate([v.ravel() for v in load_file(file).values()]).astype(float))[::-1]
+            spectra[name] = np.sort(np.concatenate([v.ravel() for v in tensors(file).values()]).astype(float))[::-1]
     if not masses:
         raise ValueError("no run left a Fisher: run method=fisher")
     layers = list(next(iter(masses.values())))

@@ -5,6 +5,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
+from fisherexp.reports.plots._left import tensors
 from fisherexp.reports.plots._style import COLOURS, canvas, named, one_problem
 
 FILE = "neural_collapse.safetensors"
@@ -13,14 +14,13 @@ FILE = "neural_collapse.safetensors"
 def draw(records: list[Record], request: Request) -> Any:
     """The last epoch of each method's first seed; from their colour at λ = 0 or 1 to black at λ = 1/2."""
     import numpy as np
-    from safetensors.numpy import load_file
 
     problem = one_problem(records, request.over)
     pictures = {}
     for name, row in named(rows(records, request.over)).items():
         run = min(row.runs, key=lambda run: run["seed"])
         if (file := Path(run["folder"]) / FILE).is_file():
-            pictures[name] = load_file(file)
+            pictures[name] = tensors(file)
     if not pictures:
         raise ValueError(f"no run left a {FILE}: run with callbacks=[neural_collapse]")
     figure, axes = canvas(2, len(pictures), (3.1 * len(pictures) + 0.6, 6.4), squeeze=False)
