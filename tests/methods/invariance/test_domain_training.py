@@ -92,6 +92,15 @@ def test_one_training_domain_alone(tmp_path):
         assert_same(fitted(tmp_path / name, f"method={name}", *one).model.state_dict(), expected)
 
 
+def test_domains_count_alike_whatever_their_size(tmp_path):
+    method = fitted(tmp_path, "method=domain_erm")
+    images, labels = torch.rand(9, 2, 8, 8), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
+    each = F.cross_entropy(method.model(images), labels, reduction="none")
+    found = method.objective(images, labels + 2 * (torch.arange(9) >= 2))
+    torch.testing.assert_close(found, (each[:2].mean() + each[2:].mean()) / 2)
+    assert abs(found - each.mean()) > 1e-4
+
+
 def test_weight_over_time_and_rescaling():
     penalty = Penalty(weight=50.0, before=2.0, anneal=3, rescale=True, l2=0.1)
     assert [penalty.weight_at(step) for step in (0, 2, 3, 9)] == [2.0, 2.0, 50.0, 50.0]
