@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -15,18 +16,26 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fisherexp.files import write_json
+
 REFRESH_SECONDS = 0.2
+TELL_SECONDS = 5.0
 
 
 class PhaseProgress(Callback):
-    """Shows how far the phase called `name` is, counted in batches over all epochs."""
+    """Shows how far the phase called `name` is, counted in batches over all epochs.
 
-    def __init__(self, name: str, how: Literal["auto", "bar", "lines", "off"] = "auto") -> None:
-        self.name = name
+    file: where to tell the same to other processes, every few seconds.
+    """
+
+    def __init__(
+        self, name: str, how: Literal["auto", "bar", "lines", "off"] = "auto", file: Path | None = None
+    ) -> None:
+        self.name, self.file = name, file
         self.how = how if how != "auto" else ("bar" if sys.stderr.isatty() else "lines")
         self._bar: Progress | None = None
         self._task: Any = None
-        self._begun = self._shown = 0.0
+        self._begun = self._shown = self._told = 0.0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         steps = trainer.num_training_batches * (trainer.max_epochs or 1)
@@ -35,7 +44,13 @@ class PhaseProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._advance(trainer.current_epoch * trainer.num_training_batches + batch_idx + 1)
+        done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
+        self._advance(done)
+        now = time.monotonic()
+        if self.file is not None and now - self._told > TELL_SECONDS and trainer.is_global_zero:
+            self._told = now
+            steps = trainer.num_training_batches * (trainer.max_epochs or 1)
+            write_json(self.file, {"phase": self.name, "step": done, "steps": steps})
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._finish(trainer)

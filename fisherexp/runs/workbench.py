@@ -31,11 +31,12 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.predictions import Predictions
 from fisherexp.models.classifier import Classifier
 from fisherexp.ranks import is_follower, take_buffers_of_first
-from fisherexp.runs.identity import is_audited, name_of, semantic
+from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
 from fisherexp.runs.store import Artefact, ArtefactStore, code_version
 from fisherexp.runs.threads import choose_threads
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
+from fisherexp.stop import finishing_the_step
 
 
 class Workbench:
@@ -120,12 +121,12 @@ class Workbench:
         """
         folder.mkdir(parents=True, exist_ok=True)
         resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
-        progress = PhaseProgress(self.label + phase, self.cfg.progress)
+        progress = PhaseProgress(self.label + phase, self.cfg.progress, run_folder(self.cfg) / "progress.json")
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
         torch.manual_seed(derive("fit", self.seed, type(method).__name__))
         batches = method.batches(self._placed(trainer, setting))
         method.steps_per_epoch = _steps(len(batches), trainer)
-        with _interruptible():
+        with _interruptible(), finishing_the_step():
             trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
         take_buffers_of_first(method.model)
         self.costs[phase] = cost.counts()
@@ -136,6 +137,8 @@ class Workbench:
         """Run a method's test loop over the parts the scenario judges; returns the metrics."""
         cost = Cost()
         trainer = self._trainer(method, folder, [cost], own)
+        if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
+            raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
         method.judge(setting)
         with _interruptible():
