@@ -4,13 +4,17 @@ Nothing heavy is imported before it is certain that something has to be computed
 """
 
 import os
+import subprocess
 import sys
+import time
 import traceback
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,12 +22,15 @@ from omegaconf.errors import OmegaConfBaseException
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import ConfigError, validate
-from fisherexp.files import write_text
 from fisherexp.ranks import is_follower
+from fisherexp.runs.frozen import freeze, thaw
 from fisherexp.runs.identity import run_folder
+from fisherexp.runs.ledger import Entry, Ledger, Outcome
 from fisherexp.runs.state import Busy, RunFolder, State
+from fisherexp.stop import Stopped, stoppable
+from fisherexp.sweeps.queue import requeue
 
-BAD_CONFIG, FAILED = 2, 1
+BAD_CONFIG, FAILED, TRY_LATER, INTERRUPTED, STOPPED = 2, 1, 75, 130, 143
 USAGE = """\
 python run.py method=… data=… model=…     one run; the result is kept and found again
 python run.py -m method=a,b seed=0,1,2    a sweep; launch it again and only what is missing runs
@@ -36,15 +43,16 @@ class RunFailed(Exception):
     """A run ended with an error that is kept in its folder; the message is one line."""
 
 
-# Outcomes of this process: Hydra's in-process launcher would wrap every exception in lines of its own.
-_main_process: int | None = None
-_failures: list[Exception] = []
-_finished: list[RunFolder] = []
+class SweepLedger(Callback):
+    """Opens the sweep's ledger before any run of it begins (conf/run.yaml names this class to Hydra)."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        Ledger(Path(config.hydra.sweep.dir) / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl").open()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; returns the exit status (0 done, 1 a run failed, 2 a bad config)."""
-    global _main_process
+    """Run what the command line asks for; returns the exit status (0 done, 1 a run failed, 2 a bad config,
+    130 interrupted, 143 stopped by a signal)."""
     if arguments is not None:
         sys.argv = [sys.argv[0], *arguments]
     command = get_args_parser().parse_args(sys.argv[1:])
@@ -59,71 +67,129 @@ def main(arguments: list[str] | None = None) -> int:
         sys.argv = [within_sweeps(argument, overrides) for argument in sys.argv]
     # Hydra would print a stack trace and exit; it re-raises when asked for the full error, and we print one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    _main_process = os.getpid()
-    _failures.clear()
-    _finished.clear()
+    status = _outcome(overrides)
+    ledger = Ledger.of_sweep() if command.multirun else None
+    return max(status, _sum_up(ledger.close())) if ledger else status
+
+
+def _outcome(overrides: list[str]) -> int:
+    """Let Hydra run it. What single runs of a sweep came to is in the ledger and no part of this status."""
     try:
         hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
-    except (RunFailed, ConfigError) as error:  # from a launcher with processes of its own
-        _failures.append(error)
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    except ConfigError as error:
+        return _refuse(explain(overrides) or error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(overrides) or [" ".join(str(error).split())])
+    except OSError as error:  # of the sweep's own files, a full disk say; a run's end in RunFailed
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; launch the same line again to go on", file=sys.stderr)
-        return 130
-    bad = [failure for failure in _failures if isinstance(failure, ConfigError)]
-    if bad and len(bad) == len(_failures):
-        return _refuse(explain(overrides) or list(dict.fromkeys(p for error in bad for p in error.problems)))
-    if len(_finished) > 1:
-        from fisherexp.reports.table import grid, print_table
-
-        print_table(grid([folder.record() for folder in _finished]))
-    if _failures:
-        print(f"{len(_failures)} run{'s' if len(_failures) > 1 else ''} failed; see above", file=sys.stderr)
-    return FAILED if _failures else 0
+        return INTERRUPTED
+    except Stopped:
+        return _stop()
+    return 0
 
 
-def task(cfg: DictConfig) -> None:
-    """One run, in the process Hydra chose for it; a run that is done is shown.
-
-    Raises ConfigError or RunFailed in a launcher's process; in the main process they are kept for `main`.
-    """
+def job(folder: Path) -> int:
+    """Run what is frozen in a run's folder, in this process; returns the exit status as `main` does, or 75 (try
+    later) where another process is working on it."""
+    cfg, overrides = thaw(folder)
     try:
-        run_one(
-            cfg,
-            [str(o) for o in HydraConfig.get().overrides.task],
-            HydraConfig.get().mode == RunMode.MULTIRUN,
-        )
-    except (RunFailed, ConfigError) as error:
-        if os.getpid() != _main_process:
-            raise
-        if isinstance(error, RunFailed):
-            print(error, file=sys.stderr)
-        _failures.append(error)
+        entry = run_one(cfg, overrides, sweep=True)
+    except ConfigError as error:
+        return _refuse(error.problems)
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        if cfg.on_error == "stop" and "SLURM_ARRAY_JOB_ID" in os.environ:
+            subprocess.run(["scancel", "--state=PENDING", os.environ["SLURM_ARRAY_JOB_ID"]], check=False)
+        return FAILED
+    except Stopped:
+        return _stop()
+    return TRY_LATER if entry.outcome is Outcome.SKIPPED else 0
 
 
-def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> None:
+def task(cfg: DictConfig) -> str | None:
+    """One run, in the process Hydra chose for it; returns its folder if it is done now.
+
+    A single run raises ConfigError or RunFailed; a run of a sweep tells the sweep's ledger.
+    """
+    overrides = [str(o) for o in HydraConfig.get().overrides.task]
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return run_one(cfg, overrides).folder
+    ledger = Ledger.of_sweep()
+    if cfg.on_error == "stop" and ledger.has_failures():
+        ledger.add(Outcome.SKIPPED, run_folder(cfg), "not started: an earlier run failed (on_error=stop)")
+        return None
+    try:
+        entry = run_apart(cfg, overrides) if _needs_processes(cfg) else run_one(cfg, overrides, sweep=True)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        entry = Entry(Outcome.REFUSED, "", str(error))
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        entry = Entry(Outcome.FAILED, str(run_folder(cfg)), str(error))
+    if not is_follower():
+        ledger.add(entry.outcome, entry.folder, entry.remark)
+    return entry.folder if entry.outcome is Outcome.DONE else None
+
+
+def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> Entry:
     """Run a composed config unless it is done. Raises ConfigError before anything is loaded, RunFailed after."""
     problems = validate(cfg)
     if problems:
         raise ConfigError(problems)
     folder = RunFolder(run_folder(cfg))
+    done = Entry(Outcome.DONE, str(folder.path))
     if is_follower():
         _follow(cfg, folder, overrides)
-        return
+        return done
     if folder.state() is State.DONE and not cfg.rerun:
         _show(folder, sweep, found=True)
-        return
+        return done
     try:
         with folder.claimed():
             if folder.state() is State.DONE and not cfg.rerun:  # somebody finished it while we waited
                 _show(folder, sweep, found=True)
-                return
+                return done
             _run(cfg, folder, overrides)
     except Busy as busy:
         print(f"{busy}: skipped", file=sys.stderr)
-        return
+        return Entry(Outcome.SKIPPED, str(folder.path), str(busy))
+    except OSError as error:  # the folder itself cannot be written
+        raise RunFailed(str(error)) from None
     _show(folder, sweep, found=False)
+    return done
+
+
+def run_apart(cfg: DictConfig, overrides: list[str]) -> Entry:
+    """Run a composed config of a sweep in a process of its own, from its frozen config.
+
+    With several devices Lightning starts the command line once more for each: that must not be the sweep's.
+    """
+    problems = validate(cfg)
+    if problems:
+        raise ConfigError(problems)
+    folder = RunFolder(run_folder(cfg))
+    if folder.state() is State.DONE and not cfg.rerun:
+        _show(folder, sweep=True, found=True)
+        return Entry(Outcome.DONE, str(folder.path))
+    freeze(cfg, overrides)
+    status = subprocess.run([sys.executable, "-m", "fisherexp", "job", str(folder.path)], check=False).returncode
+    if status == TRY_LATER:
+        return Entry(Outcome.SKIPPED, str(folder.path), "another process is working on it")
+    if status:
+        remark = folder.error() or f"its process ended with status {status}"
+        return Entry(Outcome.FAILED, str(folder.path), f"{remark}  (traceback: {folder.error_file})")
+    return Entry(Outcome.DONE, str(folder.path))
+
+
+def _needs_processes(cfg: DictConfig) -> bool:
+    several = cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1
+    return several and int(os.environ.get("SLURM_NTASKS", "1")) == 1  # srun has started them
 
 
 def _follow(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
@@ -131,29 +197,60 @@ def _follow(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
     from fisherexp.experiment import run_experiment
 
     if folder.state() is not State.DONE or cfg.rerun:
-        run_experiment(cfg, folder.path, overrides)
+        with stoppable():
+            run_experiment(cfg, folder.path, overrides)
 
 
 def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
     folder.forget()
-    write_text(folder.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    freeze(cfg, overrides)
     try:
-        from fisherexp.experiment import run_experiment
-        from fisherexp.files import write_json
+        with stoppable():
+            from fisherexp.experiment import run_experiment
+            from fisherexp.files import write_json
 
-        record = run_experiment(cfg, folder.path, overrides)
-        write_json(folder.record_file, record)
+            record = run_experiment(cfg, folder.path, overrides)
+            write_json(folder.record_file, record)
     except Exception as error:
-        folder.fail(traceback.format_exc())
-        message = " ".join(str(error).split()) or "no message"
-        raise RunFailed(f"failed: {type(error).__name__}: {message}  (traceback: {folder.error_file})") from None
+        message = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        try:
+            folder.fail(traceback.format_exc())
+        except OSError as unwritten:  # a full disk, as a rule the error itself
+            traceback.print_exc()
+            raise RunFailed(f"{message}  (the traceback above could not be kept: {unwritten})") from None
+        raise RunFailed(f"{message}  (traceback: {folder.error_file})") from None
+
+
+def _stop() -> int:
+    if not is_follower():
+        requeue()
+    return STOPPED
+
+
+def _sum_up(entries: list[Entry]) -> int:
+    """Print the table of a sweep and what did not come to a result; returns the exit status."""
+    done = [RunFolder(Path(entry.folder)) for entry in entries if entry.outcome is Outcome.DONE]
+    if len(done) > 1:
+        from fisherexp.reports.table import grid, print_table
+
+        print_table(grid([folder.record() for folder in done]))
+    lacking = [entry for entry in entries if entry.outcome is not Outcome.DONE]
+    if lacking:
+        print(file=sys.stderr)
+    for entry in lacking:
+        print(f"{entry.outcome:<8} {entry.folder}  {entry.remark}", file=sys.stderr)
+    kinds = {kind: sum(entry.outcome is kind for entry in entries) for kind in Outcome}
+    if lacking:
+        print(", ".join(f"{count} {kind}" for kind, count in kinds.items() if count), file=sys.stderr)
+    if kinds[Outcome.FAILED] or (kinds[Outcome.REFUSED] and kinds[Outcome.REFUSED] < len(entries)):
+        return FAILED
+    return BAD_CONFIG if kinds[Outcome.REFUSED] else 0
 
 
 def _show(folder: RunFolder, sweep: bool, found: bool) -> None:
     from fisherexp.reports.summary import print_line, print_summary
 
     record = folder.record()
-    _finished.append(folder)
     if sweep:
         print_line(record, folder.path, found)
     else:

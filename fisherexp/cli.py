@@ -109,16 +109,27 @@ def contract(
 
 @app.command()
 def status(output_dir: Outputs = Path("outputs")) -> None:
-    """State of every run: done, running, failed (with the error), interrupted."""
-    from fisherexp.runs.state import State, run_folders
+    """State of every run: queued, running (how far), done, failed (error and log), interrupted, lost."""
+    from fisherexp.sweeps.queue import QueueUnknown
+    from fisherexp.sweeps.status import standings
 
     counts: Counter[str] = Counter()
-    for folder in run_folders(output_dir):
-        state = folder.state()
-        counts[state] += 1
-        remark = f"  {folder.error()}  ({folder.error_file})" if state is State.FAILED else ""
-        print(f"{state:<12} {folder.path}{remark}")
+    try:
+        for standing in standings(output_dir):
+            counts[standing.state] += 1
+            print(f"{standing.state:<12} {standing.folder}  {standing.remark}".rstrip())
+    except QueueUnknown as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
     print(", ".join(f"{n} {state}" for state, n in counts.items()) or f"no run in {output_dir}")
+
+
+@app.command()
+def job(folder: Annotated[Path, typer.Argument(help="Of one run: what is frozen there is run, in this process.")]):
+    """Make one run from its folder's frozen config; launchers start their jobs with it."""
+    from fisherexp.app import job as run_job
+
+    sys.exit(run_job(folder))
 
 
 @app.command()

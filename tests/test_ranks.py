@@ -6,21 +6,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fisherexp.config.explain import composed
+from fisherexp.config.validate import validate
 from fisherexp.ranks import in_order
+from fisherexp.runs.store import Artefact
 from fisherexp.runs.workbench import Workbench
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def test_two_processes_make_one_run(tmp_path):
-    options = ["trainer=ddp", "trainer.accelerator=cpu", "model.width=4", "training.epochs=2"]
-    options += ["method.importance.gradients=per_sample", f"output_dir={tmp_path}"]
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """(output folder, options, what was printed) of SSD in float64 on two processes."""
+    output_dir = tmp_path_factory.mktemp("two")
+    options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "model.width=4"]
+    options += ["training.epochs=2", "method.importance.gradients=per_sample", f"output_dir={output_dir}"]
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "NODE_RANK")}
     done = subprocess.run(
         [sys.executable, "run.py", *options],
@@ -31,30 +37,73 @@ def test_two_processes_make_one_run(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.glob("ssd/digits/*/run.json")
+    return output_dir, options, done
+
+
+def test_two_processes_make_one_run(two_processes):
+    output_dir, options, done = two_processes
+    (file,) = output_dir.glob("ssd/digits/*/run.json")
     record = json.loads(file.read_text())
     assert set(record["metrics"]) == {"before", "after", "oracle"}
     assert "Traceback" not in done.stderr
     assert done.stdout.count("retrained oracle") == 1
 
-    # The Fisher of all 1200 samples, although each process saw 600.
-    (fisher,) = tmp_path.glob("artefacts/fisher/*.safetensors")
-    about = _about(fisher)
-    assert about["count"] == 1200
-    assert 600 <= about["cost"]["forward_samples"] < 660  # and a few to learn the shape of the network
-
     # Each process predicted every other sample; the predictions kept are in the order of the part all the same.
     bench = Workbench(composed([*options, "trainer=cpu"]))
-    kept = {str(_about(file)["parts"]["weights"]): file for file in tmp_path.glob("artefacts/metrics/*.safetensors")}
-    trained = {file.stem: file for file in tmp_path.glob("artefacts/weights/*.safetensors")}
+    kept = {str(_about(f)["parts"]["weights"]): f for f in output_dir.glob("artefacts/metrics/*.safetensors")}
+    trained = {f.stem: f for f in output_dir.glob("artefacts/weights/*.safetensors")}
     both = kept.keys() & trained.keys()
     assert len(both) == 2  # the source and the oracle
-    model = bench.method("source").model.eval()
+    model = bench.method("source").model.eval().double()
     for key in both:
-        model.load_state_dict(load_file(trained[key]))
+        model.load_state_dict({k: v.float().double() for k, v in load_file(trained[key]).items()})
         for part, logits in load_file(kept[key]).items():
             with torch.inference_mode():
-                torch.testing.assert_close(model(bench.setting.parts[part].images), logits, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(model(bench.setting.parts[part].images), logits, rtol=1e-10, atol=1e-10)
+
+
+def test_two_processes_get_the_numbers_of_one(two_processes, tmp_path):
+    """Fisher, SSD's weights and every metric, from the same source model; some parts are odd in number."""
+    output_dir, options, _ = two_processes
+    bench = Workbench(composed([*options, "trainer=cpu", "trainer.precision=64-true", f"output_dir={tmp_path}"]))
+    sizes = [len(bench.setting.parts[part]) for part in ("train", "forget", *bench.setting.judged)]
+    assert any(size % 2 for size in sizes)
+    (fisher_file,) = output_dir.glob("artefacts/fisher/*.safetensors")
+    about = _about(fisher_file)
+    assert about["count"] == 1200
+    assert 600 <= about["cost"]["forward_samples"] < 660  # and a few to learn the shape of the network
+    source = output_dir / "artefacts" / "weights" / f"{about['parts']['weights']}.safetensors"
+    weights = Artefact(source.stem, load_file(source), {}, source, built=False)
+
+    fisher, _ = bench.fisher(bench.method("method").importance, weights)
+    _assert_equal(dict(fisher.items()), load_file(fisher_file))
+
+    method = bench.method("method")
+    method.model.load_state_dict(weights.tensors)
+    method.given["fisher"] = fisher
+    bench.fit(method, tmp_path / "fit", "SSD")
+    (run,) = output_dir.glob("ssd/digits/*/run.json")
+    _assert_equal(method.model.state_dict(), load_file(run.parent / "weights.safetensors"))
+    record = json.loads(run.read_text())
+    assert record["outcome"]["selected"] == method.outcome["selected"] > 0
+    for name, value in bench.test(method, tmp_path / "test", "judging").items():
+        assert value == pytest.approx(record["metrics"]["after"][name], rel=1e-10, abs=1e-12), name
+
+
+def _assert_equal(one: dict, two: dict) -> None:
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor.double(), two[name].double(), rtol=1e-10, atol=1e-14)
+
+
+def test_a_stream_is_not_cut_into_shares():
+    options = ["method=eata", "scenario=continual", "trainer=ddp", "trainer.accelerator=cpu"]
+    (problem,) = validate(composed(options))
+    assert str(problem) == (
+        "trainer.devices=2: EATA adapts to one stream in its order, which several processes would cut into shares; "
+        "nearest valid: trainer.devices=1"
+    )
+    assert not validate(composed([*options, "trainer.devices=1"]))
 
 
 def _about(file: Path) -> dict:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,23 +19,33 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fisherexp.files import write_json
+
 REFRESH_SECONDS = 0.2
 LINE_SECONDS = 60.0  # a log hears of a long phase this often
+TELL_SECONDS = 5.0
 
 
 class PhaseProgress(Callback):
     """Shows how far the phase called `name` is: batches over all epochs of a fit, or over all parts of a test.
 
     how: 'bar' draws one; 'lines' prints a line at the end and, of a long phase, every LINE_SECONDS; 'auto' is a bar
-    where somebody can see it. short: a phase of less than so many seconds gets no line.
+    where somebody can see it. short: a phase of less than so many seconds gets no line. file: where to tell the same
+    to other processes, every few seconds.
     """
 
-    def __init__(self, name: str, how: Literal["auto", "bar", "lines", "off"] = "auto", short: float = 0.0) -> None:
-        self.name, self.short = name, short
+    def __init__(
+        self,
+        name: str,
+        how: Literal["auto", "bar", "lines", "off"] = "auto",
+        short: float = 0.0,
+        file: Path | None = None,
+    ) -> None:
+        self.name, self.short, self.file = name, short, file
         self.how = how if how != "auto" else ("bar" if sys.stderr.isatty() else "lines")
         self._bar: Progress | None = None
         self._task: Any = None
-        self._begun = self._shown = 0.0
+        self._begun = self._shown = self._told = 0.0
         self._first = self._done = self._steps = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -89,6 +100,9 @@ class PhaseProgress(Callback):
 
     def _advance(self, trainer: Trainer, done: int) -> None:
         self._done, now = done, time.monotonic()
+        if self.file is not None and now - self._told > TELL_SECONDS and trainer.is_global_zero:
+            self._told = now
+            write_json(self.file, {"phase": self.name, "step": done, "steps": self._steps})
         if self._bar is not None and now - self._shown > REFRESH_SECONDS:
             self._shown = now
             self._bar.update(self._task, completed=done)

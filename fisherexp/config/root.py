@@ -13,6 +13,7 @@ class Root:
     threads: intra-op threads; 'auto' takes one for small models and says so.
     output_dir: where runs and artefacts lie.
     rerun: run again although the result is there.
+    on_error: what a sweep does after a run that failed.
     progress: 'auto' draws a bar on a terminal and prints a line per phase elsewhere.
     checkpoint_every: least number of seconds between two saved training states.
     """
@@ -22,5 +23,6 @@ class Root:
     threads: Count | Literal["auto"] = "auto"
     output_dir: str = "outputs"
     rerun: bool = False
+    on_error: Literal["continue", "stop"] = "continue"
     progress: Literal["auto", "bar", "lines", "off"] = "auto"
     checkpoint_every: NonNegative = 5.0

@@ -183,13 +183,18 @@ def _show(value: Any) -> str:
 
 
 def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
-    """Does the method accept this scenario?"""
+    """Does the method accept this scenario, and as many processes?"""
     accepted = attribute(cfg, "method", "scenarios", ())
     kind = attribute(cfg, "scenario", "kind", "plain")
+    method = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
     if accepted and kind not in accepted:
-        method = OmegaConf.select(cfg, "method._target_").rpartition(".")[2]
         wanted = " or ".join(accepted)
         yield Problem("scenario", f"{method} needs a {wanted} scenario, this one is {kind}", _scenario_of(accepted))
+    for option in ("devices", "num_nodes"):
+        number = OmegaConf.select(cfg, f"trainer.{option}")
+        if isinstance(number, int) and number > 1 and attribute(cfg, "method", "adapts_at_test", False):
+            reason = f"{method} adapts to one stream in its order, which several processes would cut into shares"
+            yield Problem(f"trainer.{option}={number}", reason, f"trainer.{option}=1")
 
 
 def _scenario_of(kinds: tuple[str, ...]) -> str | None:

@@ -17,7 +17,7 @@ from fisherexp.config.validate import attribute
 
 # What cannot change a result (threads change the last bits of a float sum; they are recorded; a draw is in the values
 # that were drawn).
-COSMETIC = {"draw", "logger", "threads", "output_dir", "rerun", "progress", "checkpoint_every", "training"}
+COSMETIC = {"draw", "logger", "threads", "output_dir", "rerun", "on_error", "progress", "checkpoint_every", "training"}
 COSMETIC_IN = {
     "data": {"root", "download"},
     "trainer": {"accelerator", "strategy", "profiler", "detect_anomaly"},

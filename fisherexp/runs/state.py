@@ -24,6 +24,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    LOST = "lost"  # submitted to a cluster, which no longer knows it (see sweeps/status.py)
 
 
 class Busy(Exception):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from fisherexp.config.types import Count, Positive, Size
 
@@ -56,6 +57,8 @@ def build_trainer(
         callbacks=callbacks or [],
         logger=loggers or False,
         inference_mode=inference_mode,
+        # Who stops, saves and goes back into the queue is said in stop.py, and by submitit where that is at work.
+        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

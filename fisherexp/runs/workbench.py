@@ -31,11 +31,12 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.predictions import Predictions
 from fisherexp.models.classifier import Classifier
 from fisherexp.ranks import is_follower, take_buffers_of_first
-from fisherexp.runs.identity import is_audited, name_of, semantic
+from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
 from fisherexp.runs.store import Artefact, ArtefactStore, code_version
 from fisherexp.runs.threads import choose_threads
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
+from fisherexp.stop import finishing_the_step
 
 # Judging a model is seldom worth a line of a log; a stream to adapt on is.
 SHORT_JUDGING = 5.0  # seconds
@@ -130,12 +131,12 @@ class Workbench:
         """
         folder.mkdir(parents=True, exist_ok=True)
         resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
-        progress = PhaseProgress(self.label + phase, self.cfg.progress)
+        progress = self._progress(phase)
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
         torch.manual_seed(derive("fit", self.seed, type(method).__name__))
         batches = method.batches(self._placed(trainer, setting))
         method.steps_per_epoch = _steps(len(batches), trainer)
-        with _interruptible():
+        with _interruptible(), finishing_the_step():
             trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
         take_buffers_of_first(method.model)
         self.costs[phase] = cost.counts()
@@ -145,8 +146,10 @@ class Workbench:
     def test(self, method: Method, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario judges; returns the metrics."""
         cost = Cost()
-        progress = PhaseProgress(self.label + phase, self.cfg.progress, short=SHORT_JUDGING)
+        progress = self._progress(phase, short=SHORT_JUDGING)
         trainer = self._trainer(method, folder, [cost, progress], own)
+        if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
+            raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
         method.judge(setting)
         with _interruptible():
@@ -262,6 +265,10 @@ class Workbench:
             loggers=self.loggers if own else [],
             inference_mode=not (method.adapts_at_test or any(getattr(c, "needs_gradients", False) for c in callbacks)),
         )
+
+    def _progress(self, phase: str, short: float = 0.0) -> PhaseProgress:
+        file = run_folder(self.cfg) / "progress.json"
+        return PhaseProgress(self.label + phase, self.cfg.progress, short, file)
 
     def _placed(self, trainer: Trainer, setting: Setting | None = None) -> Setting:
         return dataclasses.replace(

@@ -1,0 +1,33 @@
+"""Hydra's side of `hydra/launcher=slurm`; the work is done in fisherexp/sweeps/slurm.py."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class SlurmLauncher(Launcher):
+    """Submits the jobs of a sweep as an array and returns at once. Options: conf/hydra/launcher/slurm.yaml."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.loader = config, hydra_context.config_loader
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from fisherexp.sweeps.slurm import Options, launch
+
+        jobs = []
+        for overrides in job_overrides:
+            cfg = self.loader.load_sweep_config(self.config, list(overrides))
+            task_overrides = OmegaConf.to_container(cfg.hydra.overrides.task)
+            OmegaConf.set_struct(cfg, False)
+            del cfg["hydra"]
+            OmegaConf.set_struct(cfg, True)
+            jobs.append((cfg, task_overrides))
+        launch(jobs, Options(**OmegaConf.to_container(OmegaConf.create(self.options))))
+        return []
