@@ -1,0 +1,53 @@
+"""The sbatch script, without a cluster."""
+
+import subprocess
+
+import pytest
+
+from fisherexp.config.explain import composed
+from fisherexp.config.validate import ConfigError
+from fisherexp.sweeps.slurm import Options, launch, script, shape
+
+
+def test_shape_follows_the_trainer():
+    cpu = shape(composed(["trainer=cpu"]), Options())
+    assert (cpu.nodes, cpu.processes, cpu.gpus) == (1, 1, 0)
+    ddp = shape(composed(["trainer=ddp", "trainer.devices=4", "trainer.num_nodes=2"]), Options())
+    assert (ddp.nodes, ddp.processes, ddp.gpus) == (2, 4, 4)
+    assert shape(composed(["trainer=gpu"]), Options(gpus_per_node=0)).gpus == 0
+
+
+def test_script_asks_for_what_the_options_say_and_runs_its_line(tmp_path):
+    needed = shape(composed(["trainer=ddp", "trainer.devices=4"]), Options())
+    options = Options(partition="gpu", time=30, array_parallelism=4, setup=["echo ready"], sbatch={"exclude": "n7"})
+    text = script("name", tmp_path, 8, needed, options)
+    for line in (
+        "--array=0-7%4",
+        "--partition=gpu",
+        "--time=30",
+        "--gpus-per-node=4",
+        "--ntasks-per-node=4",
+        "--signal=USR1@90",
+        "--exclude=n7",
+        "--requeue",
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert "account" not in text
+    assert "MASTER_ADDR=127.0.0.1" in text
+
+    # What bash makes of it: the task's own line of runs.txt, with blanks and all.
+    (tmp_path / "runs.txt").write_text("/first\n/second one\n")
+    stub = text.replace("\nsrun ", "\nprintf '<%s>' ")
+    done = subprocess.run(["bash", "-c", stub], env={"SLURM_ARRAY_TASK_ID": "1"}, capture_output=True, text=True)
+    assert done.stdout.startswith("ready\n")
+    assert done.stdout.endswith("<job></second one>")
+
+
+def test_a_machine_without_slurm_says_so_and_submits_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cfg = composed([f"output_dir={tmp_path}"])
+    with pytest.raises(ConfigError, match="there is no sbatch on this machine"):
+        launch([(cfg, [])], Options())
+    assert not list(tmp_path.glob(".sweep/slurm/*/runs.txt"))
+    with pytest.raises(ConfigError, match="wants a number of processes"):
+        launch([(composed([f"output_dir={tmp_path}", "trainer.devices=auto"]), [])], Options())
