@@ -52,7 +52,7 @@ def table(
             print(tables.markdown(made))
         else:
             tables.print_table(made)
-    _leave(found.damaged)
+    _leave(found.damaged, unwritten=bool(to) and not shown)
 
 
 def plot(
@@ -90,7 +90,7 @@ def plot(
         except Damaged as error:
             _leave({**found.damaged, error.file: error.reason})
         print(f"wrote {', '.join(map(str, files))}")
-    _leave(found.damaged)
+    _leave(found.damaged, unwritten=not shown)
 
 
 def report(
@@ -111,7 +111,7 @@ def report(
             _refuse(error)
         print(f"wrote {to} ({written.size / 2**20:.1f} MiB, {len(shown)} run{'s' if len(shown) > 1 else ''})")
         found.damaged.update(written.damaged)
-    _leave(found.damaged)
+    _leave(found.damaged, unwritten=not shown)
 
 
 def selection(
@@ -153,11 +153,11 @@ def _shown(output_dir: Path, filters: list[str] | None, trials: bool) -> tuple[l
     return shown, found
 
 
-def _leave(damaged: Mapping[Path, str]) -> None:
-    """Names what could not be read; the exit status tells, too."""
+def _leave(damaged: Mapping[Path, str], unwritten: bool = False) -> None:
+    """Names what could not be read; the exit status tells, too, and whether a file was left `unwritten`."""
     for file, reason in damaged.items():
         print(f"{file} cannot be read: {reason}", file=sys.stderr)
-    raise typer.Exit(1 if damaged else 0)
+    raise typer.Exit(1 if damaged or unwritten else 0)
 
 
 def _keys(texts: Iterable[str]) -> list[str]:

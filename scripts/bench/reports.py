@@ -81,7 +81,7 @@ def main() -> int:
         folder, page = Path(scratch) / "outputs", Path(scratch) / "report.html"
         make(folder, options.runs)
         for name, (seconds_goal, size_goal) in GOALS.items():
-            command = [sys.executable, "-m", "fisherexp", name, "-o", str(folder)]
+            command = [sys.executable, "-m", "fisherexp", name, "--output-dir", str(folder)]
             seconds, memory = measured(command + (["--to", str(page)] if name == "report" else []))
             size = page.stat().st_size / 1e6 if name == "report" else None
             words = (

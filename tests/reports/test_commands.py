@@ -51,6 +51,14 @@ def test_o_names_the_file_to_write(command, output_dir, tmp_path):
     assert (tmp_path / FILES[command]).stat().st_size > 500
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_written_is_no_success(command, tmp_path):
+    done = call(tmp_path / "nowhere", command, "-o", tmp_path / FILES[command])
+    assert done.exit_code == 1
+    assert "no finished run" in done.output
+    assert call(tmp_path / "nowhere", "table").exit_code == 0  # to look is not to write
+
+
 def test_several_files_from_one_call(output_dir, tmp_path):
     files = [tmp_path / f"t.{ending}" for ending in ("md", "tex", "csv")]
     assert call(output_dir, "table", *(word for file in files for word in ("-o", file))).exit_code == 0
