@@ -81,6 +81,10 @@ def compare(
     for key in (*by, *columns, *over):
         if not any(_has(record, key) for record in records):
             raise ValueError(f"no run has a '{key}': use {', '.join(LABELS)} or a dotted key of its config")
+    for key in (*by, *columns):
+        if not any(key in record["names"] or key in flattened(record) for record in records):
+            inner = sorted({k for record in records for k in flattened(record) if k.startswith(f"{key}.")})
+            raise ValueError(f"'{key}' has several options, each a key of its own: {', '.join(inner)}")
     pooled = [*over, *columns]
     found = rows(records, pooled, shown=by)
     heads = [key for key in by if key not in pooled]

@@ -118,6 +118,8 @@ def test_no_cell_averages_over_estimators():
     ("options", "message"),
     [
         ({"by": ["alhpa"]}, "no run has"),
+        ({"columns": ["scenario.classes.x"]}, "no run has"),
+        ({"by": ["method.importance"]}, "no run has"),
         ({"baseline": "sdd"}, "no run of"),
         ({"metrics": ["retain_acuracy"]}, "nearest: retain_accuracy"),
     ],

@@ -58,6 +58,15 @@ def test_trade_off_places_methods_and_references():
     assert points == {"(oracle)": [(0.0, 70.0)], "erm": [(19.5, 80.5)], "ssd": [(9.5, 90.5)]}
 
 
+def test_trade_off_joins_the_points_of_a_swept_option():
+    runs = [record("ssd", 0, 90 + 10 * a, alpha=a) for a in (0.8, 0.2, 0.4)] + [record("erm", 0, 80.0)]
+    axes = drawn("trade_off", runs).axes[0]
+    points = lines(axes)
+    assert points["ssd, by alpha"] == [(8.0, 92.0), (6.0, 94.0), (2.0, 98.0)]  # in the order of α
+    assert points["erm"] == [(20.0, 80.0)]
+    assert [text.get_text() for text in axes.texts] == ["0.2", "0.4", "0.8"]
+
+
 def test_sweep_finds_the_swept_option_and_its_band():
     runs = [record("ssd", s, 90 + 10 * a + s, alpha=a) for a in (0.2, 0.4, 0.8) for s in (0, 1)]
     axes = drawn("sweep", runs).axes[0]

@@ -29,11 +29,17 @@ def draw(records: list[Record], request: Request) -> Any:
 
 
 def scattered(points: Sequence[tuple[Row, Spread | None, Spread | None]]) -> tuple[Any, Any]:
-    """A figure with a point and its deviations for each row that has both values; reference models are hollow. Where
-    rows are many, those of one method look alike."""
+    """A figure with a point and its deviations for each row that has both values; reference models are hollow.
+
+    Rows of one method that differ in one number are a curve along it. Where rows are many, those of one method look
+    alike.
+    """
     points = [(row, a, b) for row, a, b in points if a and b]
-    alike = len(points) > MANY
-    names = [row.labels[-1] if alike else f"{row.labels[-1]} {row.options}".strip() for row, _, _ in points]
+    alike, curves = len(points) > MANY, swept([row for row, _, _ in points])
+    names = [
+        row.labels[-1] if alike or row.labels[-1] in curves else f"{row.labels[-1]} {row.options}".strip()
+        for row, _, _ in points
+    ]
     style, outside = looks(set(names)), len(set(names)) > 6
     figure, axes = canvas(size=(7.6 if outside else 6.4, 4.6))
     for name, look in style.items():
@@ -41,12 +47,36 @@ def scattered(points: Sequence[tuple[Row, Spread | None, Spread | None]]) -> tup
         look = look | {"linestyle": "none", "markersize": 4 if alike else 7, "capsize": 2, "elinewidth": 0.8}
         if some[0][0].stage != "after":
             look |= {"markerfacecolor": "white", "markeredgewidth": 1.4}
+        if name in curves and not alike:
+            key, order = curves[name]
+            some = sorted(some, key=lambda point: order[point[0].options])
+            look, name = look | {"linestyle": "-", "linewidth": 1}, f"{name}, by {key}"
+            for row, a, b in some:
+                value = f"{order[row.options]:g}"
+                axes.annotate(value, (a.mean, b.mean), (4, 4), textcoords="offset points", fontsize=7)
         (x, xerr), (y, yerr) = (_with_bars([point[i] for point in some]) for i in (1, 2))
         axes.errorbar(x, y, xerr=xerr, yerr=yerr, **look, label=name)
     axes.margins(0.08)
     if points:
         legend(axes, outside)
     return figure, axes
+
+
+def swept(found: Sequence[Row]) -> dict[str, tuple[str, dict[str, float]]]:
+    """Method -> (option, its number by the row's options), for methods whose rows differ in one number."""
+    by_method: dict[str, list[str]] = {}
+    for row in found:
+        by_method.setdefault(row.labels[-1], []).append(row.options)
+    curves = {}
+    for method, texts in by_method.items():
+        pairs = [text.partition("=") for text in texts]
+        try:
+            numbers = {text: float(value) for text, (_, _, value) in zip(texts, pairs, strict=True)}
+        except ValueError:
+            continue
+        if len(numbers) > 1 and len({key for key, _, _ in pairs}) == 1:
+            curves[method] = (pairs[0][0], numbers)
+    return curves
 
 
 def _with_bars(found: list[Spread]) -> tuple[list[float], list[float] | None]:
