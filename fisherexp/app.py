@@ -43,6 +43,10 @@ class RunFailed(Exception):
     """A run ended with an error that is kept in its folder; the message is one line."""
 
 
+# Of a single run: Hydra would print a line of its own before it let an exception through.
+_unraised: list[Exception] = []
+
+
 class SweepLedger(Callback):
     """Opens the sweep's ledger before any run of it begins (conf/run.yaml names this class to Hydra)."""
 
@@ -76,6 +80,8 @@ def _outcome(overrides: list[str]) -> int:
     """Let Hydra run it. What single runs of a sweep came to is in the ledger and no part of this status."""
     try:
         hydra.main(config_path=str(conf_dir()), config_name=CONFIG_NAME, version_base="1.3")(task)()
+        if _unraised:
+            raise _unraised.pop()
     except RunFailed as error:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED
@@ -115,11 +121,15 @@ def job(folder: Path) -> int:
 def task(cfg: DictConfig) -> str | None:
     """One run, in the process Hydra chose for it; returns its folder if it is done now.
 
-    A single run raises ConfigError or RunFailed; a run of a sweep tells the sweep's ledger.
+    What else became of it, a run of a sweep tells the sweep's ledger, and a single run leaves to `main`.
     """
     overrides = [str(o) for o in HydraConfig.get().overrides.task]
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return run_one(cfg, overrides).folder
+        try:
+            return run_one(cfg, overrides).folder
+        except (ConfigError, RunFailed) as error:
+            _unraised.append(error)
+            return None
     ledger = Ledger.of_sweep()
     if cfg.on_error == "stop" and ledger.has_failures():
         ledger.add(Outcome.SKIPPED, run_folder(cfg), "not started: an earlier run failed (on_error=stop)")

@@ -99,7 +99,9 @@ class FisherPass(Method):
 
     def batches(self, setting: Setting) -> Any:
         self.label_seed = derive("labels", setting.seed, self.fits_on)
-        return self.importance.batches(setting, self.fits_on, self.importance.together)
+        # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
+        half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
+        return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.together, half)))
 
     def on_train_start(self) -> None:
         self.accumulator = self.importance.accumulator(self.model, self.label_seed)
