@@ -41,7 +41,7 @@ def test_channels_of_mixup_bulge_outwards_and_those_of_the_squared_error_do_not(
     assert outward(digits("erm")["channels"]) < 0.15
 
 
-def test_mixup_alone_is_calibrated_on_mixtures(digits):
+def test_outputs_follow_lambda_with_mixup_and_not_with_plain_training(digits):
     """Probability of the class with three quarters of the mixture."""
     assert abs(digits("mixup")["channels"][QUARTER, 1] - 0.75) <= 0.08
     assert abs(digits("erm")["channels"][QUARTER, 1] - 0.75) >= 0.15
