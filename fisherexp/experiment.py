@@ -15,6 +15,7 @@ from fisherexp.ranks import is_follower
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import identity, name_of, semantic
 from fisherexp.runs.loggers import close
+from fisherexp.runs.prune import Prune
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
 
@@ -36,6 +37,7 @@ def run_experiment(
     begun = time.perf_counter()
     loggers = [instantiate(node, _partial_=True)(folder=folder, run_id=identity(cfg)) for node in cfg.logger.values()]
     callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
+    callbacks += Prune.of_environment()
     status = "failed"
     try:
         bench = Workbench(cfg, loggers, callbacks)
@@ -48,7 +50,7 @@ def run_experiment(
             "published": bench.published(),
             "seed": cfg.seed,
             "headings": bench.headings | {"seconds": "seconds"},
-            "trial": any(cfg.trainer[option] for option in LIMITS),
+            "trial": cfg.judge_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
             "data_checksum": bench.data.checksum(),
             "setting": bench.setting.about,
             "threads": bench.threads,
