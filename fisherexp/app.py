@@ -40,6 +40,10 @@ python -m fisherexp list                  what there is to choose from, with pap
 _unraised: list[Exception] = []
 
 
+# Of a single run: Hydra would print a line of its own before it let an exception through.
+_unraised: list[Exception] = []
+
+
 class SweepLedger(Callback):
     """Opens the sweep's ledger before any run of it begins (conf/run.yaml names this class to Hydra)."""
 

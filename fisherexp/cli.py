@@ -1,4 +1,7 @@
-"""`fisherexp …` and `python -m fisherexp …`: run, list, check, table, status, reproduce, contract."""
+"""`fisherexp …` and `python -m fisherexp …`: run, list, check, contract, status, reproduce.
+
+What shows finished runs (table, plot, report, selection) is in reports/commands.py.
+"""
 
 import subprocess
 import sys
@@ -12,11 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fisherexp.reports.commands import Outputs, plot, report, selection, table
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Experiments with curvature-aware methods.")
-Outputs = Annotated[Path, typer.Option("--output-dir", "-o", help="Where the runs lie.")]
 Search = Annotated[
     list[str], typer.Option("--search-path", help="Further config directories: pkg://package.conf or a path.")
 ]
+for command in (table, plot, report, selection):
+    app.command()(command)
 ANY_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -99,56 +105,6 @@ def contract(
                     broken += 1
                     print(f"{name}  {check_name:<28} BROKEN: {error}")
     raise typer.Exit(1 if broken else 0)
-
-
-@app.command()
-def table(
-    filters: Annotated[list[str] | None, typer.Argument(help="Only these: method='ssd|scrub' model.width=8 …")] = None,
-    output_dir: Outputs = Path("outputs"),
-    over: Annotated[list[str], typer.Option(help="Pool the values of this config key, as seeds are.")] = [],
-    columns: Annotated[str | None, typer.Option(help="A config key or 'scenario'…: columns for each value.")] = None,
-    metrics: Annotated[list[str], typer.Option(help="Metrics of run.json instead of the usual ones.")] = [],
-    references: Annotated[bool, typer.Option(help="Rows for the source model and the oracle.")] = False,
-    markdown: Annotated[bool, typer.Option(help="Print markdown.")] = False,
-    trials: Annotated[bool, typer.Option(help="Include trial runs.")] = False,
-) -> None:
-    """Mean ± standard deviation over seeds of every experiment in the output folder."""
-    from fisherexp.reports import table as tables
-    from fisherexp.reports.grouping import selected
-    from fisherexp.reports.records import read_records
-
-    found = read_records(output_dir)
-    shown = [record for record in found.records if trials or not record["trial"]]
-    try:
-        shown = selected(shown, filters or [])
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from None
-    if shown:
-        made = tables.grid(shown, over, columns, metrics, references)
-        print(tables.markdown(made)) if markdown else tables.print_table(made)
-    elif filters:
-        print(f"no finished run in {output_dir} with {' '.join(filters)}")
-    else:
-        print(f"no finished run in {output_dir}")
-    if hidden := 0 if trials else sum(record["trial"] for record in found.records):
-        print(f"{hidden} trial run{'s' if hidden > 1 else ''} left out (--trials shows them)")
-    for folder, reason in found.damaged.items():
-        print(f"{folder / 'run.json'} cannot be read: {reason}", file=sys.stderr)
-    raise typer.Exit(1 if found.damaged else 0)
-
-
-@app.command()
-def selection(output_dir: Outputs = Path("outputs")) -> None:
-    """Target accuracies of domain generalisation, by DomainBed's three ways of choosing run and checkpoint."""
-    from fisherexp.reports.records import read_records
-    from fisherexp.reports.selection import print_selection, selected
-
-    rows = selected(read_records(output_dir).records)
-    if not rows:
-        print(f"no run in {output_dir} recorded checkpoints (callbacks=[domain_selection])")
-        raise typer.Exit(1)
-    print_selection(rows)
 
 
 @app.command()

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from fisherexp.files import write_atomically
 from fisherexp.ranks import is_follower
 from fisherexp.runs.finished import finished
-from fisherexp.runs.identity import identity, name_of, semantic
-from fisherexp.runs.loggers import close
+from fisherexp.runs.identity import family, identity, name_of, semantic
+from fisherexp.runs.loggers import close, mirror
 from fisherexp.runs.prune import Prune
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
@@ -35,7 +35,8 @@ def run_experiment(
     run's own method.
     """
     begun = time.perf_counter()
-    loggers = [instantiate(node, _partial_=True)(folder=folder, run_id=identity(cfg)) for node in cfg.logger.values()]
+    named = {"folder": folder, "run_id": identity(cfg), "group": family(cfg)}
+    loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]
     callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
     callbacks += Prune.of_environment()
     status = "failed"
@@ -50,6 +51,7 @@ def run_experiment(
             "published": bench.published(),
             "seed": cfg.seed,
             "headings": bench.headings | {"seconds": "seconds"},
+            "better": bench.better | {"seconds": "lower"},
             "trial": cfg.judge_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
             "data_checksum": bench.data.checksum(),
             "setting": bench.setting.about,
@@ -60,7 +62,7 @@ def run_experiment(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(overrides),
         }
-        _mirror(loggers, record)
+        mirror(loggers, record, folder, bench.store.used)
         status = "success"
         return record
     finally:
@@ -70,9 +72,10 @@ def run_experiment(
 def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     # The run's own method first: where it is itself a reference, its loggers see the training.
     method, price = finished(bench, folder, own=True)
-    after = bench.test(method, folder, "judging the result", own=True)
+    phase = "adapting" if method.adapts_at_test else "judging the result"
+    after = bench.test(method, folder, phase, own=True)
     if method.adapts_at_test:  # then judging is where it works
-        price = {figure: value + bench.costs["judging the result"][figure] for figure, value in price.items()}
+        price = {figure: value + bench.costs[phase][figure] for figure, value in price.items()}
     stages = {"after": after | price}
     for stage, node in bench.references.items():
         stages[stage] = bench.judged(node) | bench.trained(node).about["cost"]
@@ -87,11 +90,3 @@ def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
     metrics = {stage: stages[stage] for stage in STAGES if stage in stages}
     return {"metrics": metrics, "outcome": method.outcome}
-
-
-def _mirror(loggers: list, record: dict[str, Any]) -> None:
-    figures = {f"{stage}/{name}": value for stage, found in record["metrics"].items() for name, value in found.items()}
-    for logger in loggers:
-        logger.log_hyperparams(record["config"])
-        logger.log_metrics(figures)
-        logger.save()

@@ -14,6 +14,7 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
+    temporary.chmod(0o666 & ~_umask())  # readable to whom the user lets read, as any new file is
     try:
         fill(temporary)
         with temporary.open("rb") as file:
@@ -21,6 +22,12 @@ def write_atomically(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:

@@ -44,21 +44,33 @@ def rank() -> int:
 def joined_over_ranks(rows):
     """Tensors (n, …) of all ranks, one after the other, on every rank; unchanged for a single process.
 
-    n may differ from rank to rank, what follows it must not.
+    n may differ from rank to rank, what follows it must not. Differentiable: where every rank makes the same scalar of
+    the joined rows, its gradients, averaged over ranks as DDP does, are those of a single process.
     """
     import torch
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
         return rows
+    from torch.distributed.nn.functional import all_reduce
+
     counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
     counts[dist.get_rank()] = len(rows)
     dist.all_reduce(counts)
-    before = counts[: dist.get_rank()].sum().item()
-    joined = torch.zeros(counts.sum().item(), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
-    joined[before : before + len(rows)] = rows
-    dist.all_reduce(joined)
-    return joined
+    before, after = counts[: dist.get_rank()].sum().item(), counts[dist.get_rank() + 1 :].sum().item()
+    blank = rows.new_zeros(before + after, *rows.shape[1:])
+    return all_reduce(torch.cat([blank[:before], rows, blank[before:]]))
+
+
+def mean_over_ranks(tensor):
+    """Its mean over ranks, on every rank; differentiable in the sense of `joined_over_ranks`."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(tensor) / dist.get_world_size()
 
 
 def over_ranks(sums: dict, largest: tuple[str, ...] = ()) -> dict:

@@ -65,6 +65,7 @@ class UnlearningAudit:
 
     scenarios = ("forgetting",)
     headings = {"oracle_js_forget": "JS to\noracle", "lira_balanced_accuracy": "LiRA bal.\nacc. %"}
+    better = {"oracle_js_forget": "lower"}
 
     def __init__(
         self,

@@ -1,15 +1,17 @@
 """The figures of the neural-collapse callback: three classes, curves over epochs, channels."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fisherexp.callbacks.figures import BLUE, GREEN, GREY, ORANGE, canvas, save
+from fisherexp.callbacks.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, canvas, save
 from fisherexp.files import write_atomically
-from fisherexp.metrics.channels import LAMBDAS, fitted_theory, outward
+from fisherexp.metrics.channels import LAMBDAS, fitted_cross_entropy, fitted_squared_error, outward, weights_of_rows
 
+FINE = torch.linspace(0, 1, 101, dtype=torch.float64)  # λ of drawn lines
 MARKERS = ("^", "s", "D")
 # Panels of the curves: title -> metrics, each drawn for clean images and for same-class mixtures.
 CURVES = {
@@ -26,24 +28,23 @@ def draw(seen: dict[str, Tensor], folder: Path) -> None:
 
     seen: what the callback saw; the first dimension of every tensor is that of the epochs.
     """
-    picture = {name.removeprefix("picture/"): values for name, values in seen.items() if name.startswith("picture/")}
-    epochs, last = seen["epochs"].tolist(), len(seen["epochs"]) - 1
-    figure = projection({name: values[last] for name, values in picture.items()}, f"epoch {epochs[last]}")
-    save(figure, folder / "projection")
-    if len(epochs) > 1:
-        animate(picture, epochs, folder / "projection.gif")
+    last = {name: values[-1] for name, values in seen.items()}
+    save(projection(last), folder / "projection")
+    if len(seen["epochs"]) > 1:
+        animate(seen, folder / "projection.gif")
         save(curves(seen), folder / "collapse")
-    save(channels(seen["channels"][last], int(seen["classes"][last]), f"epoch {epochs[last]}"), folder / "channels")
+    save(channels(last), folder / "channels")
 
 
-def projection(picture: dict[str, Tensor], title: str, reach: float | None = None) -> Any:
+def projection(look: dict[str, Tensor]) -> Any:
     """Last-layer features of mixtures of three classes, in the plane of their classifier rows.
 
-    picture: rows (3, 2), classes (3,), same and different (n, 2), lambda (n,). Left mixtures of one class, right of
-    two, from their colour at λ = 0 or 1 to black at λ = 1/2. reach: half the width of both panels.
+    look: what the callback saw in one epoch. Left mixtures of one class, right of two, from their colour at λ = 0 or
+    1 to black at λ = 1/2; the lines are the unconstrained-features optimum that fits the channel table.
     """
     figure, panels = canvas(1, 2, (9, 4.8))
-    reach = reach or _reach(picture)
+    picture = {name.removeprefix("picture/"): values for name, values in look.items() if name.startswith("picture/")}
+    reach = _reach(picture)
     blend = (2 * (picture["lambda"] - 0.5).abs()).numpy()
     halves = (("same", ORANGE, "mixtures within a class"), ("different", BLUE, "mixtures of different classes"))
     for panel, (name, colour, words) in zip(panels, halves, strict=True):
@@ -57,12 +58,14 @@ def projection(picture: dict[str, Tensor], title: str, reach: float | None = Non
             panel.plot(*end, marker, color=GREEN, markeredgecolor="k", markersize=9, label=f"class {label}")
         panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
         panel.set_title(words, fontsize=10)
+    for line in _optimum_in_the_plane(look):
+        panels[1].plot(*line.T.numpy(), color=PURPLE, linewidth=1.5)
     panels[0].legend(frameon=False, loc="upper left", fontsize=8, title="classifier rows", title_fontsize=8)
-    figure.suptitle(f"{title}; black: λ = 1/2", fontsize=11)
+    figure.suptitle(f"epoch {int(look['epochs'])}; black: λ = 1/2; lines: unconstrained features", fontsize=11)
     return figure
 
 
-def animate(picture: dict[str, Tensor], epochs: list[int], file: Path) -> None:
+def animate(seen: dict[str, Tensor], file: Path) -> None:
     """The projection at every epoch looked at, as an animated GIF; each frame has its own scale."""
     import io
 
@@ -70,8 +73,8 @@ def animate(picture: dict[str, Tensor], epochs: list[int], file: Path) -> None:
     from PIL import Image
 
     frames = []
-    for number, epoch in enumerate(epochs):
-        figure = projection({name: values[number] for name, values in picture.items()}, f"epoch {epoch}")
+    for number in range(len(seen["epochs"])):
+        figure = projection({name: values[number] for name, values in seen.items()})
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=80)
         pyplot.close(figure)
@@ -103,24 +106,25 @@ def curves(seen: dict[str, Tensor]) -> Any:
     return figure
 
 
-def channels(table: Tensor, classes: int, title: str) -> Any:
-    """Probabilities and features of mixtures of two classes against λ, with the unconstrained-features optimum.
+def channels(look: dict[str, Tensor]) -> Any:
+    """Outputs and features of mixtures of two classes against λ, with the unconstrained-features optimum.
 
-    table: (λ, column) of metrics/channels.py.
+    look: what the callback saw in one epoch.
     """
     figure, (left, right) = canvas(1, 2, (9.5, 4.2))
-    fine, grid = torch.linspace(0, 1, 101, dtype=torch.float64), list(LAMBDAS)
-    kappa, theory = fitted_theory(table, classes, fine)
+    table, grid = look["channels"], list(LAMBDAS)
+    words, theory = _optimum(look)
     names = ("first class", "second class", "largest other")
     for column, (name, colour, marker) in enumerate(zip(names, (BLUE, ORANGE, GREY), "o^s", strict=True)):
         left.plot(grid, table[:, column], marker, color=colour, markersize=5, label=name)
-        left.plot(fine, theory[:, column], color=colour, linewidth=1)
-    for target in (fine, 1 - fine):
-        left.plot(fine, target, color="k", linestyle=":", linewidth=0.8)
-    left.set(xlabel="λ, the share of the first class", ylabel="probability", xlim=(-0.02, 1.02))
+        left.plot(FINE, theory[:, column], color=colour, linewidth=1)
+    for target in (FINE, 1 - FINE):
+        left.plot(FINE, target, color="k", linestyle=":", linewidth=0.8)
+    output = "output" if look["raw_outputs"] else "probability"
+    left.set(xlabel="λ, the share of the first class", ylabel=output, xlim=(-0.02, 1.02))
     for column, name, colour, marker in ((3, "first class", BLUE, "o"), (4, "second class", ORANGE, "^")):
         right.plot(grid, table[:, column], marker, color=colour, markersize=5, label=f"along the {name}'s row")
-        right.plot(fine, theory[:, column], color=colour, linewidth=1)
+        right.plot(FINE, theory[:, column], color=colour, linewidth=1)
         ends = [table[0, column].item(), table[-1, column].item()]
         right.plot([0, 1], ends, color=colour, linestyle=":", linewidth=1)
     right.set(xlabel="λ, the share of the first class", ylabel="component of the centred feature", xlim=(-0.02, 1.02))
@@ -128,8 +132,26 @@ def channels(table: Tensor, classes: int, title: str) -> Any:
     left.set_title("dotted: the target", fontsize=10)
     for panel in (left, right):
         panel.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{title}; lines: unconstrained features, κ = {kappa:.3g}; dotted right: convex combination")
+    title = f"epoch {int(look['epochs'])}; lines: unconstrained features, {words}; dotted right: convex combination"
+    figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _optimum(look: dict[str, Tensor]) -> tuple[str, Tensor]:
+    """What was fitted, in words, and the optimum's curves at FINE: that of the loss the outputs were trained by."""
+    table, classes = look["channels"], int(look["classes"])
+    if look["raw_outputs"]:
+        shrinkage, theory = fitted_squared_error(table, classes, FINE)
+        return f"squared error, s = {shrinkage:.3g}", theory
+    kappa, theory = fitted_cross_entropy(table, classes, FINE)
+    return f"κ = {kappa:.3g}", theory
+
+
+def _optimum_in_the_plane(look: dict[str, Tensor]) -> list[Tensor]:
+    """The optimum of each pair of the picture's classes, (len(FINE), 2) each."""
+    weights = weights_of_rows(_optimum(look)[1][:, 3:5], int(look["classes"]))
+    pairs = combinations(look["picture/directions"].double(), 2)
+    return [look["picture/centre"] + weights @ torch.stack(pair) for pair in pairs]
 
 
 def _from_black(colour: str) -> Any:

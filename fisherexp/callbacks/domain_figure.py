@@ -3,48 +3,54 @@
 from pathlib import Path
 from typing import Any
 
-BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+from fisherexp.callbacks.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, canvas, save
 
 
 def draw(records: list[dict[str, Any]], stem: Path) -> None:
     """Four panels, as `stem`.png and `stem`.pdf: accuracies; Hessian distances; gradient norms and the transfer
     measure; target accuracy against the Hessian distance between training domains."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     steps = [record["step"] for record in records]
+    figure, ((accuracy, hessian), (slope, scatter)) = canvas(2, 2, (8.4, 5.9))
 
-    def curve(axis: Any, name: str, label: str, **style: Any) -> None:
-        axis.plot(steps, [record[name] for record in records], label=label, **style)
+    def curve(axis: Any, values: list[float], label: str, color: str, style: str = "-") -> None:
+        axis.plot(steps, values, label=label, color=color, linestyle=style, linewidth=1.4)
 
-    figure, ((accuracy, hessian), (slope, scatter)) = pyplot.subplots(2, 2, figsize=(10, 7.2), layout="constrained")
-    curve(accuracy, "train_accuracy", "training domains", color=BLUE)
-    curve(accuracy, "target_accuracy", "target", color=RED)
-    accuracy.set(ylabel="accuracy (%)", xlabel="step")
-    for norm, style in (("frobenius", "-"), ("spectral", "--")):
-        words = {"frobenius": "Frobenius", "spectral": "spectral"}[norm]
-        curve(hessian, f"{norm}_training", f"training domains, {words}", color=BLUE, linestyle=style)
-        curve(hessian, f"{norm}_target", f"to the target, {words}", color=RED, linestyle=style)
-    hessian.set(ylabel="distance of head Hessians", xlabel="step", yscale="log")
-    for name, color in zip(records[0]["gradient_norm"], (BLUE, GREEN, GREY) * 9, strict=False):
+    def column(name: str) -> list[float]:
+        return [record[name] for record in records]
+
+    curve(accuracy, column("train_accuracy"), "training domains", BLUE)
+    curve(accuracy, column("target_accuracy"), "target", ORANGE)
+    accuracy.set(title="accuracy (%)", xlabel="step", ylim=(0, 100))
+    for norm, words, style in (("frobenius", "Frobenius", "-"), ("spectral", "spectral", "--")):
+        curve(hessian, column(f"{norm}_training"), f"between training domains, {words}", BLUE, style)
+        curve(hessian, column(f"{norm}_target"), f"to the target, {words}", ORANGE, style)
+    hessian.set(title="distance of head Hessians", xlabel="step", yscale="log")
+    colours = iter((BLUE, GREEN, PURPLE, SKY, GREY) * len(records[0]["gradient_norm"]))
+    for name in records[0]["gradient_norm"]:
         values = [record["gradient_norm"][name] for record in records]
-        slope.plot(steps, values, label=f"|gradient|, {name}", color=RED if name == "target" else color, linewidth=1)
-    curve(slope, "transfer", "transfer measure", color="black")
-    curve(slope, "transfer_bound", "its second-order bound", color="black", linestyle=":")
-    slope.set(xlabel="step", yscale="log")
-    points = scatter.scatter(
-        [record["frobenius_training"] for record in records],
-        [record["target_accuracy"] for record in records],
-        c=steps,
-        cmap="viridis",
-        s=22,
-    )
-    scatter.set(xlabel="mean Frobenius distance, training domains", ylabel="target accuracy (%)", xscale="log")
+        curve(slope, values, f"‖gradient‖, {name}", ORANGE if name == "target" else next(colours))
+    curve(slope, column("transfer"), "transfer measure", "black")
+    curve(slope, column("transfer_bound"), "second-order bound", "black", ":")
+    slope.set(title="head gradients and transfer", xlabel="step", yscale="log")
+    distances, reached = column("frobenius_training"), column("target_accuracy")
+    scatter.plot(distances, reached, color=GREY, linewidth=0.6, zorder=0)
+    points = scatter.scatter(distances, reached, c=steps, cmap="viridis", s=18)
+    scatter.set(title="target accuracy (%)", xlabel="Frobenius distance between training domains", xscale="log")
     figure.colorbar(points, ax=scatter, label="step")
-    for axis in (accuracy, hessian, slope):
-        axis.legend(fontsize=7, frameon=False)
-    for suffix, options in ((".png", {"dpi": 150}), (".pdf", {})):
-        figure.savefig(stem.with_suffix(suffix), **options)
-    pyplot.close(figure)
+    for axis, columns in ((accuracy, 1), (hessian, 1), (slope, 2)):
+        axis.legend(fontsize=7, framealpha=0.7, edgecolor="none", ncols=columns)
+    for axis in (hessian, slope):
+        axis.margins(y=0.35)  # room for the legend
+    for axis in (hessian.yaxis, slope.yaxis, scatter.xaxis):
+        _plain_ticks(axis)
+    save(figure, stem)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Decimals on a logarithmic axis, the more of them within a decade the fewer decades it has."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=range(1, 10) if high < 15 * low else (1, 3)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())

@@ -27,7 +27,7 @@ from fisherexp.curvature.undisturbed import Undisturbed
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
 from fisherexp.methods.mixup.mixing import mix, same_class_partners
-from fisherexp.metrics.channels import LAMBDAS, channel_row
+from fisherexp.metrics.channels import LAMBDAS, channel_row, unit_rows
 from fisherexp.metrics.class_plane import coordinates
 from fisherexp.metrics.neural_collapse import ClassMoments, collapse, disagreements
 from fisherexp.models.stages import changed_after
@@ -121,8 +121,9 @@ class Look:
             labels, found, centre = self._clean()
             found |= self._same_class(labels)
             found["channels"] = self._channels(labels, centre)
+            found["raw_outputs"] = torch.tensor(self.raw_outputs)
         with _eval(self.model, batch_statistics=self.options.bn_mode == "train"):
-            return found | self._points(labels)
+            return found | self._points(labels, centre)
 
     def _clean(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         parts = self.loader.fetch(self.chosen.split(self.options.batch_size))
@@ -158,12 +159,15 @@ class Look:
             rows.append(channel_row(features, probabilities, pairs, self.model.head.weight, centre))
         return torch.stack(rows)
 
-    def _points(self, labels: Tensor) -> dict[str, Tensor]:
+    def _points(self, labels: Tensor, centre: Tensor) -> dict[str, Tensor]:
         labels, count = labels.cpu(), self.options.points
         classes = torch.tensor(self.options.classes)
         among = torch.nonzero(torch.isin(labels, classes)).flatten()
-        rows = self.model.head.weight[classes.to(self.model.head.weight.device)].double()
+        weight = self.model.head.weight.double()
+        rows, directions = (w[classes.to(w.device)] for w in (weight, unit_rows(weight)))
         found = {"picture/rows": coordinates(rows, rows), "picture/classes": classes}
+        found["picture/centre"] = coordinates(centre[None], rows)[0]
+        found["picture/directions"] = coordinates(directions + centre, rows) - found["picture/centre"]
         same = among[torch.randint(len(among), (count,), generator=self._random("picture"))]
         partners = torch.empty_like(same)
         for label in classes:

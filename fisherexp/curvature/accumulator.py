@@ -4,9 +4,9 @@ per_sample: F = (1/N) Σ_n Σ_s (J_nᵀ s)∘2, with the vectors s of the likeli
 batch_mean: F = (1/B) Σ_b (∇ mean loss of batch b)∘2, the quantity most published code calls Fisher
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .diagonal import Estimator, FisherDiagonal
 from .engine import Engine
+from .finite import finite, first_non_finite
 from .inputs import batch_size, move, outputs_of, select
 from .kernels import kernel
 from .likelihood import LABELS, Likelihood, resolve
 from .rules.base import accumulation_dtype
+from .rules.normalization import CoupledSamples
 from .squares import SquaredSums
-from .undisturbed import Undisturbed, refuse_batch_statistics
+from .undisturbed import refuse_batch_statistics
 
 GRADIENTS = ("per_sample", "batch_mean")
 
@@ -31,6 +33,8 @@ class DiagonalAccumulator:
     labels: empirical (true labels) | pseudo (most likely) | sampled (drawn from the model, `samples` draws with
     the seed `seed`) | expected (exact expectation over the model's labels, by C-1 backward passes).
     gradients: per_sample (the Fisher) | batch_mean (square of each batch's mean gradient, batches counting once).
+    group: of batch_mean, how many samples make a batch; what `update` is given is cut into such batches (the last may
+    be smaller), which go through the model at once. None: what it is given is one batch.
     loss: "cross_entropy" (default), "gaussian", "sequence", "token", or a function (outputs, targets) → (N,).
     parameters: None for all that require gradients, else names, tensors or a predicate on names.
     compiled: whether convolutions use the C++ kernel (`fisherexp.curvature.kernels`): "auto" if it has been built,
@@ -47,6 +51,7 @@ class DiagonalAccumulator:
         *,
         labels: str = "empirical",
         gradients: str = "per_sample",
+        group: int | None = None,
         loss: Any = None,
         parameters: Any = None,
         samples: int = 1,
@@ -62,6 +67,9 @@ class DiagonalAccumulator:
                 "the mean gradient expected under the model's own labels is zero; "
                 "use labels='sampled' with batch_mean, or gradients='per_sample'"
             )
+        if group is not None and (gradients == "per_sample" or group < 1):
+            raise ValueError(f"group counts the samples of a batch of batch_mean, got {group} for {gradients}")
+        self.group = group
         if gradients == "per_sample":
             refuse_batch_statistics(model)
         self.engine = Engine(model, parameters)
@@ -105,11 +113,13 @@ class DiagonalAccumulator:
                 return
         if self.gradients == "per_sample":
             self._per_sample(inputs, targets, weights)
-        else:
+        elif self.group is None:
             self._batch_mean(inputs, targets, weights)
+        else:
+            self._batch_means(inputs, targets, weights, size)
         self._check_finite(inputs)
         self.batches += 1
-        self._batch_size = max(self._batch_size, size)
+        self._batch_size = max(self._batch_size, min(size, self.group or size))
 
     def _per_sample(self, inputs, targets, weights) -> None:
         def seeds(outputs: Tensor) -> Iterable[Tensor]:
@@ -137,20 +147,52 @@ class DiagonalAccumulator:
                     total += gradient.to(total.dtype).square() / self.samples
         self._count += 1
 
+    def _batch_means(self, inputs, targets, weights, size: int) -> None:
+        """Batches of `group` samples, those of equal size at once; one at a time if samples meet in the model."""
+        whole = size - size % self.group
+        for start, stop in ((0, whole), (whole, size)):
+            if start < stop:
+                part = [None if t is None else select(t, slice(start, stop), size) for t in (inputs, targets, weights)]
+                try:
+                    self._at_once(*part, max(1, (stop - start) // self.group))
+                except CoupledSamples:
+                    for rows in torch.arange(stop - start).split(self.group):
+                        self._batch_mean(*(None if t is None else select(t, rows, stop - start) for t in part))
+
+    def _at_once(self, inputs, targets, weights, batches: int) -> None:
+        """`batches` batches of equal size: a batch is one sample of the engine, with the gradient of its mean loss."""
+
+        def seeds(outputs: Tensor) -> Iterable[Tensor]:
+            self._check_outputs(outputs, targets, inputs)
+            size = len(outputs) // batches
+            for _ in range(self.samples):
+                y = targets
+                if self.labels != "empirical":
+                    y = self.loss.draw(outputs, self.labels, self.generator)
+                with torch.enable_grad():
+                    z = outputs.detach().requires_grad_()
+                    parts = zip(*(repeat(None) if t is None else t.split(size) for t in (z, y, weights)), strict=False)
+                    loss = sum(self.loss.mean(*part) for part in parts)
+                    (gradient,) = torch.autograd.grad(loss, z)
+                yield gradient / self.samples**0.5
+
+        self.engine.sweep(inputs, seeds, self._squares, batches)
+        self._count += batches
+
     def _check_outputs(self, outputs: Tensor, targets: Tensor | None, inputs: Any) -> None:
         self.loss.check(outputs, targets)
-        if not _finite(outputs):
+        if not finite(outputs):
             self._refuse(inputs)
 
     def _check_finite(self, inputs: Any) -> None:
         """Vectors (biases, norms) only: every layer has or feeds one, and whole sums would cost a pass."""
         for sums in self._checked:
-            if not _finite(sums):
+            if not finite(sums):
                 self._refuse(inputs)
 
     def _refuse(self, inputs: Any) -> None:
         """Name the first layer whose output is not finite, else the parameter whose gradient is not."""
-        where = _first_non_finite(self.model, inputs)
+        where = first_non_finite(self.model, inputs)
         if where is None:
             bad = [n for n, s in self._sums.items() if not s.isfinite().all()]
             where = f"the gradient of parameter {bad[0]!r}" if bad else "the outputs"
@@ -215,11 +257,6 @@ def _layout(p: Tensor) -> torch.memory_format:
     return torch.channels_last if p.dim() == 4 else torch.contiguous_format
 
 
-def _finite(tensor: Tensor) -> bool:
-    """Whether every entry is finite: the sum tells, except when it overflows."""
-    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
-
-
 def _weighted(inputs, targets, weights: Tensor, size: int):
     """Check weights and drop samples of weight zero, whatever is in them."""
     if weights.shape[0] != size:
@@ -232,33 +269,13 @@ def _weighted(inputs, targets, weights: Tensor, size: int):
     return inputs, targets, weights if weights.dtype.is_floating_point else weights.float(), int(alive.sum())
 
 
-def _first_non_finite(model: nn.Module, inputs: Any) -> str | None:
-    """Name of the first module, in order of evaluation, whose output is not finite."""
-    found: list[str] = []
-
-    def watch(name):
-        def hook(module, given, out):
-            if not found and isinstance(out, Tensor) and not out.isfinite().all():
-                found.append(name)
-
-        return hook
-
-    hooks = [m.register_forward_hook(watch(n)) for n, m in model.named_modules() if n]
-    try:
-        with Undisturbed(model), torch.no_grad():
-            outputs_of(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return f"the output of layer {found[0]!r}" if found else None
-
-
 def fisher_diagonal(
     model: nn.Module,
     batches: Iterable,
     *,
     labels: str = "empirical",
     gradients: str = "per_sample",
+    group: int | None = None,
     loss: Any = None,
     parameters: Any = None,
     samples: int = 1,
@@ -273,6 +290,7 @@ def fisher_diagonal(
         model,
         labels=labels,
         gradients=gradients,
+        group=group,
         loss=loss,
         parameters=parameters,
         samples=samples,

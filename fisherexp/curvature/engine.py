@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from .inputs import batch_size, move, outputs_of, select
-from .layout import Log, UnknownLayout, steps_of
+from .layout import Log, Step, UnknownLayout, steps_of
 from .modules import ruled_modules
 from .rules import DECOMPOSITIONS, Use
 from .tape import Places, Tape
@@ -86,15 +86,19 @@ class Engine:
             self.steps = None
         return self._undisturbed
 
-    def sweep(self, inputs: Any, seeds: Seeds, consumer: Consumer) -> Tensor:
+    def sweep(self, inputs: Any, seeds: Seeds, consumer: Consumer, samples: int | None = None) -> Tensor:
         """One forward pass, then one backward pass for each vector of `seeds(outputs)`. Returns the outputs.
+
+        samples: None for one to a row of the batch. A smaller number, which divides the batch, makes that many of
+        it: each of them consecutive rows, whose gradients are summed.
 
         Call inside `with engine.undisturbed:`. Seeds have the shape of the outputs and describe the
         gradient of a loss *summed* over samples. Raises ValueError where samples influence each other.
         """
         batch = batch_size(inputs)
+        samples = batch if samples is None else samples
         with ruled_modules(self.model):
-            tape, outputs, lost = self._forward(inputs, batch, consumer)
+            tape, outputs, lost = self._forward(inputs, batch, samples, consumer)
         values = outputs.detach()
         values = values if values.dtype == torch.float64 else values.float()
         if tape is None:
@@ -106,7 +110,7 @@ class Engine:
                 tape.close()
         if lost:
             self._say(", ".join(sorted(lost)), "cannot be followed by any rule; samples are run one by one")
-            self._one_by_one(inputs, batch, sorted(lost), passes, consumer)
+            self._one_by_one(inputs, batch, samples, sorted(lost), passes, consumer)
         return values
 
     def _backward(
@@ -137,17 +141,21 @@ class Engine:
             seed = following
         return passes
 
-    def _forward(self, inputs: Any, batch: int, consumer: Consumer) -> tuple[Tape | None, Tensor, set[str]]:
+    def _forward(
+        self, inputs: Any, batch: int, samples: int, consumer: Consumer
+    ) -> tuple[Tape | None, Tensor, set[str]]:
         """The tape and outputs of the forward pass, and the parameters that it could not follow."""
         for fresh in (self.steps is None, True, True):  # if the path is another than last time, look again
             try:
                 if fresh:
                     self.steps = self._trace(inputs, batch)
+                if samples != batch:
+                    _refuse_inner(self.steps)
                 if fresh or not self.tape.current():
                     self.tape = Tape(self.places.parameters, self.wanted, self.steps, self.channels_last, self.kernel)
                     self.forwards = self.places.forwards(self.tape)
                 tape = self.tape
-                tape.start(batch, consumer.receive)
+                tape.start(samples, consumer.receive)
                 with self.places.hold(tape.tracked, self.forwards):
                     outputs = outputs_of(self.model, inputs)
                 if fresh:
@@ -182,11 +190,13 @@ class Engine:
         self.channels_last = plain and self.allow_channels_last and self.device.type == "cpu"
         return steps_of(two, three, tracked)
 
-    def _one_by_one(self, inputs, batch: int, names: list[str], passes: list[Tensor], consumer: Consumer) -> None:
+    def _one_by_one(
+        self, inputs, batch: int, samples: int, names: list[str], passes: list[Tensor], consumer: Consumer
+    ) -> None:
         """The definition itself: one sample at a time through the unchanged model."""
-        parameters = [self.wanted[n] for n in names]
-        for i in range(batch):
-            rows = slice(i, i + 1)
+        parameters, each = [self.wanted[n] for n in names], batch // samples
+        for i in range(samples):
+            rows = slice(i * each, (i + 1) * each)
             out = outputs_of(self.model, select(inputs, rows, batch))
             for k, seed in enumerate(passes):
                 gradients = torch.autograd.grad(
@@ -204,3 +214,10 @@ class Engine:
         if what not in self._said:
             self._said.add(what)
             warnings.warn(f"fisherexp.curvature: {what} {message}.", stacklevel=4)
+
+
+def _refuse_inner(steps: Iterable[Step | UnknownLayout]) -> None:
+    """Raise UnknownLayout where rows of the batch lie between others: consecutive ones are not together there."""
+    for step in steps:
+        if step.__class__ is Step and any(axis and not axis.outer for axis in (*step.inputs, step.output)):
+            raise UnknownLayout("several rows make a sample, and the network lays others between them")

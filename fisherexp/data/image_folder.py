@@ -28,6 +28,7 @@ class ImageFolder(ImageData):
     """
 
     title = "image folder"
+    test_folder = "test"
     mean = [0.485, 0.456, 0.406]  # of ImageNet
     std = [0.229, 0.224, 0.225]
 
@@ -55,17 +56,18 @@ class ImageFolder(ImageData):
         return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
 
     def _splits(self, folder: Path) -> tuple[FileSet, FileSet]:
-        given = [name for name in ("train", "test") if (folder / name).is_dir()]
+        test = self.test_folder
+        given = [name for name in ("train", test) if (folder / name).is_dir()]
         if len(given) == 1:
-            missing = "test" if given == ["train"] else "train"
+            missing = test if given == ["train"] else "train"
             raise DataError(f"{folder} has a folder '{given[0]}' but no folder '{missing}'")
         if given:
             self.class_names = folders(folder / "train")
-            others = folders(folder / "test")
+            others = folders(folder / test)
             if self.class_names != others:
                 differing = ", ".join(sorted(set(self.class_names) ^ set(others)))
-                raise DataError(f"{folder}: the classes in 'train' and 'test' differ by {differing}")
-            return self._files(folder / "train"), self._files(folder / "test")
+                raise DataError(f"{folder}: the classes in 'train' and '{test}' differ by {differing}")
+            return self._files(folder / "train"), self._files(folder / test)
         self.class_names = folders(folder)
         everything = self._files(folder)
         order = torch.randperm(len(everything), generator=generator("test"))

@@ -15,6 +15,9 @@ from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
+# Samples of batch means that go through the model at once. Small batches one by one would keep no processor busy.
+TOGETHER = 512
+
 
 @dataclass(frozen=True)
 class Importance:
@@ -38,9 +41,14 @@ class Importance:
             found |= {"batch_size": self.batch_size, "order": self.order}
         return found
 
-    def batches(self, setting: Setting, part: str) -> Any:
-        """Batches of a part, without augmentation, in this estimator's order."""
-        options = {"shuffle": False, "batch_size": self.batch_size}
+    @property
+    def together(self) -> int:
+        """How many of the estimator's batches one update of its accumulator is given: a matter of speed alone."""
+        return max(1, TOGETHER // self.batch_size) if self.gradients == "batch_mean" else 1
+
+    def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
+        """Batches of a part, without augmentation, in this estimator's order; `together` of them as one."""
+        options = {"shuffle": False, "batch_size": together * self.batch_size}
         if self.gradients == "per_sample":
             return setting.loader(part, **options)
         # Ranks would cut other batches: each goes through all of them.
@@ -67,7 +75,8 @@ class Importance:
 
     def accumulator(self, model: nn.Module, seed: int) -> DiagonalAccumulator:
         """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels."""
-        return DiagonalAccumulator(model, labels=self.labels, gradients=self.gradients, seed=seed)
+        group = self.batch_size if self.gradients == "batch_mean" else None
+        return DiagonalAccumulator(model, labels=self.labels, gradients=self.gradients, group=group, seed=seed)
 
 
 def _sorted(images: Any) -> Any:
@@ -90,7 +99,9 @@ class FisherPass(Method):
 
     def batches(self, setting: Setting) -> Any:
         self.label_seed = derive("labels", setting.seed, self.fits_on)
-        return self.importance.batches(setting, self.fits_on)
+        # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
+        half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
+        return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.together, half)))
 
     def on_train_start(self) -> None:
         self.accumulator = self.importance.accumulator(self.model, self.label_seed)

@@ -24,7 +24,8 @@ class Method(LightningModule):
         data at the source), 'initial' (the state that the training of the source began with).
     adapts_at_test: gradients are needed in the test loop.
     search: option -> range in Hydra's syntax, for hydra/sweeper=optuna: {"alpha": "tag(log, interval(0.1, 10))"}.
-    published: name of a data set -> metric -> (mean, standard deviation), as read in a source named beside them.
+    published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read
+        in a source named beside them.
     """
 
     paper: ClassVar[str] = ""
@@ -34,7 +35,7 @@ class Method(LightningModule):
     study: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
-    published: ClassVar[dict[str, dict[str, tuple[float, float]]]] = {}
+    published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
 
     epochs: int = 1
 

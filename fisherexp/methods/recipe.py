@@ -12,12 +12,13 @@ from fisherexp.config.types import Count, NonNegative, Positive, Probability, Si
 
 @dataclass(frozen=True)
 class Recipe:
-    """epochs: passes over the data. lr: peak learning rate. momentum: of SGD. weight_decay: on all parameters.
+    """epochs: passes over the data; 0 leaves a pretrained model as it came. lr: peak learning rate. momentum: of SGD.
+    weight_decay: on all parameters.
     schedule: 'constant', 'cosine' (to zero, per step) or 'multistep' (times `gamma` at each of `milestones`, epochs).
     warmup_epochs: linear rise from zero, before and on top of the schedule.
     """
 
-    epochs: Count = 50
+    epochs: Size = 50
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive = 0.05
     momentum: Probability = 0.9

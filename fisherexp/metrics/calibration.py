@@ -62,6 +62,7 @@ class CalibrationMetrics(ClassificationMetrics):
         judged = [name for name in names if name != held_out]
         shown = {"accuracy": "acc. %", "nll": "NLL", "ece": "ECE"} | ({"ece_scaled": "ECE, T"} if held_out else {})
         self.headings = {f"{name}_{key}": f"{name}\n{words}" for name in judged for key, words in shown.items()}
+        self.better = {name: "higher" if name.endswith("_accuracy") else "lower" for name in self.headings}
         self.add_state("bins", torch.zeros(len(names), BINS, 3, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("brier", torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
         for name in names if held_out else ():

@@ -35,8 +35,7 @@ def channel_row(features: Tensor, probabilities: Tensor, pairs: Tensor, weight: 
     """
     features, weight = features.double() - centre, weight.double()
     probabilities, samples = probabilities.double(), torch.arange(len(pairs), device=pairs.device)
-    directions = weight - weight.mean(0)
-    directions = directions / directions.norm(dim=1, keepdim=True)
+    directions = unit_rows(weight)
     first, second = directions[pairs[:, 0]], directions[pairs[:, 1]]
     a, b = (features * first).sum(1), (features * second).sum(1)
     cosine = (first * second).sum(1)
@@ -58,6 +57,12 @@ def channel_row(features: Tensor, probabilities: Tensor, pairs: Tensor, weight: 
     )
 
 
+def unit_rows(weight: Tensor) -> Tensor:
+    """The rows of W (C, d) minus their mean, scaled to length one."""
+    centred = weight - weight.mean(0)
+    return centred / centred.norm(dim=1, keepdim=True)
+
+
 def outward(table: Tensor) -> float:
     """How far features at λ = ½ lie outside the chord between λ = 0 and λ = 1, as a share of the chord's value.
 
@@ -68,7 +73,7 @@ def outward(table: Tensor) -> float:
     return (along[LAMBDAS.index(0.5)] / chord - 1).item()
 
 
-def fitted_theory(table: Tensor, classes: int, lam: Tensor) -> tuple[float, Tensor]:
+def fitted_cross_entropy(table: Tensor, classes: int, lam: Tensor) -> tuple[float, Tensor]:
     """(κ, curves (len(lam), 5)): the unconstrained-features optimum that is nearest to a measured table.
 
     κ fits the probabilities of the two classes, then one scale fits along_first and along_second, both by least
@@ -78,14 +83,30 @@ def fitted_theory(table: Tensor, classes: int, lam: Tensor) -> tuple[float, Tens
     at = mixed_targets(torch.tensor(LAMBDAS, dtype=torch.float64), classes)
     candidates = optimal_probabilities(at.expand(len(KAPPAS), *at.shape), KAPPAS[:, None, None])
     kappa = KAPPAS[(candidates[..., :2] - measured[:, :2]).square().sum((1, 2)).argmin()]
-    unit = _along(at, kappa)
-    scale = (unit * measured[:, 3:5]).sum() / unit.square().sum()
+    # cos(w_c, w_c') = -1/(C-1) and Σ(y - p) = 0: Wᵀ(y - p) along a row is proportional to its own y_c - p_c.
+    scale = _ratio(measured[:, 3:5], (at - optimal_probabilities(at, kappa))[:, :2])
     target = mixed_targets(lam, classes)
     p = optimal_probabilities(target, kappa)
-    return kappa.item(), torch.cat([p[:, :2], p[:, 2:].amax(1, keepdim=True), scale * _along(target, kappa)], 1)
+    return kappa.item(), torch.cat([p[:, :2], p[:, 2:].amax(1, keepdim=True), scale * (target - p)[:, :2]], 1)
 
 
-def _along(target: Tensor, kappa: Tensor) -> Tensor:
-    """Components of Wᵀ(y - p) along the first two unit rows of a simplex ETF, up to a factor."""
-    rest = target - optimal_probabilities(target, kappa)
-    return rest[:, :2]  # cos(w_c, w_c') = -1/(C-1) and Σ(y - p) = 0: every component is C/(C-1) (y_c - p_c)
+def fitted_squared_error(table: Tensor, classes: int, lam: Tensor) -> tuple[float, Tensor]:
+    """(s, curves as above) under the squared error: outputs 1/C + s (y - 1/C), features along Wᵀ(y - 1/C)."""
+    measured = table.double().cpu()
+    at = mixed_targets(torch.tensor(LAMBDAS, dtype=torch.float64), classes)[:, :2] - 1 / classes
+    shrinkage, scale = _ratio(measured[:, :2] - 1 / classes, at), _ratio(measured[:, 3:5], at)
+    target = mixed_targets(lam, classes)[:, :3] - 1 / classes
+    return shrinkage.item(), torch.cat([1 / classes + shrinkage * target, scale * target[:, :2]], 1)
+
+
+def weights_of_rows(along: Tensor, classes: int) -> Tensor:
+    """(α, β) of h = α w_first + β w_second, two unit rows of a simplex ETF, from the components of h along them (…, 2).
+
+    Inverts their Gram matrix, whose entries are 1 and -1/(C-1); needs C > 2.
+    """
+    return (classes - 1) / classes * (along + along.sum(-1, keepdim=True) / (classes - 2))
+
+
+def _ratio(measured: Tensor, unit: Tensor) -> Tensor:
+    """The factor with which `unit` comes nearest to `measured` in least squares."""
+    return (unit * measured).sum() / unit.square().sum()

@@ -10,6 +10,7 @@ class ClassificationMetrics(Metric):
 
     update(part, logits (B, C), labels (B,)); compute() -> {"<name>_accuracy": …, "<name>_nll": …}.
     headings: metric -> its heading, for those that tables show; a "%" in it means one decimal.
+    better: metric -> 'higher' or 'lower', for those of which an extreme is the goal.
     """
 
     full_state_update = False
@@ -19,6 +20,7 @@ class ClassificationMetrics(Metric):
         self.names = names
         self.headings = {f"{name}_accuracy": f"{name}\nacc. %" for name in names}
         self.headings |= {f"{name}_nll": f"{name}\nNLL" for name in names}
+        self.better = {f"{name}_accuracy": "higher" for name in names} | {f"{name}_nll": "lower" for name in names}
         for state in ("correct", "nll", "count"):
             self.add_state(state, torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
 

@@ -23,6 +23,7 @@ class DomainMetrics(ClassificationMetrics):
         shown = {"train": "train", "held_out": "held-out", "worst": "worst"}
         shown |= {name: name.replace("_", " ") for name in others}
         self.headings = {f"{name}_accuracy": f"{words}\nacc. %" for name, words in shown.items()}
+        self.better = dict.fromkeys(self.headings, "higher")
 
     def compute(self) -> dict[str, float]:
         found = {name: value for name, value in super().compute().items() if name.endswith("_accuracy")}

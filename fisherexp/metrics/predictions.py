@@ -18,6 +18,7 @@ class Predictions(Metric):
 
     full_state_update = False
     headings: dict[str, str] = {}
+    better: dict[str, str] = {}
 
     def __init__(self, names: tuple[str, ...]):
         super().__init__()

@@ -38,6 +38,7 @@ class StreamMetrics(Metric):
         if CLEAN in stretches:
             self.headings["clean_error"] = "clean\nerror %"
         self.headings["ece"] = "ECE %"
+        self.better = dict.fromkeys(self.headings, "lower")
         numbers = {name: i for i, name in enumerate((*corruptions, CLEAN))}
         for name, domain in domains.items():
             number = torch.tensor([numbers[domain]]) if isinstance(domain, str) else domain

@@ -7,8 +7,9 @@ target y minimises over its own feature h
 
 Its stationary point is h = Wᵀ(y - p)/μ with p = softmax(W h), and since the entries of y - p sum to zero the logits
 are κ (y - p), κ = m² C / ((C-1) μ). What is left is p = softmax(κ (y - p)): C scalar equations
-log p_c + κ p_c = κ y_c + t with one common t, fixed by Σ p = 1. The model is that of Fisher, Meng, Papyan (ICLR 2024,
-arXiv 2402.06171), the solution in this form our own.
+log p_c + κ p_c = κ y_c + t with one common t, fixed by Σ p = 1. With ½ ‖W h - y‖² instead of the cross-entropy the
+optimum is linear in y: features of mixtures are convex combinations. The model is that of Fisher, Meng, Papyan (ICLR
+2024, arXiv 2402.06171), the solution in this form our own.
 """
 
 import torch
@@ -35,9 +36,17 @@ def optimal_probabilities(target: Tensor, kappa: Tensor | float) -> Tensor:
 
 def optimal_features(weight: Tensor, target: Tensor, decay: float) -> Tensor:
     """The best features h (…, d) for targets (…, C), a simplex-ETF head W (C, d) and decay μ > 0."""
-    weight, classes = weight.double(), len(weight)
-    kappa = weight.square().sum(1).mean() * classes / ((classes - 1) * decay)
-    return (target.double() - optimal_probabilities(target, kappa)) @ weight / decay
+    weight, target = weight.double(), target.double()
+    return (target - optimal_probabilities(target, _eigenvalue(weight) / decay)) @ weight / decay
+
+
+def optimal_features_squared_error(weight: Tensor, target: Tensor, decay: float) -> Tensor:
+    """The same for ½ ‖W h - y‖²: h = Wᵀy / (a + μ), where a is the one eigenvalue of W Wᵀ that is not zero.
+
+    A bias does not change it: the best one is 1/C, and Wᵀ takes every constant to zero.
+    """
+    weight = weight.double()
+    return target.double() @ weight / (_eigenvalue(weight) + decay)
 
 
 def mixed_targets(lam: Tensor, classes: int, first: int = 0, second: int = 1) -> Tensor:
@@ -46,6 +55,11 @@ def mixed_targets(lam: Tensor, classes: int, first: int = 0, second: int = 1) ->
     target[:, first] += lam.double()
     target[:, second] += 1 - lam.double()
     return target
+
+
+def _eigenvalue(weight: Tensor) -> Tensor:
+    """m² C/(C-1), the eigenvalue of the Gram matrix of a simplex ETF of rows of length m."""
+    return weight.square().sum(1).mean() * len(weight) / (len(weight) - 1)
 
 
 def _balanced(level: Tensor, kappa: Tensor) -> Tensor:

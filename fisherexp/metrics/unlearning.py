@@ -25,6 +25,8 @@ class UnlearningMetrics(Predictions):
         "forget_accuracy": "forget\nacc. %",
         "mia": "membership\nattack %",
     }
+    # What is forgotten should look as it does to the retrained oracle: there, no extreme is the goal.
+    better = {"retain_accuracy": "higher"}
 
     def compute(self) -> dict[str, float]:
         parts = self.gathered()

@@ -1,4 +1,4 @@
-"""Architectures of torchvision and timm by name, with their classification head cut off."""
+"""Architectures of torchvision and timm by name, cut into features and head."""
 
 import difflib
 
@@ -10,6 +10,8 @@ class Torchvision(nn.Module):
     """A torchvision classification model by name, e.g. resnet50. The final Linear layer becomes the identity.
 
     name: as in torchvision.models. pretrained: ImageNet weights (downloaded once by torchvision).
+    weights: which of those, by torchvision's name, e.g. IMAGENET1K_V1; DEFAULT is the newest.
+    own_head: the classifier's head begins as the final layer that came with the model, for its 1000 classes.
     freeze_batch_norm: BatchNorm keeps the statistics it came with, in training too.
     input_shape: (C, H, W); one-channel images are repeated to three channels.
 
@@ -20,6 +22,8 @@ class Torchvision(nn.Module):
         self,
         name: str,
         pretrained: bool = False,
+        weights: str = "DEFAULT",
+        own_head: bool = False,
         freeze_batch_norm: bool = False,
         *,
         input_shape: tuple[int, int, int],
@@ -28,14 +32,34 @@ class Torchvision(nn.Module):
         from torchvision import models
 
         _check_name(name, models.list_models(module=models), "torchvision")
-        self.network = models.get_model(name, weights="DEFAULT" if pretrained else None)
+        if pretrained and weights != "DEFAULT":
+            known = [entry.name for entry in models.get_model_weights(name)]
+            if weights not in known:
+                raise ValueError(f"torchvision has weights {', '.join(known)} of '{name}', no '{weights}'")
+        self.network = models.get_model(name, weights=weights if pretrained else None)
         _drop_auxiliary_heads(self.network)
         linear = [path for path, module in self.network.named_modules() if isinstance(module, nn.Linear)]
         if not linear or self.network.get_submodule(linear[-1]).out_features != 1000:
             raise ValueError(f"torchvision model '{name}' has no linear classification head to replace")
+        own = self.network.get_submodule(linear[-1])
+        # In a tuple: a part of the classifier, not of this backbone.
+        self.own = (own,) if own_head else ()
         self.network.set_submodule(linear[-1], nn.Identity())
         self.freeze_batch_norm = freeze_batch_norm
         self.num_features = _probe(self, name, input_shape)
+
+    def initialise(self, head: nn.Linear) -> None:
+        """Give a head the weights that came with the model, if asked for.
+
+        Raises ValueError where it is for other than 1000 classes.
+        """
+        for own in self.own:
+            if head.weight.shape != own.weight.shape:
+                raise ValueError(
+                    f"model.own_head=true: the head of a torchvision model is for {own.out_features} classes, the data "
+                    f"have {head.out_features}"
+                )
+            head.load_state_dict(own.state_dict())
 
     def train(self, mode: bool = True) -> "Torchvision":
         super().train(mode)

@@ -22,7 +22,7 @@ class Row:
 
     @property
     def published(self) -> dict[str, list[float]]:
-        """Metric -> [mean, standard deviation] that the method declares as published for these data."""
+        """Metric -> [mean, standard deviation] or [mean] that the method declares as published for these data."""
         return self.runs[0].get("published", {}) if self.stage == "after" else {}
 
     def values(self, metric: str) -> list[float]:
@@ -31,16 +31,17 @@ class Row:
         return [value for value in found if value is not None]
 
 
-def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after") -> list[Row]:
+def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after", shown: Sequence[str] = ()) -> list[Row]:
     """Records grouped by everything but the seed and the keys in `over`, sorted by their labels.
 
     over: names of LABELS ('method') or dotted config keys ('scenario.classes'); a key stands for all below it.
+    shown: keys that a table shows in columns of their own, and `options` need not repeat.
     """
     pooled = ("seed", *over)
     families: dict[tuple, list[Record]] = {}
     for record in records:
         labels = tuple("" if label in over else record["names"][label] for label in LABELS)
-        options = {k: v for k, v in flattened(record).items() if not _below(k, pooled)}
+        options = {k: v for k, v in flattened(record).items() if not below(k, pooled)}
         families.setdefault((labels, *sorted((k, str(v)) for k, v in options.items())), []).append(record)
     named: dict[tuple[str, ...], list[list[Record]]] = {}
     for (labels, *_), runs in families.items():
@@ -48,7 +49,8 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after") 
     found = []
     for labels, groups in sorted(named.items()):
         flat = [flattened(runs[0]) for runs in groups]
-        keys = {key for options in flat for key in options if not _below(key, pooled)}
+        keys = {key for options in flat for key in options if not below(key, pooled)}
+        keys = {key for key in keys if not below(key, shown)}
         differing = sorted(key for key in keys if len({str(options.get(key)) for options in flat}) > 1)
         for runs, options in zip(groups, flat, strict=True):
             text = ", ".join(f"{short}={options[key]}" for key, short in _short(differing).items() if key in options)
@@ -56,16 +58,16 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after") 
     return sorted(found, key=lambda row: (row.labels, row.options))
 
 
-def references(records: list[Record], over: Sequence[str] = ()) -> list[Row]:
+def references(records: list[Record], over: Sequence[str] = (), shown: Sequence[str] = ()) -> list[Row]:
     """A row for each reference model ('before', 'oracle') that records were compared with, each model once."""
     found = []
     for stage in ("before", "oracle"):
         unique: dict[tuple, Record] = {}
         for record in records:
             if stage in record["metrics"]:
-                others = {k: v for k, v in flattened(record).items() if not _below(k, ("method",))}
+                others = {k: v for k, v in flattened(record).items() if not below(k, ("method",))}
                 unique.setdefault(tuple(sorted((k, str(v)) for k, v in others.items())), record)
-        for row in rows(list(unique.values()), [*over, "method"], stage):
+        for row in rows(list(unique.values()), [*over, "method"], stage, shown):
             found.append(Row((*row.labels[:-1], f"({stage})"), row.options, row.runs, stage))
     return found
 
@@ -95,7 +97,8 @@ def flattened(record: Record) -> dict[str, Any]:
     return _flatten(record["semantic"])
 
 
-def _below(key: str, parents: Sequence[str]) -> bool:
+def below(key: str, parents: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `parents` or lies below one."""
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 

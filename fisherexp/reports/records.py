@@ -1,15 +1,28 @@
 """Reading run records back: all that reports know of a run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fisherexp.reports.grouping import LABELS
 from fisherexp.runs.state import run_folders
+
+# What reports take for granted; anything else a record may lack, as those of older versions do.
+NEEDED = ("identity", "names", "semantic", "config", "seed", "headings", "metrics", "trial", "command")
+
+
+class Damaged(Exception):
+    """A file that a run left beside its record cannot be read."""
+
+    def __init__(self, file: Path, reason: object) -> None:
+        super().__init__(f"{file} cannot be read: {reason}")
+        self.file, self.reason = file, str(reason)
 
 
 @dataclass(frozen=True)
 class Records:
-    """records: what could be read, each with its folder under 'folder'; damaged: folder -> what is wrong with it."""
+    """records: what could be read, each with its folder under 'folder'; damaged: file -> what is wrong with it."""
 
     records: list[dict[str, Any]]
     damaged: dict[Path, str]
@@ -21,9 +34,29 @@ def read_records(output_dir: Path) -> Records:
     for folder in run_folders(output_dir):
         try:
             record = folder.record()
-            if record is not None:
-                _ = record["metrics"]["after"], record["names"], record["semantic"], record["headings"]
-                records.append(record | {"folder": str(folder.path)})
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            damaged[folder.path] = f"{type(error).__name__}: {error}"
+        except (ValueError, OSError) as error:
+            damaged[folder.record_file] = f"{type(error).__name__}: {error}"
+            continue
+        if record is None:
+            continue
+        if lacking := _lacking(record):
+            damaged[folder.record_file] = f"it lacks {', '.join(lacking)}"
+        else:
+            records.append(record | {"folder": str(folder.path)})
     return Records(records, damaged)
+
+
+def _lacking(record: dict[str, Any]) -> list[str]:
+    """What a record would need to be shown, by dotted key."""
+
+    def within(parent: str, keys: Iterable[str]) -> list[str]:
+        node = record[parent]
+        return [f"{parent}.{key}" for key in keys if not isinstance(node, dict) or key not in node]
+
+    lacking = [key for key in NEEDED if key not in record]
+    return lacking or within("metrics", ["after"]) + within("names", LABELS)
+
+
+def is_trial(record: dict[str, Any]) -> bool:
+    """Whether tables leave the run out unless asked: a debug preset, a part of the data, or code nobody committed."""
+    return bool(record["trial"] or record.get("code", {}).get("dirty"))

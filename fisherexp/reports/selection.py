@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from fisherexp.reports.table import Grid, mean_and_deviation
 from fisherexp.runs.identity import digest
 
 Record = dict[str, Any]
@@ -41,7 +42,7 @@ def checkpoints(run: Record) -> list[dict[str, Any]]:
 
 def left_out(run: Record) -> str | None:
     """The further domain that was left out of training."""
-    return run["config"]["scenario"]["leave_out"]
+    return run["config"]["scenario"]["leave_out"] if "left_out_accuracy" in checkpoints(run)[0] else None
 
 
 class TrainingDomainValidation:
@@ -77,7 +78,8 @@ class Oracle:
 
 
 class LeaveOneDomainOut:
-    """Chooses by domains left out besides the target. A draw counts once every training domain was left out in turn."""
+    """Chooses by domains left out besides the target. A draw counts once every training domain was left out in turn:
+    `scenario.leave_out=<all domains>` makes those runs, and the one without, in one sweep."""
 
     name = "leave-one-domain-out"
 
@@ -90,7 +92,7 @@ class LeaveOneDomainOut:
         for family in families.values():
             whole = [run for run in family if left_out(run) is None]
             others = {left_out(run): run for run in family if left_out(run) is not None}
-            if len(whole) != 1 or not checkpoints(whole[0]) or set(others) != _training_domains(whole[0]):
+            if not whole or set(others) != _training_domains(whole[0]):
                 continue
             # Epochs differ in length when another domain is left out; checkpoints are counted in epochs.
             columns = zip(checkpoints(whole[0]), *map(checkpoints, others.values()), strict=False)
@@ -101,6 +103,7 @@ class LeaveOneDomainOut:
 
 
 SELECTIONS = (TrainingDomainValidation(), Oracle(), LeaveOneDomainOut())
+ORDER = [selection.name for selection in SELECTIONS]
 
 
 def selected(records: Iterable[Record]) -> list[dict[str, Any]]:
@@ -125,27 +128,25 @@ def selected(records: Iterable[Record]) -> list[dict[str, Any]]:
     return rows
 
 
-def print_selection(rows: list[dict[str, Any]]) -> None:
-    """One line for each target and selection method, and the mean over targets where there are several."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("data", "method", "selection", "target", "n", "target\nacc. %"):
-        table.add_column(heading, justify="right" if heading[-1] in "n%" and heading != "selection" else "left")
-    groups: dict[tuple, dict[str, list[float]]] = {}
-    for row in rows:
-        group = groups.setdefault((row["data"], row["method"], row["selection"]), {})
-        group.setdefault(row["target"], []).append(row["accuracy"])
-    for key, targets in groups.items():
-        for target, accuracies in targets.items():
-            table.add_row(*key, target, str(len(accuracies)), f"{fmean(accuracies):.1f}")
-        if len(targets) > 1:
-            mean = fmean(map(fmean, targets.values()))
-            table.add_row(*key, f"mean of {len(targets)}", "", f"{mean:.1f}")
-    Console().print(table)
-    print("selection methods use different data and are not to be compared with each other; n seeds each")
+def grids(rows: list[dict[str, Any]]) -> list[Grid]:
+    """A table for each data set and model: a line per method and way of choosing, a column per target, their mean."""
+    found = []
+    for data, model in sorted({(row["data"], row["model"]) for row in rows}):
+        own = [row for row in rows if (row["data"], row["model"]) == (data, model)]
+        targets = sorted({row["target"] for row in own})
+        lines = []
+        for key in sorted({(row["method"], ORDER.index(row["selection"])) for row in own}):
+            line = [row for row in own if (row["method"], ORDER.index(row["selection"])) == key]
+            accuracies = [[row["accuracy"] for row in line if row["target"] == target] for target in targets]
+            cells = [mean_and_deviation("acc. %", values) for values in accuracies]
+            # Of targets counted alike, once there are all of them.
+            mean = [[fmean(map(fmean, accuracies))]] if all(accuracies) and len(targets) > 1 else []
+            cells += [mean_and_deviation("acc. %", values) for values in mean or [[]]]
+            lines.append([key[0], ORDER[key[1]], "/".join(sorted({str(len(values)) for values in accuracies})), *cells])
+        heads = ["method", "selection", "n", *(f"{target}\nacc. %" for target in targets), "mean\nacc. %"]
+        note = "accuracy on the target; ways of selection use different data and are not to be compared; n seeds each"
+        found.append(Grid(f"{data}, {model}", heads, 2, lines, [note]))
+    return found
 
 
 def _best(choices: Iterable[Choice]) -> Choice | None:

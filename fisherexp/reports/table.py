@@ -1,91 +1,78 @@
-"""Runs in outputs/ as one table: a row per experiment, mean ± standard deviation over its repetitions."""
+"""A comparison as text, for a terminal or as markdown: a row per experiment, mean ± deviation over its repetitions."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fisherexp.reports.grouping import LABELS, Record, Row, references, rows, value_of
+from fisherexp.reports.caption import SIGNIFICANCE
+from fisherexp.reports.comparison import Cell, Column, Comparison, compare
+from fisherexp.reports.grouping import Record
+from fisherexp.reports.spread import Spread, spread
 from fisherexp.reports.summary import format_metric
+
+Shown = Literal["deviation", "interval"]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as text: headings (may hold line breaks), rows of cells; the first `labels` columns are words."""
+    """A table as text: headings (may hold line breaks), rows of cells; the first `labels` columns are words.
+
+    bold: (row, column) of the cells to stress.
+    """
 
     title: str
     headings: list[str]
     labels: int
     cells: list[list[str]]
-    note: str
+    notes: list[str]
+    bold: frozenset[tuple[int, int]] = frozenset()
 
 
 def grid(
     records: list[Record],
     over: Sequence[str] = (),
-    columns: str | None = None,
+    columns: str | Sequence[str] | None = None,
     metrics: Sequence[str] = (),
     with_references: bool = False,
+    shown: Shown = "deviation",
+    by: Sequence[str] = (),
+    baseline: str | None = None,
 ) -> Grid:
-    """The table of some records; a label or option gets a column only where it tells something.
+    """The table of some records; arguments and errors as in `compare`."""
+    columns = [columns] if isinstance(columns, str) else list(columns or ())
+    return formatted(compare(records, by, columns, over, metrics, with_references, baseline), shown)
 
-    Figures that a method declares as published stand below ours.
 
-    over: keys whose values are pooled like seeds. columns: a key; each of its values gets columns of its own.
-    metrics: which ones; by default those the records declare headings for. with_references: rows for the models
-    the methods start from and are compared with.
+def formatted(comparison: Comparison, shown: Shown = "deviation") -> Grid:
+    """Its figures as text. Published figures stand in a line below ours.
+
+    shown: what follows a mean: the sample standard deviation, or the half-width of the 95 % confidence interval.
     """
-    pooled = [*over, *([columns] if columns else [])]
-    found = (references(records, pooled) if with_references else []) + rows(records, pooled)
-    declared = headings(records)
-    wanted = metrics or [name for name in declared if any(row.values(name) for row in found)]
-    labels = [i for i, label in enumerate(LABELS) if label == "method" or len({row.labels[i] for row in found}) > 1]
-    labels = [i for i in labels if LABELS[i] not in pooled]
-    options = any(row.options for row in found)
-    values = sorted({str(value_of(record, columns)) for record in records}) if columns else [""]
-    heads = [LABELS[i] for i in labels] + (["options"] if options else [])
-    cells = [[row.labels[i] for i in labels] + ([row.options] if options else []) for row in found]
-    words = len(heads)
-    counts = [_counts(row, columns, values) for row in found]
-    if not columns:
-        heads.append("n")
-    for value in values:
-        heads += ["\n".join(filter(None, [value, declared.get(name, name)])) for name in wanted]
-    lines = []
-    for row, line, ns in zip(found, cells, counts, strict=True):
-        figures = [] if columns else [str(ns[0])]
-        for value in values:
-            part = Row(row.labels, row.options, _with(row.runs, columns, value), row.stage)
-            figures += [mean_and_deviation(declared.get(name, name), part.values(name)) for name in wanted]
-        lines.append(line + figures)
-        if not columns and any(name in row.published for name in wanted):
-            given = [_given(declared.get(name, name), row.published.get(name)) for name in wanted]
-            lines.append(["published" if head == "method" else "" for head in heads[:words]] + ["", *given])
-    fixed = [found[0].labels[i] for i in range(len(LABELS)) if i not in labels and LABELS[i] not in pooled]
-    kinds = ["seeds", *over]
-    many = "n" if not columns else "/".join(map(str, sorted({n for ns in counts for n in ns})))
-    note = f"values after the method; mean ± standard deviation over {many} runs ({', '.join(kinds)})"
-    return Grid(", ".join(fixed), heads, words, lines, note)
+    made, words = comparison.columns, len(comparison.heads)
+    counted = len({column.value for column in made}) <= 1
+    heads = comparison.heads + ["n"] * counted
+    heads += ["\n".join(filter(None, [column.value, column.heading])) for column in made]
+    cells, bold = [], set()
+    for line in comparison.lines:
+        bold |= {(len(cells), words + counted + j) for j, cell in enumerate(line.cells) if cell.best}
+        figures = [_figure(column, cell, shown) for column, cell in zip(made, line.cells, strict=True)]
+        cells.append([*line.labels, *[str(sum(line.counts))] * counted, *figures])
+        if any(cell.published for cell in line.cells):
+            given = [_given(column.heading, cell) for column, cell in zip(made, line.cells, strict=True)]
+            cells.append(["published" if h == "method" else "" for h in comparison.heads] + [""] * counted + given)
+    mark = "± standard deviation" if shown == "deviation" else "± half-width of the 95 % confidence interval"
+    return Grid(comparison.title, heads, words, cells, [f"mean {mark}", *comparison.notes], frozenset(bold))
 
 
-def headings(records: list[Record]) -> dict[str, str]:
-    """Metric -> heading, as the records declare them, in order of first appearance; seconds last."""
-    found: dict[str, str] = {}
-    for record in records:
-        found |= record["headings"]
-    return {name: found[name] for name in sorted(found, key=lambda name: name == "seconds")}
-
-
-def mean_and_deviation(heading: str, values: list[float]) -> str:
-    """`99.1 ± 0.2` (sample standard deviation); no ± for a single value, nothing for none."""
-    if not values:
-        return ""
-    mean = format_metric(heading, statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {format_metric(heading, statistics.stdev(values))}"
+def mean_and_deviation(heading: str, values: list[float], shown: Shown = "deviation") -> str:
+    """`99.1 ± 0.2`; no ± for a single value, nothing for none."""
+    found = spread(values)
+    return _text(heading, found, shown) if found else ""
 
 
 def print_table(table: Grid) -> None:
@@ -96,7 +83,8 @@ def print_table(table: Grid) -> None:
     if needed > console.width:
         console = Console(width=needed)
     console.print(drawn)
-    console.print(table.note, style="dim", highlight=False)
+    for note in table.notes:
+        console.print(note, style="dim", highlight=False, markup=False)
 
 
 def rendered(table: Grid) -> Table:
@@ -108,26 +96,37 @@ def rendered(table: Grid) -> Table:
             drawn.add_column(heading, overflow="fold", min_width=11)
         else:
             drawn.add_column(heading, justify="left" if i < table.labels else "right", no_wrap=True)
-    for line in table.cells:
-        drawn.add_row(*map(escape, line))
+    for i, line in enumerate(table.cells):
+        cells = map(escape, line)
+        drawn.add_row(*(f"[bold]{cell}[/bold]" if (i, j) in table.bold else cell for j, cell in enumerate(cells)))
     return drawn
 
 
 def markdown(table: Grid) -> str:
-    """As a markdown table with its title and note."""
+    """As a markdown table with its title and notes."""
     heads = [" ".join(heading.split()) for heading in table.headings]
     rule = ["---" if i < table.labels else "---:" for i in range(len(heads))]
-    lines = ["| " + " | ".join(line) + " |" for line in (heads, rule, *table.cells)]
-    return "\n".join([f"**{table.title}**", "", *lines, "", table.note])
+    body = [
+        [f"**{cell}**" if (i, j) in table.bold else cell for j, cell in enumerate(line)]
+        for i, line in enumerate(table.cells)
+    ]
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in body]
+    lines = ["| " + " | ".join(line) + " |" for line in (heads, rule, *escaped)]
+    return "\n".join([f"**{table.title}**", "", *lines, "", "  \n".join(table.notes)])
 
 
-def _given(heading: str, figures: list[float] | None) -> str:
-    return " ± ".join(format_metric(heading, figure) for figure in figures) if figures else ""
+def _figure(column: Column, cell: Cell, shown: Shown) -> str:
+    if cell.spread is None:
+        return ""
+    star = "*" if cell.p is not None and cell.p < SIGNIFICANCE else ""
+    return _text(column.heading, cell.spread, shown) + star
 
 
-def _with(runs: list[Record], key: str | None, value: str) -> list[Record]:
-    return runs if key is None else [run for run in runs if str(value_of(run, key)) == value]
+def _text(heading: str, found: Spread, shown: Shown) -> str:
+    mean = format_metric(heading, found.mean)
+    around = found.deviation if shown == "deviation" else found.half_width
+    return mean if found.n == 1 else f"{mean} ± {format_metric(heading, around)}"
 
 
-def _counts(row: Row, key: str | None, values: list[str]) -> list[int]:
-    return [len(_with(row.runs, key, value)) for value in values]
+def _given(heading: str, cell: Cell) -> str:
+    return " ± ".join(format_metric(heading, figure) for figure in cell.published) if cell.published else ""

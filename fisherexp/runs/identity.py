@@ -65,6 +65,12 @@ def identity(cfg: DictConfig) -> str:
     return digest(semantic(cfg))
 
 
+def family(cfg: DictConfig) -> str:
+    """The name that runs share which differ in nothing but their seed, e.g. `ssd-digits-1f2e3d`."""
+    shared = {key: value for key, value in semantic(cfg).items() if key != "seed"}
+    return f"{name_of(cfg, 'method')}-{name_of(cfg, 'data')}-{digest(shared, length=6)}"
+
+
 def run_folder(cfg: DictConfig) -> Path:
     """`<output_dir>/<method>/<data>/<identity>`."""
     return Path(cfg.output_dir) / name_of(cfg, "method") / name_of(cfg, "data") / identity(cfg)

@@ -45,6 +45,7 @@ class ArtefactStore:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self.used: dict[Path, str] = {}  # file -> kind of what was asked for
 
     def get(
         self,
@@ -60,6 +61,7 @@ class ArtefactStore:
         key = digest([kind, parts], length=20)
         path = self.root / kind / f"{key}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.used[path] = kind
         if is_follower():
             return self._follow(path, key, build)
         if (found := self._read(path, key)) is not None and agreed(True):

@@ -38,6 +38,9 @@ from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 from fisherexp.stop import finishing_the_step
 
+# Judging a model is seldom worth a line of a log; a stream to adapt on is.
+SHORT_JUDGING = 5.0  # seconds
+
 
 class Workbench:
     """Made from a validated config; nothing is read or built before it is asked for.
@@ -96,6 +99,11 @@ class Workbench:
         """Metric -> heading, for those that tables show."""
         return self.setting.evaluation().headings | (self.audit.headings if self.audit else {})
 
+    @property
+    def better(self) -> dict[str, str]:
+        """Metric -> 'higher' or 'lower', where an extreme is the goal."""
+        return self.setting.evaluation().better | (self.audit.better if self.audit else {})
+
     @cached_property
     def audit(self) -> Any:
         """What compares the outcome with other models, beyond the test loop; None where nothing does."""
@@ -110,9 +118,11 @@ class Workbench:
         """A new network, its weights drawn from the seed and the name of a random stream."""
         return self._classifier(self.data, stream)
 
-    def published(self) -> dict[str, tuple[float, float]]:
-        """Metric -> (mean, standard deviation) that the run's method declares as published for these data."""
-        return attribute(self.cfg, "method", "published", {}).get(name_of(self.cfg, "data"), {})
+    def published(self) -> dict[str, tuple[float, ...]]:
+        """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
+        and this scenario."""
+        found, data = attribute(self.cfg, "method", "published", {}), name_of(self.cfg, "data")
+        return found.get(data, {}) | found.get(f"{data}/{name_of(self.cfg, 'scenario')}", {})
 
     # --- loops -----------------------------------------------------------------------------------------
 
@@ -123,7 +133,7 @@ class Workbench:
         """
         folder.mkdir(parents=True, exist_ok=True)
         resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
-        progress = PhaseProgress(self.label + phase, self.cfg.progress, run_folder(self.cfg) / "progress.json")
+        progress = self._progress(phase)
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
         torch.manual_seed(derive("fit", self.seed, type(method).__name__))
         placed = self._placed(trainer, setting)
@@ -142,7 +152,8 @@ class Workbench:
     def test(self, method: Method, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario judges; returns the metrics."""
         cost = Cost()
-        trainer = self._trainer(method, folder, [cost], own)
+        progress = self._progress(phase, short=SHORT_JUDGING)
+        trainer = self._trainer(method, folder, [cost, progress], own)
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
@@ -260,6 +271,10 @@ class Workbench:
             loggers=self.loggers if own else [],
             inference_mode=not (method.adapts_at_test or any(getattr(c, "needs_gradients", False) for c in callbacks)),
         )
+
+    def _progress(self, phase: str, short: float = 0.0) -> PhaseProgress:
+        file = run_folder(self.cfg) / "progress.json"
+        return PhaseProgress(self.label + phase, self.cfg.progress, short, file)
 
     def _placed(self, trainer: Trainer, setting: Setting | None = None) -> Setting:
         return dataclasses.replace(

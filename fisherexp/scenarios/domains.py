@@ -26,7 +26,8 @@ from fisherexp.seeds import generator
 
 class Domains:
     """target: the domain to generalise to; null for the last one.
-    leave_out: a further domain that is not trained on, only judged: for leave-one-domain-out selection.
+    leave_out: a further domain that is not trained on, only judged: for leave-one-domain-out selection. The target
+        itself leaves out no further one, so that a sweep over all domains has every choice of it and the whole run.
     holdout: share of every domain that is held out of training; 0 to judge training domains on what they trained on.
     label_shift: how far the training domains differ in their classes: each keeps all samples of the classes whose
         number is its own modulo the number of training domains, and the share 1 - label_shift of the others.
@@ -63,9 +64,8 @@ class Domains:
         for option, name in (("target", target), ("leave_out", self.leave_out)):
             if name is not None and name not in domains:
                 raise ValueError(f"scenario.{option}={name} is no domain of these data; there are {', '.join(domains)}")
-        if target == self.leave_out:
-            raise ValueError(f"scenario.leave_out={target} is the target already; choose another domain")
-        names = [name for name in domains if name not in (target, self.leave_out)]
+        left_out = None if self.leave_out == target else self.leave_out
+        names = [name for name in domains if name not in (target, left_out)]
         if not names:
             raise ValueError(f"with target {target} no domain of {', '.join(domains)} is left to train on")
         kept, out = {}, {}
@@ -79,8 +79,8 @@ class Domains:
         judged = {f"train_{name}": kept[name] for name in names}
         judged |= {f"held_out_{name}": out[name] for name in names}
         judged |= {"target": kept[target], "target_held_out": out[target]}
-        if self.leave_out is not None:
-            judged["left_out"] = kept[self.leave_out]
+        if left_out is not None:
+            judged["left_out"] = kept[left_out]
         judged = {name: images for name, images in (judged | variants).items() if len(images)}
         return Setting(data, parts | judged, tuple(judged), partial(DomainMetrics, tuple(judged)), seed)
 

@@ -6,12 +6,17 @@
 The net is that of experiment=unlearning_fashion_mnist, after an epoch; class 3 is forgotten. The loop does a forward
 and backward pass for each batch and sums the squared gradients: at the same estimator, so batches of one for per-sample
 gradients. That loop is timed on `--singles` images and scaled to all of them, which is fair to it: its time is linear.
-Process CPU time of one thread. Weights are compared on the same images for both. Exits with 1 when ours is not 10
-times (per-sample) and 1.3 times (batches of 64) as fast, or a weight differs by more than 1e-5.
+Both read the same tensors in memory, which is kind to the loop: the official one decodes and transforms image by image.
+Ours uses the compiled kernel, which is built first if it can be; what was used is said. Process CPU time of one thread,
+median of ratios over rounds in alternation. That both compute the same is checked in double precision, on the images of
+`--singles`; how far rounding takes weights apart in single precision, where gradients nearly cancel, is said as well.
+Exits with 1 when ours is not 10 times (per-sample) and 1.3 times (batches of 64) as fast, or a weight differs by more
+than 1e-5.
 """
 
 import argparse
 import copy
+import statistics
 import sys
 import tempfile
 import time
@@ -23,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.curvature.kernels import kernel
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.unlearning.dampening import dampen_model
 from fisherexp.runs.workbench import Workbench
@@ -31,7 +37,7 @@ from fisherexp.scenarios.setting import Setting
 ALPHA_RELATIVE, LAMBDA = 0.5, 1.0
 GOALS = {"per_sample": 10.0, "batch_mean": 1.3}
 ESTIMATORS = {
-    "per_sample": Importance(gradients="per_sample", batch_size=128),
+    "per_sample": Importance(gradients="per_sample", batch_size=512),
     "batch_mean": Importance(gradients="batch_mean", batch_size=64, order="forget_apart"),
 }
 
@@ -70,7 +76,7 @@ def our_ssd(model: nn.Module, setting: Setting, importance: Importance, alpha: f
     found = []
     for part in ("train", "forget"):
         accumulator = importance.accumulator(model, seed=0)
-        for images, labels in importance.batches(setting, part):
+        for images, labels in importance.batches(setting, part, importance.together):
             accumulator.update(images, labels)
         found.append(accumulator.result())
     dampen_model(model, found[1], found[0], alpha, LAMBDA)
@@ -91,40 +97,58 @@ def first(bench: Workbench, images: int) -> Setting:
     return instantiate(bench.cfg.scenario, _convert_="all").setting(data, bench.cfg.seed)
 
 
+def samples(setting: Setting) -> int:
+    """How many go through the model for both importances."""
+    return sum(len(setting.parts[part]) for part in ("train", "forget"))
+
+
+def difference(model: nn.Module, other: nn.Module) -> float:
+    """Of the weights that differ most."""
+    return max((a - b).abs().max().item() for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def compare(model: nn.Module, name: str, whole: Setting, part: Setting, rounds: int) -> bool:
+    """Print how much faster ours is, and how far the weights are apart. Returns whether both goals are met."""
+    importance, alpha = ESTIMATORS[name], ALPHA_RELATIVE * len(whole.parts["train"]) / len(whole.parts["forget"])
+    looped = part if name == "per_sample" else whole
+    scale = samples(whole) / samples(looped)
+    seconds = []
+    for _ in range(rounds):
+        ours, edited = timed(lambda: our_ssd(model, whole, importance, alpha))
+        loop, expected = timed(lambda: plain_ssd(model, looped, importance, alpha))
+        seconds.append((ours, scale * loop))
+    if looped is part:
+        edited = our_ssd(model, part, importance, alpha)
+    double = copy.deepcopy(model).double()
+    exact = difference(*(way(double, part, importance, alpha) for way in (our_ssd, plain_ssd)))
+    ratio = statistics.median(loop / ours for ours, loop in seconds)
+    ours, loop = (statistics.median(values) for values in zip(*seconds, strict=True))
+    note = f" (scaled from {samples(looped):,} samples)" if scale > 1 else ""
+    print(
+        f"{name}, {samples(whole):,} samples: ours {ours:.1f} s, loop {loop:.1f} s{note}: {ratio:.2f} times as fast "
+        f"(goal {GOALS[name]}); weights differ by {exact:.1e} at most, "
+        f"in single precision by {difference(edited, expected):.1e}",
+        flush=True,
+    )
+    return ratio >= GOALS[name] and exact <= 1e-5
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--singles", type=int, default=1_000, help="images the loop with batches of one is timed on")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    failed = False
+    print(f"convolutions: {kernel(True, torch.device('cpu'))[1]}")
     with tempfile.TemporaryDirectory() as outputs:
         config = ["experiment=unlearning_fashion_mnist", "training.epochs=1", "scenario.classes=[3]", "threads=1"]
         bench = Workbench(composed([*config, f"output_dir={outputs}", "progress=off"]))
         model = bench.method("source").model
         model.load_state_dict(bench.trained("source").tensors)
         whole, part = first(bench, options.images), first(bench, options.singles)
-        alpha = ALPHA_RELATIVE * len(whole.parts["train"]) / len(whole.parts["forget"])
-        for name, importance in ESTIMATORS.items():
-            compared = part if name == "per_sample" else whole
-            ours, edited = timed(lambda i=importance: our_ssd(model, whole, i, alpha))
-            loop, expected = timed(lambda i=importance, c=compared: plain_ssd(model, c, i, alpha))
-            if compared is part:
-                edited = our_ssd(model, part, importance, alpha)
-                samples = [sum(len(s.parts[p]) for p in ("train", "forget")) for s in (whole, part)]
-                loop *= samples[0] / samples[1]
-                note = f", scaled from {samples[1]:,} to {samples[0]:,} samples"
-            else:
-                note = ""
-            pairs = zip(edited.parameters(), expected.parameters(), strict=True)
-            difference = max((a - b).abs().max().item() for a, b in pairs)
-            print(
-                f"{name}: ours {ours:.1f} s, loop {loop:.1f} s{note}: {loop / ours:.2f} times as fast "
-                f"(goal {GOALS[name]}); largest difference of a weight {difference:.1e}",
-                flush=True,
-            )
-            failed |= loop / ours < GOALS[name] or difference > 1e-5
-    return int(failed)
+        met = [compare(model, name, whole, part, options.rounds) for name in ESTIMATORS]
+    return int(not all(met))
 
 
 if __name__ == "__main__":

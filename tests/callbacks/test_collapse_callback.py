@@ -12,7 +12,7 @@ from fisherexp.callbacks.neural_collapse import Look, NeuralCollapse
 from fisherexp.config.explain import composed
 from fisherexp.contract import StopAfter, Stopped
 from fisherexp.experiment import run_experiment
-from fisherexp.metrics.channels import LAMBDAS
+from fisherexp.metrics.channels import LAMBDAS, outward
 from fisherexp.metrics.neural_collapse import ClassMoments, collapse
 from fisherexp.runs.workbench import Workbench
 
@@ -81,6 +81,26 @@ def test_what_it_saw_of_the_final_model_is_what_a_direct_computation_gives(watch
         assert seen[f"clean/{name}"][-1].item() == pytest.approx(value, rel=1e-4), name
     accuracy = 100 * (logits.argmax(1) == images.labels).double().mean().item()
     assert seen["clean/accuracy"][-1].item() == pytest.approx(accuracy)
+
+
+def test_every_epoch_shows_the_same_mixtures(watched):
+    seen = load_file(watched[0] / "run" / "neural_collapse.safetensors")
+    for name in ("classes", "same_class", "pairs", "lambda"):
+        first, last = seen[f"picture/{name}"]
+        assert torch.equal(first, last), name
+    assert not torch.equal(*seen["picture/different"])
+
+
+def test_features_of_a_linear_network_are_convex_combinations():
+    """Of pixels: components along the rows are linear in λ."""
+    bench = Workbench(composed(["scenario=none", "method=mixup", "model=mlp", "model.hidden=[]"]))
+    options = NeuralCollapse([], pairs=50, points=50)
+    look = Look(options, bench.method("method").eval(), bench.setting.loader("train", shuffle=True))
+    found = look.everything()
+    lam = torch.tensor(LAMBDAS, dtype=torch.float64)[:, None]
+    along = found["channels"][:, 3:5]
+    torch.testing.assert_close(along, lam * along[-1] + (1 - lam) * along[0], rtol=0, atol=1e-5)
+    assert outward(found["channels"]) == pytest.approx(0, abs=1e-4)
 
 
 def test_a_resumed_run_has_every_look(watched, tmp_path):

@@ -23,7 +23,7 @@ class Walks(LightningModule):
         for _ in range(self.backward_passes):
             output.sum().backward(retain_graph=True)
 
-    def test_step(self, batch, batch_idx):
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
         self.model(batch)
 
     def configure_optimizers(self):
@@ -62,4 +62,29 @@ def test_progress_away_from_a_terminal_is_a_line_per_phase(tmp_path, capsys, how
 def test_progress_bar_ends_full(tmp_path, capsys):
     progress = PhaseProgress("training source", "bar")
     build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
+    printed = capsys.readouterr().err
+    assert "6/6" in printed
+    assert "steps/s" in printed
+
+
+def test_a_test_loop_counts_all_its_parts(tmp_path, capsys):
+    progress = PhaseProgress("adapting", "bar")
+    loaders = [BATCHES, BATCHES]
+    build_trainer("cpu", folder=tmp_path, callbacks=[progress]).test(Walks(0), loaders, verbose=False)
     assert "6/6" in capsys.readouterr().err
+
+
+def test_a_long_phase_says_how_far_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fisherexp.callbacks.progress.LINE_SECONDS", -1.0)
+    progress = PhaseProgress("training source", "lines")
+    build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "training source" in line]
+    assert len(lines) == 7
+    assert "3 of 6" in lines[2]
+    assert "steps/s" in lines[2]
+
+
+def test_a_short_phase_may_go_without_a_line(tmp_path, capsys):
+    progress = PhaseProgress("judging", "lines", short=1000.0)
+    build_trainer("cpu", folder=tmp_path, callbacks=[progress]).test(Walks(0), BATCHES, verbose=False)
+    assert "judging" not in capsys.readouterr().err

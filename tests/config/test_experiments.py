@@ -14,6 +14,8 @@ from fisherexp.config.validate import validate
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SETTINGS = sorted((CONF / "experiment").glob("*/*.yaml"))
+OF_SCENARIOS = [file for file in SETTINGS if (CONF / "scenario" / file.name).exists()]
+OF_METHODS = [file for file in SETTINGS if file not in OF_SCENARIOS]
 
 
 def sweep(experiment: str) -> dict[str, list[str]]:
@@ -35,18 +37,31 @@ def test_every_run_of_the_sweep_is_valid(experiment):
         assert validate(cfg) == []
 
 
-@pytest.mark.parametrize("file", SETTINGS, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize("file", OF_METHODS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_settings_of_one_method_change_that_method_and_no_other(file):
     experiment, method = file.parent.name, file.stem
     assert method in sweep(experiment)["method"]
-    plain = OmegaConf.to_container(composed([f"method={method}"]).method)
-    tuned = composed([f"experiment={experiment}", f"method={method}"])
+    chosen = [f"experiment={experiment}", f"method={method}"]
+    plain = OmegaConf.to_container(composed([*chosen, "~experiment@method"]).method)
+    tuned = composed(chosen)
     given = OmegaConf.to_container(OmegaConf.load(file))
     expected = OmegaConf.to_container(OmegaConf.merge(plain, given))
     assert OmegaConf.to_container(tuned.method) == expected != plain
-    other = composed([f"experiment={experiment}", "method=erm"])
-    assert other.method.training == other.training
-    assert set(other.method) == set(composed(["method=erm"]).method)
+    other = next(name for name in sweep(experiment)["method"] if not file.with_stem(name).exists())
+    chosen = [f"experiment={experiment}", f"method={other}"]
+    assert composed(chosen).method == composed([*chosen, "~experiment@method"]).method
+
+
+@pytest.mark.parametrize("file", OF_SCENARIOS, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_settings_of_one_scenario_change_that_scenario_and_no_other(file):
+    experiment, scenario = file.parent.name, file.stem
+    assert scenario in sweep(experiment)["scenario"]
+    plain, given = composed([f"scenario={scenario}"]).scenario, OmegaConf.load(file)
+    tuned, other = (composed([f"experiment={experiment}", f"scenario={name}"]) for name in (scenario, "continual"))
+    assert all(tuned.scenario[key] == value != plain[key] for key, value in given.items())
+    shared = [key for key in other.scenario if key in tuned.scenario and key not in ("_target_", *given)]
+    assert all(tuned.scenario[key] == other.scenario[key] for key in shared)
+    assert set(other.scenario) == set(composed(["scenario=continual"]).scenario)
 
 
 def test_the_command_line_has_the_last_word():

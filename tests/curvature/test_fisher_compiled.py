@@ -1,8 +1,5 @@
 """The compiled kernel gives the plain path's sums, and it is recorded which of the two was used."""
 
-import importlib.util
-import shutil
-
 import pytest
 import torch
 from fisher_oracles import Residual, TinyGPT, one_at_a_time, worst
@@ -13,21 +10,6 @@ from torch.nn import functional as F
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal, fisher_diagonal, kernels
 
 COVERED = [name for name in RULES if name.startswith("conv")]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """The user's library if there is one, else one compiled for this run."""
-    environment = pytest.MonkeyPatch()
-    if not kernels.location().exists():
-        if not (shutil.which("c++") and (shutil.which("ninja") or importlib.util.find_spec("ninja"))):
-            pytest.skip("the kernel has not been compiled, and there is no C++ compiler with ninja to do it")
-        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    kernels._loaded.cache_clear()
-    function, path = kernels.kernel(True, torch.device("cpu"))
-    assert path == "compiled"
-    yield function
-    environment.undo()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -30,6 +30,9 @@ RULES = {
         lambda: flat(nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))),
         images(3, 8, 7),
     ),
+    "conv2d, one channel": (lambda: flat(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 3, 3)), images(1, 6, 5)),
+    "conv2d, many channels": (lambda: flat(nn.Conv2d(17, 9, 3, stride=2, padding=1)), images(17, 6, 5)),
+    "conv2d, many channels, dilation": (lambda: flat(nn.Conv2d(18, 3, 3, dilation=2)), images(18, 6, 7)),
     "conv2d, groups": (lambda: flat(nn.Conv2d(4, 6, 3, groups=2, bias=False)), images(4, 6, 6)),
     "conv2d, depthwise": (lambda: flat(nn.Conv2d(4, 4, 3, groups=4)), images(4, 6, 6)),
     "conv2d, same padding of an even kernel": (lambda: flat(nn.Conv2d(3, 4, 2, padding="same")), images(3, 5, 5)),
@@ -202,15 +205,22 @@ def test_models_of_this_project(module, name, options):
     assert worst(fisher_diagonal(model, [(x, y)]), one_at_a_time(model, x, y)) <= 1e-10
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [7, 8])  # an odd number of rows cannot be shared by two threads
 @pytest.mark.parametrize("way", ["blocks", "whole", "batched"])
-def test_squared_outer(way):
+def test_squared_outer(way, rows, threads):
     torch.manual_seed(0)
-    g, x = torch.randn(5, 3, 7).double(), torch.randn(5, 3, 4).double()
-    total = torch.ones(7, 4).double()
-    if way == "batched":
-        add_many_at_once(g, x, total)
-    else:
-        add_one_by_one(g, x, total, 3 * 4 * 8 if way == "blocks" else 2**20)
+    g, x = torch.randn(5, 3, rows).double(), torch.randn(5, 3, 4).double()
+    total = torch.ones(rows, 4).double()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        if way == "batched":
+            add_many_at_once(g, x, total)
+        else:
+            add_one_by_one(g, x, total, 3 * 4 * 8 if way == "blocks" else 2**20)
+    finally:
+        torch.set_num_threads(before)
     torch.testing.assert_close(total, 1 + torch.einsum("nto,ntk->nok", g, x).square().sum(0))
 
 

@@ -208,6 +208,16 @@ def test_symmetries():
     assert hh.head_hessian_product(*a, same_for_all_classes).abs().max() < 1e-15  # softmax shift invariance
 
 
+@every_head
+def test_no_direction_has_negative_curvature(head, classes):
+    (features, *_), weight = problem(head, classes, True, scale=5.0)
+    directions = torch.eye(weight.numel(), dtype=torch.float64).view(-1, *weight.shape)
+    logits = logits_of(features, weight)
+    rows = [hh.head_hessian_product(features, logits, v, head=head).flatten() for v in directions]
+    eigenvalues = torch.linalg.eigvalsh(torch.stack(rows))
+    assert eigenvalues.min() >= -1e-15 * eigenvalues.max() * weight.numel()
+
+
 def test_route_with_fewer_operations_is_taken(monkeypatch):
     taken = []
     for name in ("_gram_over_samples", "_gram_over_classes"):

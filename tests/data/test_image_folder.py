@@ -8,6 +8,7 @@ from PIL import Image
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import decode
 from fisherexp.data.image_folder import ImageFolder
+from fisherexp.data.imagenet import ImageNet
 
 RANDOM = np.random.RandomState(0)
 
@@ -53,6 +54,14 @@ def test_folders_become_classes(split):
     assert data.train.labels.bincount().tolist() == [7, 7, 7]
     assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert torch.equal(data.test.images[4], decode(split / "test" / "bee" / "01.png", 8))
+
+
+def test_imagenet_is_judged_on_its_validation_images(split):
+    with pytest.raises(DataError, match="a folder 'train' but no folder 'val'"):
+        ImageNet(str(split)).load()
+    (split / "test").rename(split / "val")
+    data = ImageNet(str(split), image_size=8).load()
+    assert torch.equal(data.test.images[4], decode(split / "val" / "bee" / "01.png", 8))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from fisherexp.config.explain import composed
 from fisherexp.methods.recipe import Recipe
+from fisherexp.runs.workbench import Workbench
 
 STEPS = 7
 
@@ -44,3 +46,10 @@ def test_optimisers_leave_frozen_parameters_alone(name, kind):
     optimizer = Recipe(optimizer=name).configure(model, 1)["optimizer"]
     assert type(optimizer) is kind
     assert [p.shape for p in optimizer.param_groups[0]["params"]] == [model.weight.shape]
+
+
+def test_no_epochs_leave_the_weights_as_they_came(tmp_path):
+    cfg = composed(["method=erm", "scenario=none", "training.epochs=0", "progress=off", f"output_dir={tmp_path}"])
+    bench = Workbench(cfg)
+    came = bench.method("method").model.state_dict()
+    assert all(torch.equal(tensor, came[name]) for name, tensor in bench.trained("method").tensors.items())

@@ -1,11 +1,25 @@
 """The unconstrained-features optimum: fixed point, geometry, limits, and what the callback's table makes of it."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fisherexp.metrics.channels import LAMBDAS, channel_row, fitted_theory, outward
-from fisherexp.metrics.unconstrained_features import mixed_targets, optimal_features, optimal_probabilities
+from fisherexp.metrics.channels import (
+    LAMBDAS,
+    channel_row,
+    fitted_cross_entropy,
+    fitted_squared_error,
+    outward,
+    weights_of_rows,
+)
+from fisherexp.metrics.unconstrained_features import (
+    mixed_targets,
+    optimal_features,
+    optimal_features_squared_error,
+    optimal_probabilities,
+)
 from fisherexp.models.heads import simplex_etf
 
 LAM = torch.linspace(0, 1, 21, dtype=torch.float64)
@@ -20,15 +34,26 @@ def test_it_is_the_fixed_point(classes, kappa):
     torch.testing.assert_close(p, (kappa * (target - p)).softmax(1), rtol=0, atol=1e-14 * max(1.0, 10 * kappa))
 
 
+def half_squared_error(outputs, target):
+    return (outputs - target).square().sum() / 2
+
+
+LOSSES = [
+    (optimal_features, partial(F.cross_entropy, reduction="sum")),
+    (optimal_features_squared_error, half_squared_error),
+]
+
+
+@pytest.mark.parametrize(("optimum", "criterion"), LOSSES, ids=["cross-entropy", "squared error"])
 @pytest.mark.parametrize("decay", [0.01, 0.05, 1.0])
 @pytest.mark.parametrize("length", [0.5, 3.0])
-def test_features_are_stationary(length, decay):
+def test_features_are_stationary(length, decay, optimum, criterion):
     """The gradient of the objective, by autograd, vanishes."""
     torch.manual_seed(0)
     weight = length * simplex_etf(5, 7)
     target = torch.cat([mixed_targets(LAM, 5), torch.rand(4, 5).double().softmax(1)])
-    features = optimal_features(weight, target, decay).requires_grad_()
-    loss = F.cross_entropy(features @ weight.T, target, reduction="sum") + decay / 2 * features.square().sum()
+    features = optimum(weight, target, decay).requires_grad_()
+    loss = criterion(features @ weight.T, target) + decay / 2 * features.square().sum()
     (gradient,) = torch.autograd.grad(loss, features)
     assert gradient.abs().max() < 1e-11
 
@@ -86,12 +111,28 @@ def test_channel_table_of_the_theory_is_fitted_by_the_theory():
     decay = 10 / 9 / 30  # κ = 30
     features = [optimal_features(weight, mixed_targets(lam, 10, *pair.tolist()), decay) for pair in pairs]
     table = table_of(torch.stack(features, 1), weight, pairs)
-    kappa, theory = fitted_theory(table, 10, lam)
+    kappa, theory = fitted_cross_entropy(table, 10, lam)
     assert kappa == pytest.approx(30, rel=0.04)  # the grid of κ has steps of 6 %
     torch.testing.assert_close(theory, table[:, :5], rtol=0, atol=0.02)
     assert outward(table) > 0.15
     assert table[:, 7].abs().max() < 1e-9  # nothing lies outside the plane
     torch.testing.assert_close(table[:, 5:7], torch.zeros(7, 2).double(), rtol=0, atol=1e-9)
+
+
+def test_channel_table_under_the_squared_error_is_fitted_by_its_theory():
+    """With the best bias, 1/C; and the components along two rows say which combination of them a feature is."""
+    torch.manual_seed(0)
+    weight, pairs, lam = simplex_etf(10, 16), torch.tensor([[3, 7], [0, 2], [9, 1]]), torch.tensor(LAMBDAS).double()
+    targets = [mixed_targets(lam, 10, *pair.tolist()) for pair in pairs]
+    features = torch.stack([optimal_features_squared_error(weight, target, 0.5) for target in targets], 1)
+    table = torch.stack([channel_row(h, h @ weight.T + 0.1, pairs, weight, torch.zeros(16)) for h in features])
+    shrinkage, theory = fitted_squared_error(table, 10, lam)
+    eigenvalue = 10 / 9
+    assert shrinkage == pytest.approx(eigenvalue / (eigenvalue + 0.5))
+    torch.testing.assert_close(theory, table[:, :5])
+    assert outward(table) == pytest.approx(0)
+    found = weights_of_rows(theory[:, 3:5], 10) @ weight[pairs[0]]
+    torch.testing.assert_close(found, features[:, 0])
 
 
 def test_convex_combinations_bulge_nowhere():

@@ -90,12 +90,13 @@ def test_config_lists_every_option_and_says_what_it_is(name):
     ("backbone", "published"),
     [
         (lambda: ResNet18(input_shape=(3, 32, 32)), 11_173_962),
+        (lambda: ResNet18(norm="group", input_shape=(3, 32, 32)), 11_173_962),
         (lambda: WideResNet(28, 10, input_shape=(3, 32, 32)), 36_479_194),
         (lambda: WideResNet(16, 4, input_shape=(3, 32, 32)), 2_748_890),
         (lambda: SmallCNN(input_shape=(1, 8, 8)), 56_554),
         (lambda: MLP([256, 256], input_shape=(1, 28, 28)), 784 * 256 + 256 + 256 * 256 + 256 + 2570),
     ],
-    ids=["ResNet-18", "WRN-28-10", "WRN-16-4", "small_cnn", "mlp"],
+    ids=["ResNet-18", "ResNet-18, GroupNorm", "WRN-28-10", "WRN-16-4", "small_cnn", "mlp"],
 )
 def test_size_with_ten_classes(backbone, published):
     with torch.device("meta"):
@@ -124,6 +125,15 @@ def test_attention_equals_its_definition():
     torch.testing.assert_close(attention(x), attention.out(torch.cat(heads, -1)))
 
 
+@pytest.mark.parametrize(("norm", "alone"), [("group", True), ("batch", False)])
+def test_group_norm_looks_at_each_image_by_itself(norm, alone):
+    model = ResNet18(8, norm=norm, input_shape=(3, 16, 16)).train()
+    images = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        one, among_others = model(images[:2])[0], model(images)[0]
+    assert torch.allclose(one, among_others, atol=1e-5) == alone
+
+
 @pytest.mark.parametrize("size", [4, 8, 28, 32, 64])
 def test_small_cnn_takes_any_small_size(size):
     assert SmallCNN(8, input_shape=(1, size, size)).eval()(torch.zeros(2, 1, size, size)).shape == (2, 16)
@@ -146,10 +156,15 @@ def test_normalisation_is_part_of_the_checkpoint():
     ("make", "message"),
     [
         (lambda: SmallCNN(input_shape=(1, 3, 3)), r"at least 4×4 pixels, got input_shape=\(1, 3, 3\)"),
+        (lambda: ResNet18(12, norm="group", input_shape=(3, 32, 32)), "model.width must be a multiple, got 12"),
         (lambda: WideResNet(18, input_shape=(3, 32, 32)), r"10, 16, 22, 28, … \(6n \+ 4\), got 18"),
         (lambda: ViT(patch=5, input_shape=(3, 32, 32)), "patch=5 does not divide the image size 32×32"),
         (lambda: ViT(heads=5, input_shape=(3, 32, 32)), "heads=5 does not divide dim=192"),
         (lambda: Torchvision("resnet81", input_shape=(3, 32, 32)), "no model 'resnet81'; nearest: resnet18"),
+        (
+            lambda: Torchvision("resnet50", pretrained=True, weights="V3", input_shape=(3, 32, 32)),
+            "weights IMAGENET1K_V1, IMAGENET1K_V2 of 'resnet50', no 'V3'",
+        ),
         (lambda: Torchvision("squeezenet1_0", input_shape=(3, 32, 32)), "no linear classification head"),
         (
             lambda: Torchvision("vit_b_16", input_shape=(3, 32, 32)),
@@ -162,6 +177,21 @@ def test_wrong_options_are_one_line(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_with_its_own_head_a_torchvision_model_predicts_as_it_came():
+    from torchvision.models import resnet18
+
+    ours = Torchvision("resnet18", own_head=True, input_shape=(3, 64, 64)).eval()
+    theirs = resnet18().eval()
+    theirs.load_state_dict({f"fc.{name}": value for name, value in ours.own[0].state_dict().items()}, strict=False)
+    theirs.load_state_dict(ours.network.state_dict(), strict=False)
+    images = torch.rand(2, 3, 64, 64)
+    model = Classifier(ours, ours.num_features, 1000)
+    torch.testing.assert_close(model(images), theirs(images))
+    assert not [name for name in model.state_dict() if name.startswith("backbone.own")]
+    with pytest.raises(ValueError, match="for 1000 classes, the data have 10"):
+        Classifier(ours, ours.num_features, 10)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

@@ -1,11 +1,12 @@
 """Three ways of choosing, on made-up sweeps where they disagree."""
 
-from fisherexp.reports.selection import LeaveOneDomainOut, Oracle, TrainingDomainValidation, selected
+from fisherexp.reports.selection import LeaveOneDomainOut, Oracle, TrainingDomainValidation, grids, selected
 
 
 def run(points, leave_out=None, lr=0.1, seed=0, target="t"):
     """points: per checkpoint (held-out, target held-out, target, left-out) accuracies."""
-    names = ("held_out_accuracy", "target_held_out_accuracy", "target_accuracy", "left_out_accuracy")
+    names = ["held_out_accuracy", "target_held_out_accuracy", "target_accuracy"]
+    names += ["left_out_accuracy"] if leave_out else []
     training = {f"train_{name}_accuracy": 0.0 for name in ("a", "b") if name != leave_out}
     scenario = {"target": target, "leave_out": leave_out}
     return {
@@ -15,7 +16,7 @@ def run(points, leave_out=None, lr=0.1, seed=0, target="t"):
         "seed": seed,
         "outcome": {
             "domain_watch": [
-                {"step": i, **dict(zip(names, values, strict=True)), **training} for i, values in enumerate(points)
+                {"step": i, **training, **dict(zip(names, values, strict=False))} for i, values in enumerate(points)
             ]
         },
     }
@@ -58,3 +59,24 @@ def test_rows_name_their_selection_and_keep_targets_and_seeds_apart():
         ("u", 0, "training-domain validation"): 6,
         ("u", 0, "oracle"): 6,
     }
+
+
+def test_a_sweep_over_all_domains_holds_the_whole_run():
+    """scenario.leave_out=t, the target: nothing further was left out."""
+    whole = run([(0, 0, 40, 0), (0, 0, 50, 0)])
+    whole["config"]["scenario"]["leave_out"] = "t"
+    others = [run([(0, 0, 0, 30), (0, 0, 0, 10)], name) for name in ("a", "b")]
+    choice = LeaveOneDomainOut().choose([whole, *others])
+    assert (choice.run, choice.step, choice.accuracy) == (whole, 0, 40)
+
+
+def test_table_of_targets():
+    rows = selected([LOW, run([(1, 2, 3, 0)], seed=1), run([(4, 5, 6, 0)], target="u")])
+    (table,) = grids(rows)
+    assert table.headings[3:] == ["t\nacc. %", "u\nacc. %", "mean\nacc. %"]
+    assert table.cells == [
+        ["hgp", "training-domain validation", "1/2", "24.0 ± 29.7", "6.0", "15.0"],
+        ["hgp", "oracle", "1/2", "26.5 ± 33.2", "6.0", "16.2"],
+    ]
+    (missing,) = grids([row for row in rows if row["target"] == "t" or row["selection"] != "oracle"])
+    assert missing.cells[1][-2:] == ["", ""]

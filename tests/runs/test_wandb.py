@@ -1,4 +1,4 @@
-"""Offline wandb runs of one process are two runs, each with its config and its figures, read by wandb's own reader."""
+"""Offline wandb runs of one process are two, each with its config, figures and record, read by wandb's own reader."""
 
 import json
 import subprocess
@@ -10,25 +10,63 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def inspect(file: Path) -> dict:
+def inspect(file: Path, *options: str) -> str:
     reader = Path(sys.executable).with_name("wandb")
-    done = subprocess.run([reader, "leet", "inspect", "--summary", "--json", file], capture_output=True, text=True)
+    done = subprocess.run([reader, "leet", "inspect", *options, "--json", file], capture_output=True, text=True)
     if done.returncode and "No such command" in done.stderr:
         pytest.skip("this wandb has no reader for offline runs (leet inspect)")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
 
 
-def test_two_offline_runs_in_one_process(tmp_path):
-    options = ["method=finetune", "seed=0,1", "model.width=4", "training.epochs=1", "logger=wandb"]
-    command = [sys.executable, "run.py", "-m", *options, f"output_dir={tmp_path}"]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(record, file) of two runs that differ in their seed, made in one process."""
+    folder = tmp_path_factory.mktemp("wandb")
+    options = ["method=fisher", "seed=0,1", "model.width=4", "training.epochs=2", "logger=wandb"]
+    options += ["logger.wandb.artefacts=true", "callbacks=[gradient_norms]"]
+    command = [sys.executable, "run.py", "-m", *options, f"output_dir={folder}"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    records = [json.loads(file.read_text()) for file in tmp_path.glob("finetune/digits/*/run.json")]
-    assert len(records) == 2
-    for record in records:
-        (file,) = (tmp_path / "finetune" / "digits" / record["identity"]).rglob("*.wandb")
-        seen = inspect(file)
+    records = [json.loads(file.read_text()) for file in folder.glob("fisher/digits/*/run.json")]
+    found = []
+    for record in sorted(records, key=lambda record: record["seed"]):
+        (file,) = (folder / "fisher" / "digits" / record["identity"]).rglob("*.wandb")
+        found.append((record, file))
+    assert len(found) == 2
+    return found
+
+
+def test_config_and_every_metric(runs):
+    for record, file in runs:
+        seen = json.loads(inspect(file, "--summary"))
         assert seen["config"]["seed"] == record["seed"]
-        for name, value in record["metrics"]["after"].items():
-            assert seen["summary"][f"after/{name}"] == pytest.approx(value)
+        assert seen["config"]["method"]["importance"] == record["config"]["method"]["importance"]
+        for stage, metrics in record["metrics"].items():
+            for name, value in metrics.items():
+                assert seen["summary"][f"{stage}/{name}"] == pytest.approx(value), name
+
+
+def test_record_and_pictures(runs):
+    for record, file in runs:
+        text = inspect(file)
+        assert record["identity"] in text
+        assert record["data_checksum"] in text
+        assert "record/metrics" in text
+        assert "figures/fisher" in text
+        assert "fisher-" in text  # the artefact
+        assert "weights-" in text
+        folder = file.parent / "files" / "media"
+        assert [image.name.startswith("fisher") for image in folder.rglob("*.png")] == [True]
+
+
+def test_seeds_share_a_group_and_nothing_else(runs):
+    (first, _), (second, _) = runs
+    texts = [inspect(file) for _, file in runs]
+    groups = {
+        line["run"]["run_group"] for text in texts for line in map(json.loads, text.splitlines()) if "run" in line
+    }
+    assert len(groups) == 1
+    assert groups.pop().startswith("fisher-digits-")
+    assert first["identity"] in texts[0]
+    assert second["identity"] not in texts[0]

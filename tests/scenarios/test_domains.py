@@ -38,6 +38,15 @@ def test_target_and_left_out_are_not_trained_on(digits):
     assert torch.equal(cut.parts["left_out"].images, data.domains(1)["e90"].images)
 
 
+@pytest.mark.parametrize("target", [None, "e10"])
+def test_leaving_out_the_target_leaves_out_no_further_domain(target):
+    data = ColoredDigits().load()
+    cut, plain = (Domains(target, leave_out, holdout=0.0).setting(data, 0) for leave_out in (target or "e90", None))
+    assert cut.judged == plain.judged
+    for name in ("domains", "target"):
+        assert torch.equal(cut.parts[name].images, plain.parts[name].images)
+
+
 def test_labels_shift(digits):
     for shift in (0.5, 1.0):
         cut = Domains(label_shift=shift, holdout=0.0).setting(digits, seed=0)
@@ -66,8 +75,7 @@ def test_patch_agrees_with_parity_as_often_as_said(digits):
     ("options", "what"),
     [
         ({"target": "e99"}, "scenario.target=e99 is no domain"),
-        ({"leave_out": "grey"}, "scenario.leave_out=grey is no domain"),
-        ({"leave_out": "e90"}, "is the target already"),
+        ({"target": "e10", "leave_out": "grey"}, "scenario.leave_out=grey is no domain"),
         ({"holdout": 1.0}, "leaves nothing of domain"),
     ],
 )

@@ -84,7 +84,8 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(slurm_clust
     subprocess.run(["scancel", "--signal=USR1", job], check=True)
     wait_until(lambda: "PENDING" in queue())
     assert list(tmp_path.glob("preempted/artefacts/weights/*.partial/last.ckpt"))
-    # SLURM lets a requeued job wait for two minutes.
+    # SLURM lets a requeued job wait for two minutes, and revokes what starts in the second of its requeue.
+    time.sleep(3)
     subprocess.run(["scontrol", "update", f"JobId={job.partition('_')[0]}", "StartTime=now"], check=True)
     assert run(*long, f"output_dir={tmp_path / 'undisturbed'}").returncode == 0
     wait_until(lambda: bool(list(tmp_path.glob("preempted/erm/*/*/run.json"))))

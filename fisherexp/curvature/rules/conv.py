@@ -15,6 +15,7 @@ from .base import Call, Use, chunks
 from .outer import add_squared_outer
 
 PATCH_BYTES = 2 * 2**20  # patches repeat every input nine times for a 3x3 kernel: a few samples at a time
+KERNEL_BYTES = 2**20  # of all images of a sample: the kernel reads them again for every few features
 MANY_POSITIONS = 256  # from here on the weight gradient of one sample keeps a core busy
 
 
@@ -52,7 +53,10 @@ class Conv(Use):
 
     def run(self, args, kwargs, receive, token):
         if self.call.channels_last and self.spatial == 2 and args and args[0].dim() == 4:
-            args = (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
+            x = args[0].contiguous(memory_format=torch.channels_last)
+            if x.shape[1] == 1:  # is in either layout, and unless its strides say so the result would be in the other
+                x = x.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+            args = (x, *args[1:])
             self.save(args[0])
         return super().run(args, kwargs, receive, token)
 
@@ -144,8 +148,8 @@ class Conv(Use):
 
     def _add_weight(self, g: Tensor, total: Tensor) -> None:
         x, g = self.images(g)
-        if self.call.kernel is not None and self.groups == 1 and x.shape[1] == 1:
-            self._add_compiled(x[:, 0], g[:, 0], total)
+        if self.call.kernel is not None and self.groups == 1 and x[0].nbytes <= KERNEL_BYTES:
+            self._add_compiled(x, g, total)
             return
         positions = g.shape[1] * prod(g.shape[-self.spatial :])
         if positions >= MANY_POSITIONS and g.device.type == "cpu":
@@ -163,18 +167,18 @@ class Conv(Use):
             total.copy_(sums.reshape(total.shape[0], *self.kernel, -1).movedim(-1, 1))
 
     def _add_compiled(self, x: Tensor, g: Tensor, total: Tensor) -> None:
-        """Images (N, channels, *space); one axis of space is the second of two."""
-        one = self.spatial == 1
-        x, size = x.movedim(1, -1), list(g.shape[2:])
+        """Images (samples, windows, channels, *space); one axis of space is the second of two."""
+        one, windows = self.spatial == 1, x.shape[1]
+        x, size = x.movedim(2, -1), list(g.shape[3:])
         padding = [before for before, _ in self.padding]
-        sums, g = total.movedim(1, -1).contiguous(), g.flatten(2).mT
+        sums, g = total.movedim(1, -1).contiguous(), g.flatten(3).mT
         whole = sums.unsqueeze(1) if one else sums
         two = [
             [neutral] * one + list(v) for neutral, v in ((1, size), (1, self.stride), (0, padding), (1, self.dilation))
         ]
         for rows in chunks(len(x), x[0].numel() * x.element_size(), PATCH_BYTES if x.stride(-1) != 1 else x.nbytes):
-            part = x[rows].contiguous() if x.stride(-1) != 1 else x[rows]
-            self.call.kernel(g[rows], part.unsqueeze(1) if one else part, whole, *two)
+            part = (x[rows].contiguous() if x.stride(-1) != 1 else x[rows]).flatten(0, 1)
+            self.call.kernel(g[rows].flatten(0, 1), part.unsqueeze(1) if one else part, whole, *two, windows)
         if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
             total.copy_(sums.movedim(-1, 1))
 

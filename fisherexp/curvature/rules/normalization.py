@@ -16,7 +16,11 @@ from .base import Call, Use, chunks
 CACHE_BYTES = 2**20  # a few samples at a time: x̂ and its product with g stay in cache
 
 
-class BatchStatistics(ValueError):
+class CoupledSamples(ValueError):
+    """The samples of a batch influence each other where per-sample gradients were asked for."""
+
+
+class BatchStatistics(CoupledSamples):
     """Batch norm that uses batch statistics was met where per-sample gradients were asked for."""
 
     def __init__(self, name: str):
@@ -40,8 +44,10 @@ class Normalization(Use):
     def normal_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
         """x̂ of the samples `rows`, samples first."""
         x, axis = self.unchanged(), self.call.step.output
-        if axis == (0, True) and x.shape[0] == self.call.batch:
-            return self.normalized(x[rows].to(dtype))
+        if axis == (0, True):  # the usual case: only these are normalised
+            each, (start, stop, _) = x.shape[0] // self.call.batch, rows.indices(self.call.batch)
+            some = self.normalized(x[start * each : stop * each].to(dtype))
+            return some if each == 1 else some.unflatten(0, (-1, each))
         return batch_first(self.normalized(x.to(dtype)), axis, self.call.batch)[rows]
 
     def per_sample(self, slot, g, rows):

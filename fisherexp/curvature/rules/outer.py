@@ -19,7 +19,10 @@ def add_squared_outer(g: Tensor, x: Tensor, total: Tensor) -> None:
 
 
 def add_one_by_one(g: Tensor, x: Tensor, total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
-    """One sample and one block of rows at a time, in a buffer of at most `block_bytes`."""
+    """One sample and one block of rows at a time, in a buffer of at most `block_bytes`.
+
+    Each thread forms rows of its own and squares the same rows, which then still lie in the cache of its core.
+    """
     o, k = total.shape
     block = max(1, min(o, block_bytes // (k * total.element_size())))
     block = -(-o // -(-o // block))  # blocks of equal height
@@ -27,8 +30,12 @@ def add_one_by_one(g: Tensor, x: Tensor, total: Tensor, block_bytes: int = BLOCK
     for start in range(0, o, block):
         part = total[start : start + block]
         product = buffer[: part.shape[0]]
-        for left, right in zip(g[:, :, start : start + block].mT.unbind(0), x.unbind(0), strict=True):
-            torch.mm(left, right, out=product)
+        threads = torch.get_num_threads() if part.shape[0] % torch.get_num_threads() == 0 else 1
+        shares = product.unflatten(0, (threads, -1))
+        lefts = g[:, :, start : start + block].unflatten(2, (threads, -1)).permute(0, 2, 3, 1)
+        rights = x.unsqueeze(1).expand(-1, threads, -1, -1)
+        for left, right in zip(lefts.unbind(0), rights.unbind(0), strict=True):
+            torch.bmm(left, right, out=shares)
             part.addcmul_(product, product)
 
 

@@ -54,7 +54,11 @@ class AnchorImportance(Importance):
         self.images(setting).hash_into(digest)
         return digest.hexdigest()
 
-    def batches(self, setting: Setting, part: str) -> Any:
+    @property
+    def together(self) -> int:
+        return 1  # batch statistics are those of one batch
+
+    def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
         images = self.images(setting)
         # A single image has no batch statistics.
         single = self.gradients == "batch_mean" and len(images) % self.batch_size == 1

@@ -18,6 +18,7 @@ class RDumb(ETA):
 
     paper = "Press et al., NeurIPS 2023, arXiv 2306.05401"
     name = "rdumb"
+    published = {}  # those of ETA are its own
 
     def __init__(
         self,

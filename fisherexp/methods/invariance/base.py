@@ -3,7 +3,8 @@
     min_θ  mean_e L_e(θ) + λ(t) P(features, logits, labels of every domain)
 
 The mean of the domains' means differs from the mean over all samples where domains differ in size. No gradient is
-stopped between features and penalty. With several processes each computes the penalty of its own share of the batch.
+stopped between features and penalty. With several processes every one of them computes loss and penalty of the whole
+batch, from features and logits of its own share and those that the others send.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.methods.invariance.batches import Together, by_domain, of_every_domain
-from fisherexp.methods.invariance.domain import Domain, losses, seen
+from fisherexp.methods.invariance.domain import Domain, losses, seen, whole
 from fisherexp.methods.invariance.penalty import Penalty
 from fisherexp.methods.method import LossMean, Method
 from fisherexp.methods.recipe import Recipe
@@ -54,10 +55,10 @@ class DomainMethod(Method):
             return self.penalty.joined(self.risk(domains), penalty, self.model, self.global_step)
 
     def domains(self, images: Tensor, labels: Tensor) -> list[Domain]:
-        """What the model makes of each domain, from one pass over the joint batch."""
+        """What the model makes of each domain, from one pass over the joint batch; on every rank, of all of it."""
         classes = self.setting.data.num_classes
         parts = [by_domain(values, labels, classes) for values in (*seen(self.model, images), labels % classes)]
-        return [Domain(*part) for part in zip(*parts, strict=True)]
+        return [whole(Domain(*part)) for part in zip(*parts, strict=True)]
 
     def batches(self, setting: Setting) -> Together:
         self.setting = setting

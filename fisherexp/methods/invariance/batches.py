@@ -59,13 +59,19 @@ def endless(loader: Any) -> Iterator[Batch]:
 def of_every_domain(setting: Setting) -> Together:
     """Batches of `data.batch_size` samples of each domain; a smaller domain is in every batch as a whole.
 
-    Labels are class + num_classes · domain, as `scenarios.domains.marked` makes them.
+    Labels are class + num_classes · domain, as `scenarios.domains.marked` makes them. Raises ValueError for a domain of
+    fewer samples than ranks: some would never see it.
     """
     images, size = setting.parts["domains"], setting.data.batch_size
     domain_of = images.labels // setting.data.num_classes
     loaders = []
     for number in range(int(domain_of.max()) + 1):
         domain = images.subset((domain_of == number).nonzero().flatten())
+        if len(domain) < setting.world_size:
+            raise ValueError(
+                f"training domain {number} has {len(domain)} samples for {setting.world_size} ranks; "
+                f"nearest valid: trainer.devices={len(domain)}"
+            )
         whole = len(domain) <= size * setting.world_size
         # A last batch that is smaller than the others would be compared with full ones of other domains.
         loaders.append(

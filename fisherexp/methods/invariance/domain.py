@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.curvature.head_gradients import Head
+from fisherexp.ranks import joined_over_ranks
 
 Over = Literal["sum", "mean"]
 
@@ -29,6 +30,11 @@ class Domain(NamedTuple):
         if self.head == "binary":
             return F.binary_cross_entropy_with_logits(self.logits[:, 0], self.labels.to(self.logits.dtype))
         return F.cross_entropy(self.logits, self.labels)
+
+
+def whole(domain: Domain) -> Domain:
+    """The domain with the samples that all ranks have of it; unchanged for a single process."""
+    return Domain(*map(joined_over_ranks, domain))
 
 
 def losses(domains: Sequence[Domain]) -> Tensor:

@@ -5,7 +5,8 @@ AAAI 2020, arXiv 1912.01805). The domains are put in a random ring; each is pair
 
     L = mean over pairs of  λ L(λ x_e + (1 - λ) x_f, y_e) + (1 - λ) L(…, y_f),      λ ~ Beta(α, α)
 
-A pair is as long as its smaller domain. One domain alone is mixed with itself, that is, left as it is.
+A pair is as long as its smaller domain. One domain alone is mixed with itself, that is, left as it is. With several
+processes each mixes its own share of the batch.
 """
 
 import torch

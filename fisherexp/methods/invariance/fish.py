@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fisherexp.config.types import Positive
 from fisherexp.methods.invariance.base import DomainMethod
 from fisherexp.methods.invariance.batches import by_domain
-from fisherexp.methods.invariance.domain import Domain, seen
+from fisherexp.methods.invariance.domain import Domain, seen, whole
 from fisherexp.methods.invariance.penalty import Penalty
 from fisherexp.methods.recipe import Recipe
 
@@ -45,7 +45,7 @@ class Fish(DomainMethod):
         start = [p.detach().clone() for p in parameters]
         inputs, targets = by_domain(images, labels, classes), by_domain(labels % classes, labels, classes)
         for x, y in zip(inputs, targets, strict=True):
-            risk = Domain(*seen(self.model, x), y).loss()
+            risk = whole(Domain(*seen(self.model, x), y)).loss()
             optimizer.zero_grad()
             self.manual_backward(self.penalty.joined(risk, None, self.model, self.global_step))
             optimizer.step()

@@ -13,16 +13,18 @@ from torch import Tensor
 
 from fisherexp.methods.invariance.base import DomainMethod
 from fisherexp.methods.invariance.domain import Domain, losses, spread
+from fisherexp.ranks import mean_over_ranks
 
 
 def iga_penalty(each: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Sum over domains of squared distances of gradients from their mean, a scalar.
 
-    each: the domains' losses (E,), functions of `parameters`, of which those without influence are passed over.
+    each: the domains' losses (E,), functions of `parameters`, of which those without influence are passed over. With
+    several ranks, losses of all samples; a rank differentiates them through its own share alone.
     """
     gradients = [torch.autograd.grad(loss, list(parameters), create_graph=True, allow_unused=True) for loss in each]
     flat = [torch.cat([part.flatten() for part in gradient if part is not None]) for gradient in gradients]
-    return spread(flat, detach=True)
+    return spread([mean_over_ranks(gradient) for gradient in flat], detach=True)
 
 
 class IGA(DomainMethod):

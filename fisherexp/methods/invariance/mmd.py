@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Positive
+from fisherexp.config.types import Count, Positive
 from fisherexp.methods.invariance.base import DomainMethod
 from fisherexp.methods.invariance.domain import Domain
 from fisherexp.methods.invariance.penalty import Penalty
@@ -38,14 +38,25 @@ def mmd_penalty(domains: Sequence[Domain], gammas: Sequence[float]) -> Tensor:
     return torch.stack(distances).mean() if distances else features[0].sum() * 0
 
 
+def some_of(domain: Domain, count: int) -> Domain:
+    """At most `count` samples, drawn without replacement."""
+    rows = torch.randperm(len(domain.labels), device=domain.labels.device)[:count]
+    return Domain(*(part[rows] for part in domain))
+
+
 class MMD(DomainMethod):
-    """gammas: inverse squared widths of the Gaussian kernels that are added up."""
+    """gammas: inverse squared widths of the Gaussian kernels that are added up. samples: of a domain, at most so many
+    are compared, others in every step; null for all."""
 
     paper = "Li et al., CVPR 2018"
 
-    def __init__(self, model: nn.Module, gammas: list[Positive], training: Recipe, penalty: Penalty) -> None:
+    def __init__(
+        self, model: nn.Module, gammas: list[Positive], samples: Count | None, training: Recipe, penalty: Penalty
+    ) -> None:
         super().__init__(model, training, penalty)
-        self.gammas = gammas
+        self.gammas, self.samples = gammas, samples
 
     def misalignment(self, domains: Sequence[Domain]) -> Tensor:
+        if self.samples is not None:
+            domains = [some_of(domain, self.samples) for domain in domains]
         return mmd_penalty(domains, self.gammas)

@@ -25,6 +25,10 @@ class TwoTerms(DomainMethod):
         """How far the domains' head Hessians are apart, a scalar."""
         raise NotImplementedError
 
+    def gradient_term(self, domains: Sequence[Domain]) -> Tensor:
+        """How far the domains' head gradients are apart, a scalar."""
+        return gradient_penalty(domains, self.penalty.over)
+
     def misalignment(self, domains: Sequence[Domain]) -> Tensor:
-        penalty = self.beta * gradient_penalty(domains, self.penalty.over)
+        penalty = self.beta * self.gradient_term(domains)
         return penalty + self.alpha * self.hessian_term(domains) if self.alpha else penalty

@@ -7,7 +7,8 @@ Paper: Schoepf, Foster, Brintrup, arXiv 2402.10098 (data entry errors in tables)
 
 so that about ln(1 + 100 |D_f|/|D|) percent of the weights are dampened, whatever their ratios. The reference is the
 retained part, not all data as in SSD: its ratios have no bound, and an α of the one is none of the other.
-The floor on the shrinkage that the official code offers (0 in the paper) is left out.
+Left out: the floor on the shrinkage that the official code offers (0 in the paper), and the epoch of fine-tuning that
+the paper reports besides.
 """
 
 import math
@@ -61,7 +62,7 @@ class ASSD(Method):
     def batches(self, setting: Any) -> InTurn:
         self.percentile = percentile_for(len(setting.parts["forget"]), len(setting.parts["train"]))
         self.seed = setting.seed
-        return one_then_forgotten(setting, "retain", self.importance)
+        return one_then_forgotten(setting, "retain", self.importance, self.importance.together)
 
     def on_train_start(self) -> None:
         for part in ("retain", "forget"):

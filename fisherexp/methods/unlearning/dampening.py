@@ -1,6 +1,7 @@
 """Selective Synaptic Dampening and its relatives share this: the rule, the edit, both importances in one fit."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.unlearning.batches import InTurn, marked
 from fisherexp.scenarios.setting import Setting
+
+log = logging.getLogger(__name__)
 
 
 def dampen(
@@ -24,10 +27,10 @@ def dampen(
     return torch.where(selected, shrink.to(weight.dtype) * weight, weight), selected
 
 
-def one_then_forgotten(setting: Setting, part: str, importance: Importance) -> InTurn:
-    """Batches of `part`, then of the forgotten samples (marked), each in the order of the estimator."""
+def one_then_forgotten(setting: Setting, part: str, importance: Importance, together: int = 1) -> InTurn:
+    """Batches of `part`, then of the forgotten samples (marked), in the estimator's order; `together` as one."""
     forget = dataclasses.replace(setting, parts={"forget": marked(setting.parts["forget"])})
-    return InTurn(importance.batches(setting, part), importance.batches(forget, "forget"))
+    return InTurn(*(importance.batches(*pair, together) for pair in ((setting, part), (forget, "forget"))))
 
 
 @torch.no_grad()
@@ -36,13 +39,17 @@ def dampen_model(
 ) -> dict[str, Any]:
     """Dampen every weight with an importance, in place. Returns what was selected, in numbers.
 
-    left_by_layer: what the edit left of the selected weights, as a share of their magnitude (sum of absolute values).
+    ratio_max: the largest ratio of importances, of weights whose reference is not zero. left_by_layer: what the edit
+    left of the selected weights, as a share of their magnitude (sum of absolute values).
     """
-    by_layer, left = {}, {}
+    by_layer, left, largest = {}, {}, 0.0
     for name, weight in model.named_parameters():
         if name in forget:
             forgotten, referred = forget[name].to(weight.device), reference[name].to(weight.device)
             edited, selected = dampen(weight, forgotten, referred, alpha, lambda_)
+            alive = referred > 0
+            if alive.any():
+                largest = max(largest, (forgotten[alive] / referred[alive]).max().item())
             by_layer[name] = int(selected.sum())
             magnitude = weight[selected].abs().sum().item()
             if magnitude:
@@ -53,6 +60,25 @@ def dampen_model(
         "alpha": alpha,
         "selected": sum(by_layer.values()),
         "weights": weights,
+        "ratio_max": largest,
         "selected_by_layer": by_layer,
         "left_by_layer": left,
     }
+
+
+def warn_if_idle(name: str, outcome: Mapping[str, Any]) -> None:
+    """Say so, and name the bound, where α left next to nothing to dampen. outcome: of `dampen_model`, and 'bound'."""
+    selected, alpha, bound = (outcome[key] for key in ("selected", "alpha", "bound"))
+    if selected and alpha < bound:
+        return
+    log.warning(
+        "%s %s: with α = %.4g, %d of %d weights have I_f > α I_D. Ratios are bounded by |D|/|D_f| = %.4g "
+        "(largest here %.4g): choose α below it, e.g. method.alpha=null method.alpha_relative=0.7.",
+        name,
+        "changed next to nothing" if selected else "changed nothing",
+        alpha,
+        selected,
+        outcome["weights"],
+        bound,
+        outcome["ratio_max"],
+    )

@@ -20,7 +20,7 @@ from fisherexp.config.types import Count, NonNegative
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.method import Method
 from fisherexp.methods.unlearning.batches import InTurn, is_forgotten
-from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten
+from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten, warn_if_idle
 
 
 def length_gradient(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -79,6 +79,7 @@ class LFSSD(Method):
         )
         alpha = self.alpha_relative * self.bound if self.alpha is None else self.alpha
         self.outcome = dampen_model(self.model, forget, everything, alpha, self.lambda_) | {"bound": self.bound}
+        warn_if_idle("LFSSD", self.outcome)
 
     def configure_optimizers(self) -> None:
         return None

@@ -17,17 +17,14 @@ Where the official code differs, and what gives its numbers:
 - ratios of zero to zero: a strict comparison, as there, selects none of them.
 """
 
-import logging
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.importance import FisherPass, Importance
-from fisherexp.methods.unlearning.dampening import dampen_model
-
-log = logging.getLogger(__name__)
+from fisherexp.methods.unlearning.dampening import dampen_model, warn_if_idle
 
 
 class SSD(FisherPass):
@@ -61,28 +58,8 @@ class SSD(FisherPass):
         self.bound = self.given["fisher"].count / self.fisher.count
         alpha = self.alpha_relative * self.bound if self.alpha is None else self.alpha
         self.outcome = self.edit(self.fisher, self.given["fisher"], alpha)
-        selected = self.outcome["selected"]
-        if alpha >= self.bound or not selected:
-            log.warning(
-                "SSD %s: with α = %.4g, %d of %d weights have I_f > α I_D. Ratios are bounded by |D|/|D_f| = %.4g "
-                "(largest here %.4g): choose α below it, e.g. method.alpha=null method.alpha_relative=0.7.",
-                "changed next to nothing" if selected else "changed nothing",
-                alpha,
-                selected,
-                self.outcome["weights"],
-                self.bound,
-                self.outcome["ratio_max"],
-            )
+        warn_if_idle("SSD", self.outcome)
 
     def edit(self, forget: FisherDiagonal, everything: FisherDiagonal, alpha: float) -> dict[str, Any]:
         """Dampen the model in place. Returns what was selected, in numbers, by layer and in all."""
-        largest = max(_largest_ratio(forget[name], everything[name]) for name in forget.names)
-        selected = dampen_model(self.model, forget, everything, alpha, self.lambda_)
-        return selected | {"bound": self.bound, "ratio_max": largest}
-
-
-def _largest_ratio(forget: Tensor, everything: Tensor) -> float:
-    """Largest I_f / I_D where I_D is not zero; 0 where it is zero throughout."""
-    forget, everything = forget.cpu(), everything.cpu()
-    alive = everything > 0
-    return (forget[alive] / everything[alive]).max().item() if alive.any() else 0.0
+        return dampen_model(self.model, forget, everything, alpha, self.lambda_) | {"bound": self.bound}

@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from fisherexp.methods.adaptation.anchor import AnchorImportance
 from fisherexp.methods.adaptation.norms import affine_parameters
+from fisherexp.models.classifier import Classifier
+from fisherexp.models.resnet import ResNet18
+from fisherexp.models.vit import ViT
 from fisherexp.scenarios.setting import Segment
 
 NORM_METHODS = ["tent", "eta", "eata", "sar", "rdumb", "roid"]
@@ -110,6 +114,27 @@ def test_only_affine_parameters_of_norms_change(make, stream, follow, name):
     assert method.outcome["distance"] > 0
 
 
+@pytest.mark.parametrize("name", ["tent", "eta", "sar", "roid", "rdumb", "rotta"])
+@pytest.mark.parametrize("norm", ["GroupNorm", "LayerNorm"])
+def test_norms_that_look_at_one_image_adapt_from_the_source_model_on(make, stream, follow, norm, name):
+    """Up to the first step the answers are those of the source model, for a batch of one as well."""
+    torch.manual_seed(0)
+    groups, layers = ResNet18(8, norm="group", input_shape=(1, 8, 8)), ViT(4, 24, 1, input_shape=(1, 8, 8))
+    backbone = groups if norm == "GroupNorm" else layers
+    model = Classifier(backbone, backbone.num_features, 10)
+    options = ["update.lr=0.05", *(["e_margin=1.1"] if name in ("eta", "sar", "rdumb") else [])]  # untrained
+    options += ["interval=20"] if name == "rotta" else ["prior_correction=none"] if name == "roid" else []
+    options += ["skip=[]"] if name == "sar" else []
+    setting = stream(NEVER, size=20, images=41)
+    method = make(name, *options, model=model)
+    found, expected = follow(method, setting), follow(make("source", model=model), setting)
+    assert [len(logits) for logits in found] == [20, 20, 1]
+    assert torch.equal(found[0], expected[0])
+    assert not torch.equal(found[1], expected[1])
+    before, after = model.state_dict(), method.model.state_dict()
+    assert {key for key in after if not torch.equal(after[key], before[key])} <= set(affine_parameters(model))
+
+
 @pytest.mark.parametrize("name", ["tent", "eta", "eata", "sar", "shot_im", "lame"])
 def test_order_within_a_batch_does_not_matter(make, stream, follow, name):
     """Logits are equivariant, the update is invariant under permutation of a batch."""
@@ -186,6 +211,12 @@ def test_a_model_without_norms_is_refused_with_methods_that_work(make, stream, n
     assert "\n" not in str(error.value)
 
 
+def test_the_anchor_of_a_model_without_norms_is_refused_in_the_same_way():
+    with pytest.raises(ValueError, match=r"has none.*method=lame") as error:
+        AnchorImportance().accumulator(Flat(norm=False), seed=0)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["lame", "shot_im", "cotta", "memo", "source"])
 def test_the_methods_it_names_do_work_without_norms(make, stream, follow, name):
     found = follow(make(name, *options(name), model=Flat(norm=False)), stream(NEVER, images=20))
@@ -204,6 +235,17 @@ def test_logits_that_are_not_finite_are_reported_by_place(make, stream, follow, 
         method.model.head.bias[0] = float("nan")
     with pytest.raises(ValueError, match="batch 0 of 'noise_0' are not finite"):
         follow(method, stream(NEVER))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_graph_outlives_its_batch(make, stream, follow, name):
+    """Nothing that is kept, gradients included, depends on the images of earlier batches."""
+    method = make(name, *options(name))
+    follow(method, stream(NEVER, images=100))
+    kept = [value for value in method.state.values() if isinstance(value, torch.Tensor)]
+    parameters = [p for network in method.networks() for p in network.parameters()]
+    assert not any(tensor.grad_fn or tensor.requires_grad for tensor in kept)
+    assert all(p.grad is None and p.grad_fn is None for p in parameters)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -86,3 +86,11 @@ def test_two_ranks_together_see_what_one_process_sees():
     shares = [[labels for _, labels in of_every_domain(cut)] for cut in ranks]
     for labels, *parts in zip(alone, *shares, strict=True):
         assert torch.equal(torch.cat(parts).sort().values, labels.sort().values)
+
+
+def test_a_domain_with_fewer_samples_than_ranks_is_refused():
+    cut = dataclasses.replace(setting(50), world_size=2)
+    second = (cut.parts["domains"].labels // 10 == 1).nonzero()[0].item()
+    cut.parts["domains"] = cut.parts["domains"].subset([0, 1, second])
+    with pytest.raises(ValueError, match=r"training domain 1 has 1 samples for 2 ranks; .*trainer\.devices=1"):
+        of_every_domain(cut)

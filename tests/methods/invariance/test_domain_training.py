@@ -12,6 +12,7 @@ from fisherexp.methods.invariance.fish import step_towards
 from fisherexp.methods.invariance.fishr import fishr_penalty, head_variances
 from fisherexp.methods.invariance.group_dro import updated
 from fisherexp.methods.invariance.iga import iga_penalty
+from fisherexp.methods.invariance.mmd import mmd_penalty
 from fisherexp.methods.invariance.penalty import Penalty
 from fisherexp.runs.workbench import Workbench
 
@@ -56,6 +57,7 @@ def assert_same(found, expected, **tolerance):
         ["method=hgp", "method.alpha=0", "method.beta=0"],
         ["method=hutchinson", "method.alpha=0", "method.beta=0"],
         ["method=hessian_exact", "method.alpha=0", "method.beta=0"],
+        ["method=cma", "method.alpha=0", "method.beta=0", "method.penalty.anneal=0"],
         *(
             [f"method={name}", "method.penalty.weight=0"]
             for name in ("coral", "mmd", "iga", "spectral_decoupling", "gradient_alignment")
@@ -88,6 +90,15 @@ def test_one_training_domain_alone(tmp_path):
     expected = fitted(tmp_path / "erm", "method=domain_erm", *one).model.state_dict()
     for name in ("hgp", "hessian_exact", "fishr", "coral", "domain_mixup"):
         assert_same(fitted(tmp_path / name, f"method={name}", *one).model.state_dict(), expected)
+
+
+def test_domains_count_alike_whatever_their_size(tmp_path):
+    method = fitted(tmp_path, "method=domain_erm")
+    images, labels = torch.rand(9, 2, 8, 8), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
+    each = F.cross_entropy(method.model(images), labels, reduction="none")
+    found = method.objective(images, labels + 2 * (torch.arange(9) >= 2))
+    torch.testing.assert_close(found, (each[:2].mean() + each[2:].mean()) / 2)
+    assert abs(found - each.mean()) > 1e-4
 
 
 def test_weight_over_time_and_rescaling():
@@ -166,6 +177,17 @@ def test_mixup_of_equal_domains_keeps_labels_and_images(tmp_path, monkeypatch):
     labels = torch.tensor([0, 1, 1, 0, 1])
     found = method.objective(torch.cat([images, images]), torch.cat([labels, labels + 2]))
     torch.testing.assert_close(found, F.cross_entropy(method.model(images), labels))
+
+
+@pytest.mark.parametrize("samples", [20, 4])
+def test_mmd_of_some_samples_is_that_of_those(tmp_path, samples):
+    method = fitted(tmp_path, "method=mmd", f"method.samples={samples}")
+    domains = [Domain(torch.randn(9, 3), torch.randn(9, 2), torch.randint(2, (9,))) for _ in range(2)]
+    torch.manual_seed(1)
+    found = method.misalignment(domains)
+    torch.manual_seed(1)
+    kept = [part._replace(features=part.features[torch.randperm(9)[:samples]]) for part in domains]
+    torch.testing.assert_close(found, mmd_penalty(kept, method.gammas))
 
 
 def test_binary_head_is_the_softmax_of_zero_and_its_logit(tmp_path):

@@ -1,12 +1,14 @@
 """Mixup and its variants: special cases that are plain training, sums written out, and what mixing must preserve."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fisherexp.config.explain import composed
 from fisherexp.methods.mixup.cutmix import CutMix, boxes
 from fisherexp.methods.mixup.label_smoothing import LabelSmoothing
 from fisherexp.methods.mixup.manifold_mixup import ManifoldMixup
@@ -179,6 +181,21 @@ def test_manifold_mixup_mixes_what_leaves_a_stage(layer):
     expected = MODEL.head(above(lam * hidden + (1 - lam) * hidden[order]))
     torch.testing.assert_close(manifold.mixed_outputs(IMAGES, order, lam)[0], expected)
     torch.testing.assert_close(MODEL(IMAGES), MODEL.head(above(hidden)))  # and no hook is left behind
+
+
+def test_manifold_mixup_draws_its_layers_evenly(monkeypatch):
+    """With the published choice of layers, which is the default."""
+    layers = composed(["method=manifold_mixup"]).method.layers
+    assert list(layers) == [0, 1, 2]
+    seen = []
+    where = "fisherexp.methods.mixup.manifold_mixup.changed_after"
+    monkeypatch.setattr(where, lambda model, layer, change: seen.append(layer) or nullcontext())
+    manifold = ManifoldMixup(MODEL, Recipe(), layers)
+    torch.manual_seed(0)
+    for _ in range(3000):
+        manifold.mixed_outputs(IMAGES[:1], torch.zeros(1).long(), torch.ones(1))
+    # standard deviation of each share: 0.0086
+    assert [seen.count(k) / 3000 for k in (0, 1, 2)] == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def test_a_stage_the_network_does_not_have_is_one_line():

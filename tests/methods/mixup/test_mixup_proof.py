@@ -20,10 +20,9 @@ def digits(tmp_path_factory):
 
     def seen(method: str) -> dict[str, torch.Tensor]:
         if method not in found:
-            overrides = [f"method={method}", "scenario=none", "data.train_size=400", "training.epochs=300"]
             watch = NeuralCollapse([])
-            cfg = composed([*overrides, f"output_dir={output_dir}", "progress=off"])
-            bench = Workbench(cfg, callbacks=[watch])
+            overrides = ["experiment=mixup_digits", f"method={method}", f"output_dir={output_dir}", "progress=off"]
+            bench = Workbench(composed(overrides), callbacks=[watch])
             bench.fit(bench.method("method"), output_dir / method, "fit", own=True)
             found[method] = {name: values[-1] for name, values in watch.state_dict().items()}
         return found[method]
@@ -42,7 +41,7 @@ def test_channels_of_mixup_bulge_outwards_and_those_of_the_squared_error_do_not(
     assert outward(digits("erm")["channels"]) < 0.15
 
 
-def test_mixup_alone_is_calibrated_on_mixtures(digits):
+def test_outputs_follow_lambda_with_mixup_and_not_with_plain_training(digits):
     """Probability of the class with three quarters of the mixture."""
     assert abs(digits("mixup")["channels"][QUARTER, 1] - 0.75) <= 0.08
     assert abs(digits("erm")["channels"][QUARTER, 1] - 0.75) >= 0.15
@@ -56,9 +55,8 @@ def test_mixup_calibrates_where_plain_training_is_over_confident(tmp_path):
     """1500 images for 80 epochs; on digits, where plain training is calibrated, the contrary holds."""
     found = {}
     for method in ("erm", "mixup"):
-        overrides = [f"method={method}", "scenario=none", "data=arrays", f"data.path={CIFAR}", "data.train_size=1500"]
-        overrides += ["data.batch_size=64", "training.epochs=80", f"output_dir={tmp_path}", "progress=off"]
-        bench = Workbench(composed(overrides))
+        overrides = ["experiment=mixup_calibration", f"method={method}", "data=arrays", f"data.path={CIFAR}"]
+        bench = Workbench(composed([*overrides, f"output_dir={tmp_path}", "progress=off"]))
         fit = bench.method("method")
         bench.fit(fit, tmp_path / method, "fit")
         found[method] = bench.test(fit, tmp_path / method, "test")

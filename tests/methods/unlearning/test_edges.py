@@ -53,6 +53,23 @@ def test_forgetting_everything_selects_nothing_from_alpha_one_on():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("group", [None, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_squares_below_the_range_of_half_precision_are_kept(dtype, group):
+    """Of a sure model: gradients of 1e-4, whose squares are zero in float16."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).to(dtype)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
+    images, labels = torch.rand(4, 4, dtype=dtype), torch.zeros(4, dtype=torch.int64)
+    options = {"gradients": "batch_mean" if group else "per_sample", "group": group}
+    found = fisher_diagonal(model, [(images, labels)], **options)
+    exact = fisher_diagonal(copy.deepcopy(model).double(), [(images.double(), labels)], **options)
+    assert (exact["weight"].half() == 0).any()
+    assert (found["weight"] > 0).all()
+    torch.testing.assert_close(found["weight"].double(), exact["weight"], rtol=5e-2, atol=0)
+
+
 @pytest.mark.parametrize("gradients", ["per_sample", "batch_mean"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
 def test_importances_of_narrow_weights_are_summed_in_32_bits(dtype, tolerance, gradients):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 
 import pytest
 import torch
@@ -42,6 +43,19 @@ def run(bench, folder, setting=None, **options) -> tuple[LFSSD, dict]:
     return fit, before
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_narrow_weights_are_summed_in_32_bits(dtype):
+    """Summed in its own bits, bfloat16 would stall after 256 equal terms, and float16 not be exact beyond 2048."""
+    fit = LFSSD(nn.Linear(4, 3).to(dtype), alpha=1.0, alpha_relative=0.4, lambda_=1.0, batch_size=5)
+    images, labels = IMAGES.to(dtype), torch.zeros(5, dtype=torch.int64)
+    (one, _) = length_gradient(fit.model, images).values()
+    for step in range(600):
+        fit.training_step((images, labels), step)
+    total = fit.sums["train"]["weight"]
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, 600 * one.float(), rtol=1e-5, atol=0)
+
+
 def test_importance_is_the_mean_over_batches_and_buffers_stay(bench, tmp_path):
     fit, before = run(bench, tmp_path, alpha=1e9)
     model = copy.deepcopy(fit.model).eval()
@@ -53,8 +67,12 @@ def test_importance_is_the_mean_over_batches_and_buffers_stay(bench, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in fit.model.state_dict().items())
 
 
-def test_batches_of_one_respect_the_bound(bench, tmp_path):
-    fit, _ = run(bench, tmp_path, alpha_relative=1.0, batch_size=1)
+def test_batches_of_one_respect_the_bound_and_alpha_at_it_says_that_it_does_nothing(bench, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        fit, _ = run(bench, tmp_path, alpha_relative=1.0, batch_size=1)
+    assert "LFSSD changed nothing" in caplog.text
+    assert f"bounded by |D|/|D_f| = {fit.bound:.4g}" in caplog.text
+    assert fit.outcome["ratio_max"] <= fit.bound * (1 + 1e-3)
     assert fit.outcome["alpha"] == pytest.approx(fit.bound)
     assert fit.outcome["selected"] == 0
     for name, total in fit.sums["train"].items():

@@ -167,6 +167,30 @@ def test_order_of_the_official_scripts(bench, order):
     assert len(mixed) == (order == "by_class")
 
 
+@pytest.mark.parametrize("gradients", ["per_sample", "batch_mean"])
+def test_importance_is_that_of_the_images_themselves(gradients, tmp_path):
+    """Each once, in an order that does not change, and not augmented as for training."""
+    augmented = ["data.augment=crop_flip", "data.batch_size=100", f"output_dir={tmp_path}", "progress=off"]
+    setting, importance = Workbench(composed(augmented)).setting, Importance(gradients=gradients)
+    for part in ("train", "forget"):
+        for together in (1, importance.together):
+            found = torch.cat([images for images, _ in importance.batches(setting, part, together)])
+            assert torch.equal(found, setting.parts[part].images)
+
+
+@pytest.mark.parametrize("order", ["as_is", "forget_apart"])
+def test_batches_of_the_estimator_are_the_same_however_many_go_together(order, bench, source, tmp_path):
+    importance = Importance(gradients="batch_mean", batch_size=16, order=order)
+    together, _ = bench.fisher(importance, bench.trained("source"))
+    model = source().model
+    apart = fisher_diagonal(model, importance.batches(bench.setting, "train"), gradients="batch_mean")
+    assert importance.together == 32
+    assert together.count == apart.count
+    for name in apart.names:
+        scale = apart[name].max().item()
+        torch.testing.assert_close(together[name], apart[name], rtol=1e-4, atol=1e-6 * scale)
+
+
 def test_bound_of_batch_means_is_exact_where_no_batch_is_mixed(bench, source, tmp_path):
     importance = Importance(gradients="batch_mean", batch_size=16, order="forget_apart")
     ssd = run(bench, source(alpha_relative=1.0, importance=importance), tmp_path)

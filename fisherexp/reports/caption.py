@@ -1,0 +1,63 @@
+"""What stands under a table: over what was averaged, under which protocol, with which estimator, from which code."""
+
+from collections.abc import Sequence
+from typing import Any
+
+SIGNIFICANCE = 0.05
+
+
+def caption(
+    records: list[dict[str, Any]], pooled: Sequence[str], lines: Sequence[Any], baseline: str | None
+) -> list[str]:
+    """One line for each thing a reader must know. `lines` are those of a Comparison."""
+    counts = sorted({count for line in lines for count in line.counts if count})
+    notes = [f"values after the method, over n = {'/'.join(map(str, counts))} runs ({', '.join(pooled)})"]
+    notes.append(f"protocol: {'; '.join(_protocols(records, pooled))}; the weights each method ends with")
+    if estimators := _estimators(records):
+        notes.append(f"Fisher: {'; '.join(estimators)}")
+    if any(cell.best for line in lines for cell in line.cells):
+        notes.append("bold: best mean of its column, where a direction is declared")
+    if baseline:
+        notes.append(
+            f"*: differs from {baseline}, paired t-test over {', '.join(pooled)}, p < {SIGNIFICANCE:g}, "
+            "not corrected for the number of tests"
+        )
+        ours = [line for line in lines if not (line.reference or line.baseline)]
+        if untested := sum(all(cell.p is None for cell in line.cells) for line in ours):
+            many = f"{untested} row{'s' if untested > 1 else ''} not tested"
+            notes.append(f"{many}: no two runs of one setting to pair with {baseline}")
+    notes.append(_code(records))
+    return notes
+
+
+def _protocols(records: list[dict[str, Any]], pooled: Sequence[str]) -> list[str]:
+    """Each scenario with the options all its runs share."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_name.setdefault(record["names"]["scenario"], []).append(record["semantic"].get("scenario", {}))
+    found = []
+    for name, options in sorted(by_name.items()):
+        same = {k: v for k, v in options[0].items() if all(o.get(k) == v for o in options) and not k.startswith("_")}
+        words = ", ".join(f"{key}={value}" for key, value in same.items() if f"scenario.{key}" not in pooled)
+        found.append(f"{name}({words})" if words else name)
+    return found
+
+
+def _estimators(records: list[dict[str, Any]]) -> list[str]:
+    """The estimator each method's importance names."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        importance = record["semantic"].get("method", {}).get("importance")
+        if isinstance(importance, dict) and "gradients" in importance:
+            words = [f"{importance['gradients']}", f"{importance['labels']} labels"]
+            if importance["gradients"] == "batch_mean":
+                words.append(f"batches of {importance['batch_size']}")
+            found.setdefault(", ".join(words), set()).add(record["names"]["method"])
+    return [f"{', '.join(sorted(methods))}: {text}" for text, methods in sorted(found.items())]
+
+
+def _code(records: list[dict[str, Any]]) -> str:
+    states = [record.get("code", {}) for record in records]
+    commits = sorted({(state.get("commit") or "unknown")[:7] for state in states})
+    text = f"code: {', '.join(commits)}" if len(commits) <= 3 else f"code: {len(commits)} commits"
+    return f"{text}, with uncommitted changes" if any(state.get("dirty") for state in states) else text

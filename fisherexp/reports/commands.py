@@ -1,0 +1,170 @@
+"""What the command line shows of finished runs: `table`, `plot`, `report`, `selection`."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Outputs = Annotated[Path, typer.Option("--output-dir", "-o", help="Where the runs lie.")]
+Runs = Annotated[Path, typer.Option("--output-dir", help="Where the runs lie.")]
+Filters = Annotated[list[str] | None, typer.Argument(help="Only these: method='ssd|scrub' model.width=8 …")]
+Over = Annotated[list[str], typer.Option(help="Pool the values of this config key, as seeds are.")]
+Metrics = Annotated[list[str], typer.Option(help="Metrics of run.json instead of the usual ones.")]
+Trials = Annotated[bool, typer.Option(help="Include trial runs: debug presets, limited batches, uncommitted code.")]
+
+
+def table(
+    filters: Filters = None,
+    output_dir: Runs = Path("outputs"),
+    rows: Annotated[list[str], typer.Option(help="Keys that label the rows, e.g. method,method.alpha.")] = [],
+    cols: Annotated[list[str], typer.Option("--cols", "--columns", help="Keys whose values get columns.")] = [],
+    over: Over = [],
+    metrics: Metrics = [],
+    references: Annotated[bool, typer.Option(help="Rows for the source model and the oracle.")] = False,
+    baseline: Annotated[str | None, typer.Option(help="Compare with this method by a paired t-test.")] = None,
+    interval: Annotated[bool, typer.Option("--ci", help="± the 95 % confidence interval, not the deviation.")] = False,
+    to: Annotated[
+        list[Path], typer.Option("--to", "-o", help="Write a file: .md, .tex, .csv or .parquet; may be repeated.")
+    ] = [],
+    markdown: Annotated[bool, typer.Option(help="Print markdown.")] = False,
+    trials: Trials = False,
+) -> None:
+    """Mean ± standard deviation over seeds of every experiment in the output folder."""
+    from fisherexp.reports import formats
+    from fisherexp.reports import table as tables
+    from fisherexp.reports.comparison import compare
+
+    shown, found = _shown(output_dir, filters, trials)
+    if shown:
+        try:
+            comparison = compare(shown, _keys(rows), _keys(cols), _keys(over), _keys(metrics), references, baseline)
+            how = "interval" if interval else "deviation"
+            for file in to:
+                formats.save(comparison, file, how)
+        except ValueError as error:
+            _refuse(error)
+        made = tables.formatted(comparison, how)
+        if to:
+            print(f"wrote {', '.join(map(str, to))}")
+        elif markdown:
+            print(tables.markdown(made))
+        else:
+            tables.print_table(made)
+    _leave(found.damaged, unwritten=bool(to) and not shown)
+
+
+def plot(
+    kind: Annotated[str, typer.Argument(help="What to draw; 'list' names the kinds.")],
+    filters: Filters = None,
+    output_dir: Runs = Path("outputs"),
+    to: Annotated[
+        list[Path], typer.Option("--to", "-o", help="Write a file: .png or .pdf; may be repeated; by default KIND.png.")
+    ] = [],
+    x: Annotated[str | None, typer.Option(help="Metric or config key on the horizontal axis.")] = None,
+    y: Annotated[str | None, typer.Option(help="Metric on the vertical axis.")] = None,
+    over: Over = [],
+    trials: Trials = False,
+) -> None:
+    """Draw finished runs: trade-offs, sweeps, corruptions, forgetting, collapse, Fisher mass, cost."""
+    from fisherexp.reports.plots import Request, kinds, save
+    from fisherexp.reports.records import Damaged
+
+    known = kinds()
+    if kind == "list":
+        width = max(map(len, known))
+        print("\n".join(f"{name:<{width}}  {about.description}" for name, about in known.items()))
+        raise typer.Exit
+    if kind not in known:
+        from fisherexp.config.validate import nearest
+
+        near = nearest(kind, known)
+        _refuse(f"there is no plot '{kind}' (there are: {', '.join(known)})" + (f"; nearest: {near}" if near else ""))
+    shown, found = _shown(output_dir, filters, trials)
+    if shown:
+        try:
+            files = save(known[kind].draw(shown, Request(x, y, tuple(_keys(over)))), to or [Path(f"{kind}.png")])
+        except ValueError as error:
+            _refuse(error)
+        except Damaged as error:
+            _leave({**found.damaged, error.file: error.reason})
+        print(f"wrote {', '.join(map(str, files))}")
+    _leave(found.damaged, unwritten=not shown)
+
+
+def report(
+    filters: Filters = None,
+    output_dir: Runs = Path("outputs"),
+    to: Annotated[Path, typer.Option("--to", "-o", help="The page to write.")] = Path("report.html"),
+    over: Over = [],
+    trials: Trials = False,
+) -> None:
+    """Everything on one page that needs no network: table, figures, and a page for each run."""
+    from fisherexp.reports.page import page
+
+    shown, found = _shown(output_dir, filters, trials)
+    if shown:
+        try:
+            written = page(shown, _keys(over), found.damaged, to)
+        except ValueError as error:
+            _refuse(error)
+        print(f"wrote {to} ({written.size / 2**20:.1f} MiB, {len(shown)} run{'s' if len(shown) > 1 else ''})")
+        found.damaged.update(written.damaged)
+    _leave(found.damaged, unwritten=not shown)
+
+
+def selection(
+    output_dir: Outputs = Path("outputs"),
+    markdown: Annotated[bool, typer.Option(help="Print markdown.")] = False,
+) -> None:
+    """Target accuracies of domain generalisation, by DomainBed's three ways of choosing run and checkpoint."""
+    from fisherexp.reports import table as tables
+    from fisherexp.reports.records import is_trial, read_records
+    from fisherexp.reports.selection import grids, selected
+
+    rows = selected(record for record in read_records(output_dir).records if not is_trial(record))
+    if not rows:
+        print(f"no run in {output_dir} recorded checkpoints (callbacks=[domain_selection])")
+        raise typer.Exit(1)
+    for made in grids(rows):
+        print(tables.markdown(made)) if markdown else tables.print_table(made)
+
+
+def _shown(output_dir: Path, filters: list[str] | None, trials: bool) -> tuple[list[dict[str, Any]], Any]:
+    """The records that are asked for; says which are left out, and exits with 2 for a wrong filter."""
+    from fisherexp.reports.grouping import selected
+    from fisherexp.reports.records import is_trial, read_records
+
+    found = read_records(output_dir)
+    try:
+        wanted = selected(found.records, filters or [])
+    except ValueError as error:
+        _refuse(error)
+    shown = [record for record in wanted if trials or not is_trial(record)]
+    if not shown:
+        print(f"no finished run in {output_dir}" + (f" with {' '.join(filters)}" if filters else ""))
+    if hidden := len(wanted) - len(shown):
+        print(
+            f"{hidden} trial run{'s' if hidden > 1 else ''} left out: debug presets, limited batches or uncommitted "
+            "code (--trials shows them)",
+            file=sys.stderr if shown else sys.stdout,
+        )
+    return shown, found
+
+
+def _leave(damaged: Mapping[Path, str], unwritten: bool = False) -> None:
+    """Names what could not be read; the exit status tells, too, and whether a file was left `unwritten`."""
+    for file, reason in damaged.items():
+        print(f"{file} cannot be read: {reason}", file=sys.stderr)
+    raise typer.Exit(1 if damaged or unwritten else 0)
+
+
+def _keys(texts: Iterable[str]) -> list[str]:
+    """Options may be repeated or hold several keys with commas between them."""
+    return [key for text in texts for key in text.split(",") if key]
+
+
+def _refuse(message: Any) -> None:
+    print(message, file=sys.stderr)
+    raise typer.Exit(2)

@@ -1,0 +1,24 @@
+"""What the tests of the compiled kernel share."""
+
+import importlib.util
+import shutil
+
+import pytest
+import torch
+
+from fisherexp.curvature import kernels
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The user's library if there is one, else one compiled for this run."""
+    environment = pytest.MonkeyPatch()
+    if not kernels.location().exists():
+        if not (shutil.which("c++") and (shutil.which("ninja") or importlib.util.find_spec("ninja"))):
+            pytest.skip("the kernel has not been compiled, and there is no C++ compiler with ninja to do it")
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    kernels._loaded.cache_clear()
+    function, path = kernels.kernel(True, torch.device("cpu"))
+    assert path == "compiled"
+    yield function
+    environment.undo()

@@ -1,0 +1,136 @@
+"""What stands in which cell, on hand-made records."""
+
+import pytest
+from made_records import record
+from scipy import stats
+
+from fisherexp.reports.comparison import compare
+
+SSD, ERM = [99.0, 97.0, 96.5], [90.0, 95.0, 91.0]
+RUNS = [record("ssd", s, v) for s, v in enumerate(SSD)] + [record("erm", s, v) for s, v in enumerate(ERM)]
+
+
+def cells(comparison, metric):
+    (j,) = [j for j, column in enumerate(comparison.columns) if column.metric == metric]
+    return {line.labels[0]: line.cells[j] for line in comparison.lines}
+
+
+def test_paired_test_against_a_baseline():
+    found = cells(compare(RUNS, baseline="erm"), "retain_accuracy")
+    assert found["ssd"].p == pytest.approx(stats.ttest_rel(SSD, ERM).pvalue)
+    assert found["erm"].p is None
+
+
+def in_setting(seed, value, method, classes, alpha=0.7):
+    found = record(method, seed, value, alpha=alpha)
+    found["semantic"]["scenario"] = {"_target_": "class_forgetting", "classes": classes}
+    return found
+
+
+def test_a_row_is_tested_within_its_setting():
+    runs = [
+        in_setting(s, v + len(c), m, c)
+        for c in ([1], [3, 4])
+        for m, x in zip(("ssd", "erm"), (SSD, ERM), strict=True)
+        for s, v in enumerate(x)
+    ]
+    for run in runs:  # no option of the scenario, yet of the setting
+        run["semantic"]["audit"] = {"shadows": len(run["semantic"]["scenario"]["classes"])}
+    runs += [in_setting(s, v, "ssd", [5]) for s, v in enumerate(SSD)]
+    comparison = compare(runs, baseline="erm", metrics=["retain_accuracy"])
+    p = pytest.approx(stats.ttest_rel(SSD, ERM).pvalue)
+    found = {tuple(line.labels): (line.baseline, line.cells[0].p) for line in comparison.lines}
+    assert found == {
+        ("erm", "shadows=1, classes=[1]"): (True, None),
+        ("erm", "shadows=2, classes=[3, 4]"): (True, None),
+        ("ssd", "shadows=1, classes=[1]"): (False, p),
+        ("ssd", "shadows=2, classes=[3, 4]"): (False, p),
+        ("ssd", "classes=[5]"): (False, None),
+    }
+    assert any(note.startswith("1 row not tested") for note in comparison.notes)
+
+
+def test_a_baseline_of_several_rows_is_chosen_by_a_filter():
+    runs = RUNS + [record("erm", s, v + 1, alpha=0.1) for s, v in enumerate(ERM)]
+    with pytest.raises(ValueError, match=r"--baseline 'erm method\.alpha=0\.1'"):
+        compare(runs, baseline="erm")
+    comparison = compare(runs, baseline="erm method.alpha=0.7")
+    assert [line.labels[0] for line in comparison.lines if line.baseline] == ["erm"]
+    (ssd,) = [line for line in comparison.lines if line.labels[0] == "ssd"]
+    assert ssd.cells[0].p == pytest.approx(stats.ttest_rel(SSD, ERM).pvalue)
+
+
+def test_best_follows_the_declared_direction_only():
+    comparison = compare(RUNS)
+    assert {name: cell.best for name, cell in cells(comparison, "retain_accuracy").items()} == {
+        "ssd": True,
+        "erm": False,
+    }
+    assert not any(cell.best for cell in cells(comparison, "forget_accuracy").values())
+    # Equal means are equally good; a single method has nobody to beat.
+    assert all(cell.best for cell in cells(comparison, "seconds").values())
+    assert not any(cell.best for cell in cells(compare(RUNS[:3]), "retain_accuracy").values())
+
+
+def test_best_is_among_methods_for_the_same_problem():
+    other = [record("ssd", s, v, data="mnist") for s, v in enumerate([10.0, 11.0])]
+    found = compare([*RUNS, *other], metrics=["retain_accuracy"])
+    assert {tuple(line.labels): line.cells[0].best for line in found.lines} == {
+        ("digits", "erm"): False,
+        ("digits", "ssd"): True,
+        ("mnist", "ssd"): False,
+    }
+
+
+def test_rows_and_columns_by_any_key():
+    runs = [record("ssd", s, 90 + 10 * a + s, alpha=a, data=d) for s in (0, 1) for a in (0.5, 0.7) for d in ("x", "y")]
+    found = compare(runs, by=["method.alpha"], columns=["data"], metrics=["retain_accuracy"])
+    assert found.heads == ["method.alpha"]
+    assert [(c.value, c.metric) for c in found.columns] == [("x", "retain_accuracy"), ("y", "retain_accuracy")]
+    assert [(line.labels, [c.spread.mean for c in line.cells]) for line in found.lines] == [
+        (["0.5"], [95.5, 95.5]),
+        (["0.7"], [97.5, 97.5]),
+    ]
+    assert found.lines[0].counts == [2, 2]
+
+
+@pytest.mark.parametrize("key", ["data", "scenario", "method", "model"])
+def test_no_cell_averages_over_different_questions(key):
+    runs = [record("ssd", 0, 90.0), record(**({"method": "ssd", "seed": 0, "retain": 95.0} | {key: "other"}))]
+    assert len(compare(runs).lines) == 2  # told apart
+    assert compare(runs, columns=[key]).lines[0].counts in ([1, 1], [1, 0], [0, 1])
+    with pytest.raises(ValueError, match=f"average over {key}="):
+        compare(runs, over=[key, "data", "scenario"] if key in ("data", "scenario") else [key, "method"])
+
+
+def test_no_cell_averages_over_estimators():
+    runs = [record("ssd", 0, 90.0), record("ssd", 0, 95.0)]
+    for run, gradients in zip(runs, ("per_sample", "batch_mean"), strict=True):
+        importance = {"labels": "empirical", "gradients": gradients, "batch_size": 64}
+        run["semantic"] = run["semantic"] | {"method": {"_target_": "ssd", "importance": importance}}
+    with pytest.raises(ValueError, match=r"method\.importance\.gradients=batch_mean and per_sample"):
+        compare(runs, over=["method.importance"])
+    notes = compare(runs).notes
+    assert any("batch_mean, empirical labels, batches of 64" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": ["alhpa"]}, "no run has"),
+        ({"columns": ["scenario.classes.x"]}, "no run has"),
+        ({"by": ["method.importance"]}, "no run has"),
+        ({"baseline": "sdd"}, "no run of"),
+        ({"metrics": ["retain_acuracy"]}, "nearest: retain_accuracy"),
+    ],
+)
+def test_wrong_keys_are_said(options, message):
+    with pytest.raises(ValueError, match=message):
+        compare(RUNS, **options)
+
+
+def test_caption_names_protocol_and_code():
+    notes = "\n".join(compare(RUNS, baseline="erm").notes)
+    assert "class_forgetting(classes=[3])" in notes
+    assert "code: 0123456" in notes
+    assert "differs from erm" in notes

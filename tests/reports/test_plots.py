@@ -1,0 +1,155 @@
+"""Figures show the numbers of the records, and say what they lack."""
+
+import csv
+
+import numpy as np
+import pytest
+from made_records import record
+from safetensors.numpy import save_file
+
+from fisherexp.reports.plots import Request, kinds, save
+from fisherexp.reports.plots.cost import undominated
+
+CORRUPTIONS = ("fog", "snow")
+
+
+def stream(method, seed, level):
+    found = record(method, seed, 50.0, scenario="continual")
+    curve = {f"curve/{i:03d}_{n}": level + i for i, n in enumerate(["clean", "fog", "clean", "snow", "clean"])}
+    found["metrics"]["after"] = {f"error/{n}": level for n in CORRUPTIONS} | curve | {"mean_error": level}
+    return found
+
+
+def drawn(kind, records, **request):
+    figure = kinds()[kind].draw(records, Request(**request))
+    figure.canvas.draw()
+    return figure
+
+
+def lines(axes):
+    """Label -> points of what was drawn as lines or error bars."""
+    handles, labels = axes.get_legend_handles_labels()
+    found = {}
+    for handle, name in zip(handles, labels, strict=True):
+        line = handle[0] if isinstance(handle, tuple) else handle
+        found[name] = [tuple(map(float, point)) for point in line.get_xydata()]
+    return found
+
+
+def test_every_kind_describes_itself():
+    assert set(kinds()) >= {
+        "trade_off",
+        "sweep",
+        "corruptions",
+        "forgetting",
+        "collapse",
+        "projection",
+        "fisher",
+        "cost",
+    }
+    assert all(len(kind.description) > 20 for kind in kinds().values())
+
+
+def test_trade_off_places_methods_and_references():
+    runs = [record(m, s, v + s) for m, v in (("ssd", 90.0), ("erm", 80.0)) for s in (0, 1)]
+    for run in runs:
+        run["metrics"]["oracle"] = {"retain_accuracy": 70.0, "forget_accuracy": 0.0}
+    points = lines(drawn("trade_off", runs).axes[0])
+    assert points == {"(oracle)": [(0.0, 70.0)], "erm": [(19.5, 80.5)], "ssd": [(9.5, 90.5)]}
+
+
+def test_trade_off_joins_the_points_of_a_swept_option():
+    runs = [record("ssd", 0, 90 + 10 * a, alpha=a) for a in (0.8, 0.2, 0.4)] + [record("erm", 0, 80.0)]
+    axes = drawn("trade_off", runs).axes[0]
+    points = lines(axes)
+    assert points["ssd, by alpha"] == [(8.0, 92.0), (6.0, 94.0), (2.0, 98.0)]  # in the order of α
+    assert points["erm"] == [(20.0, 80.0)]
+    assert [text.get_text() for text in axes.texts] == ["0.2", "0.4", "0.8"]
+
+
+def test_sweep_finds_the_swept_option_and_its_band():
+    runs = [record("ssd", s, 90 + 10 * a + s, alpha=a) for a in (0.2, 0.4, 0.8) for s in (0, 1)]
+    axes = drawn("sweep", runs).axes[0]
+    assert axes.get_xlabel() == "method.alpha"
+    assert lines(axes)["ssd"] == [(0.2, 92.5), (0.4, 94.5), (0.8, 98.5)]
+    half_width = 12.706 * 0.70711 / 2**0.5  # Student's t with one degree of freedom
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((92.5 - half_width, 98.5 + half_width), rel=1e-4)
+
+
+def test_methods_of_different_settings_are_no_sweep():
+    with pytest.raises(ValueError, match="none was"):
+        drawn("sweep", [record("ssd", 0, 90.0, alpha=0.1), record("erm", 0, 80.0, alpha=0.2)])
+
+
+def test_forgetting_takes_the_clean_stretches_in_order():
+    figure = drawn("forgetting", [stream("tent", 0, 10.0), stream("tent", 1, 20.0)])
+    assert lines(figure.axes[0])["tent"] == [(0.0, 15.0), (1.0, 17.0), (2.0, 19.0)]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["before", "fog", "snow"]
+
+
+def test_corruptions_stand_side_by_side():
+    figure = drawn("corruptions", [stream("tent", 0, 10.0), stream("eata", 0, 5.0)])
+    found = {name: [y for _, y in points] for name, points in lines(figure.axes[0]).items()}
+    assert found == {"eata": [5.0, 5.0], "tent": [10.0, 10.0]}
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_front_of_undominated(better):
+    points = [(1.0, 5.0), (2.0, 7.0), (2.0, 6.0), (3.0, 4.0), (4.0, 9.0)]
+    sign = 1 if better == "higher" else -1
+    expected = [p for p in points if not any(q[0] <= p[0] and sign * q[1] > sign * p[1] for q in points)]
+    assert undominated(points, better) == sorted(expected)
+
+
+def test_what_runs_left_in_their_folders(tmp_path):
+    run = record("mixup", 0, 90.0) | {"folder": str(tmp_path)}
+    columns = [
+        "clean/nc1",
+        "clean/nc2_equinorm_means",
+        "clean/nc2_angle_means",
+        "clean/nc3",
+        "clean/nc4",
+        "clean/accuracy",
+    ]
+    with (tmp_path / "neural_collapse.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["epoch", *columns], [1, *range(1, 7)], [3, *range(2, 8)]])
+    figure = drawn("collapse", [run])
+    (line,) = figure.axes[3].get_lines()
+    assert line.get_xydata().tolist() == [[1, 4], [3, 5]]
+    points = np.arange(8.0).reshape(1, 4, 2)
+    rows = np.array([[[0.0, 1.0], [-1.0, -0.5], [1.0, -0.5]]])
+    picture = {"same": points, "different": -points, "lambda": np.linspace(0, 1, 4)[None], "rows": rows}
+    save_file({f"picture/{k}": v for k, v in picture.items()}, tmp_path / "neural_collapse.safetensors")
+    upper, lower = drawn("projection", [run]).axes
+    np.testing.assert_array_equal(upper.collections[0].get_offsets(), points[0])
+    np.testing.assert_array_equal(lower.collections[0].get_offsets(), -points[0])
+
+
+def test_fisher_masses(tmp_path):
+    run = record("fisher", 0, 90.0) | {"folder": str(tmp_path), "outcome": {"mass_by_layer": {"a": 0.75, "b": 0.25}}}
+    run["config"] = {"method": {"importance": {"gradients": "per_sample", "labels": "empirical"}}}
+    save_file({"a": np.array([3.0, 0.0]), "b": np.array([[1.0]])}, tmp_path / "fisher.safetensors")
+    bars, curve = drawn("fisher", [run]).axes
+    assert [bar.get_width() for bar in bars.patches] == [75.0, 25.0]
+    assert curve.get_lines()[0].get_xydata().tolist() == [[1, 3], [2, 1]]
+
+
+@pytest.mark.parametrize("kind", ["corruptions", "forgetting", "collapse", "projection", "fisher", "sweep"])
+def test_runs_without_what_a_kind_needs_are_refused_in_words(kind, tmp_path):
+    with pytest.raises(ValueError, match=r"run|swept"):
+        drawn(kind, [record("erm", 0, 90.0) | {"folder": str(tmp_path)}])
+
+
+def test_several_problems_do_not_share_a_figure():
+    with pytest.raises(ValueError, match="several kinds of data"):
+        drawn("trade_off", [record("erm", 0, 90.0), record("erm", 0, 90.0, data="mnist")])
+
+
+def test_files(tmp_path):
+    figure = drawn("cost", [record("erm", 0, 90.0), record("ssd", 0, 95.0)], x="seconds")
+    save(figure, [tmp_path / "a.png", tmp_path / "a.pdf"])
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ValueError, match=r"\.png, \.pdf"):
+        save(drawn("cost", [record("erm", 0, 90.0)]), [tmp_path / "a.xyz"])
