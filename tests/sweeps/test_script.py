@@ -59,9 +59,7 @@ def test_a_log_ends_with_slurms_reason_where_there_is_one(tmp_path):
     assert Submitted(log).last_line() == ""
     log.write_text("1 thread\ntraining erm\n")
     assert Submitted(log).last_line() == "training erm"
-    log.write_text(
-        "slurmstepd: error: *** JOB 1 ON n1 CANCELLED DUE TO TIME LIMIT ***\nsrun: terminated\n"
-    )
+    log.write_text("slurmstepd: error: *** JOB 1 ON n1 CANCELLED DUE TO TIME LIMIT ***\nsrun: terminated\n")
     assert "TIME LIMIT" in Submitted(log).last_line()
 
 
