@@ -4,10 +4,8 @@ Nothing heavy is imported before it is certain that something has to be computed
 """
 
 import os
-import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import hydra
@@ -21,16 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path
-from fisherexp.config.validate import ConfigError, validate
+from fisherexp.config.validate import ConfigError
 from fisherexp.ranks import is_follower
-from fisherexp.runs.frozen import freeze, thaw
 from fisherexp.runs.identity import run_folder
-from fisherexp.runs.ledger import Entry, Ledger, Outcome
-from fisherexp.runs.state import Busy, RunFolder, State
-from fisherexp.stop import Stopped, stoppable
-from fisherexp.sweeps.queue import requeue
+from fisherexp.runs.ledger import VARIABLE, Entry, Ledger, Outcome
+from fisherexp.runs.state import RunFolder, State
+from fisherexp.single import FAILED, REFUSED, RunFailed, needs_processes, run_apart, run_one, show, stopped
+from fisherexp.stop import Stopped
 
-BAD_CONFIG, FAILED, TRY_LATER, INTERRUPTED, STOPPED = 2, 1, 75, 130, 143
+INTERRUPTED = 130
 USAGE = """\
 python run.py method=… data=… model=…     one run; the result is kept and found again
 python run.py -m method=a,b seed=0,1,2    a sweep; launch it again and only what is missing runs
@@ -39,8 +36,8 @@ python -m fisherexp list                  what there is to choose from, with pap
 """
 
 
-class RunFailed(Exception):
-    """A run ended with an error that is kept in its folder; the message is one line."""
+# Of a single run: Hydra would print a line of its own before it let an exception through.
+_unraised: list[Exception] = []
 
 
 # Of a single run: Hydra would print a line of its own before it let an exception through.
@@ -71,8 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.argv = [within_sweeps(argument, overrides) for argument in sys.argv]
     # Hydra would print a stack trace and exit; it re-raises when asked for the full error, and we print one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.pop(VARIABLE, None)
     status = _outcome(overrides)
-    ledger = Ledger.of_sweep() if command.multirun else None
+    ledger = Ledger.of_sweep()  # of an experiment's file that is a sweep, too
     return max(status, _sum_up(ledger.close())) if ledger else status
 
 
@@ -96,26 +94,8 @@ def _outcome(overrides: list[str]) -> int:
         print("interrupted; launch the same line again to go on", file=sys.stderr)
         return INTERRUPTED
     except Stopped:
-        return _stop()
+        return stopped()
     return 0
-
-
-def job(folder: Path) -> int:
-    """Run what is frozen in a run's folder, in this process; returns the exit status as `main` does, or 75 (try
-    later) where another process is working on it."""
-    cfg, overrides = thaw(folder)
-    try:
-        entry = run_one(cfg, overrides, sweep=True)
-    except ConfigError as error:
-        return _refuse(error.problems)
-    except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        if cfg.on_error == "stop" and "SLURM_ARRAY_JOB_ID" in os.environ:
-            subprocess.run(["scancel", "--state=PENDING", os.environ["SLURM_ARRAY_JOB_ID"]], check=False)
-        return FAILED
-    except Stopped:
-        return _stop()
-    return TRY_LATER if entry.outcome is Outcome.SKIPPED else 0
 
 
 def task(cfg: DictConfig) -> str | None:
@@ -135,7 +115,7 @@ def task(cfg: DictConfig) -> str | None:
         ledger.add(Outcome.SKIPPED, run_folder(cfg), "not started: an earlier run failed (on_error=stop)")
         return None
     try:
-        entry = run_apart(cfg, overrides) if _needs_processes(cfg) else run_one(cfg, overrides, sweep=True)
+        entry = run_apart(cfg, overrides) if needs_processes(cfg) else run_one(cfg, overrides, sweep=True)
     except ConfigError as error:
         print(error, file=sys.stderr)
         entry = Entry(Outcome.REFUSED, "", str(error))
@@ -147,104 +127,25 @@ def task(cfg: DictConfig) -> str | None:
     return entry.folder if entry.outcome is Outcome.DONE else None
 
 
-def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> Entry:
-    """Run a composed config unless it is done. Raises ConfigError before anything is loaded, RunFailed after."""
-    problems = validate(cfg)
-    if problems:
-        raise ConfigError(problems)
+def show_if_done(cfg: DictConfig) -> bool:
+    """Show a run of a sweep that is done, and tell the ledger; false where it is not done."""
     folder = RunFolder(run_folder(cfg))
-    done = Entry(Outcome.DONE, str(folder.path))
-    if is_follower():
-        _follow(cfg, folder, overrides)
-        return done
-    if folder.state() is State.DONE and not cfg.rerun:
-        _show(folder, sweep, found=True)
-        return done
-    try:
-        with folder.claimed():
-            if folder.state() is State.DONE and not cfg.rerun:  # somebody finished it while we waited
-                _show(folder, sweep, found=True)
-                return done
-            _run(cfg, folder, overrides)
-    except Busy as busy:
-        print(f"{busy}: skipped", file=sys.stderr)
-        return Entry(Outcome.SKIPPED, str(folder.path), str(busy))
-    except OSError as error:  # the folder itself cannot be written
-        raise RunFailed(str(error)) from None
-    _show(folder, sweep, found=False)
-    return done
-
-
-def run_apart(cfg: DictConfig, overrides: list[str]) -> Entry:
-    """Run a composed config of a sweep in a process of its own, from its frozen config.
-
-    With several devices Lightning starts the command line once more for each: that must not be the sweep's.
-    """
-    problems = validate(cfg)
-    if problems:
-        raise ConfigError(problems)
-    folder = RunFolder(run_folder(cfg))
-    if folder.state() is State.DONE and not cfg.rerun:
-        _show(folder, sweep=True, found=True)
-        return Entry(Outcome.DONE, str(folder.path))
-    freeze(cfg, overrides)
-    status = subprocess.run([sys.executable, "-m", "fisherexp", "job", str(folder.path)], check=False).returncode
-    if status == TRY_LATER:
-        return Entry(Outcome.SKIPPED, str(folder.path), "another process is working on it")
-    if status:
-        remark = folder.error() or f"its process ended with status {status}"
-        return Entry(Outcome.FAILED, str(folder.path), f"{remark}  (traceback: {folder.error_file})")
-    return Entry(Outcome.DONE, str(folder.path))
-
-
-def _needs_processes(cfg: DictConfig) -> bool:
-    several = cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1
-    return several and int(os.environ.get("SLURM_NTASKS", "1")) == 1  # srun has started them
-
-
-def _follow(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
-    """As another rank than the first: compute along with it, and leave claims, records and words to it."""
-    from fisherexp.experiment import run_experiment
-
     if folder.state() is not State.DONE or cfg.rerun:
-        with stoppable():
-            run_experiment(cfg, folder.path, overrides)
-
-
-def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
-    folder.forget()
-    freeze(cfg, overrides)
-    try:
-        with stoppable():
-            from fisherexp.experiment import run_experiment
-            from fisherexp.files import write_json
-
-            record = run_experiment(cfg, folder.path, overrides)
-            write_json(folder.record_file, record)
-    except Exception as error:
-        message = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-        try:
-            folder.fail(traceback.format_exc())
-        except OSError as unwritten:  # a full disk, as a rule the error itself
-            traceback.print_exc()
-            raise RunFailed(f"{message}  (the traceback above could not be kept: {unwritten})") from None
-        raise RunFailed(f"{message}  (traceback: {folder.error_file})") from None
-
-
-def _stop() -> int:
-    if not is_follower():
-        requeue()
-    return STOPPED
+        return False
+    show(folder, sweep=True, found=True)
+    Ledger.of_sweep().add(Outcome.DONE, folder.path)
+    return True
 
 
 def _sum_up(entries: list[Entry]) -> int:
     """Print the table of a sweep and what did not come to a result; returns the exit status."""
     done = [RunFolder(Path(entry.folder)) for entry in entries if entry.outcome is Outcome.DONE]
-    if len(done) > 1:
+    records = [record for folder in done if not (record := folder.record())["trial"]]
+    if len(records) > 1:
         from fisherexp.reports.table import grid, print_table
 
-        print_table(grid([folder.record() for folder in done]))
-    lacking = [entry for entry in entries if entry.outcome is not Outcome.DONE]
+        print_table(grid(records))
+    lacking = [entry for entry in entries if entry.outcome not in (Outcome.DONE, Outcome.PRUNED)]
     if lacking:
         print(file=sys.stderr)
     for entry in lacking:
@@ -254,18 +155,7 @@ def _sum_up(entries: list[Entry]) -> int:
         print(", ".join(f"{count} {kind}" for kind, count in kinds.items() if count), file=sys.stderr)
     if kinds[Outcome.FAILED] or (kinds[Outcome.REFUSED] and kinds[Outcome.REFUSED] < len(entries)):
         return FAILED
-    return BAD_CONFIG if kinds[Outcome.REFUSED] else 0
-
-
-def _show(folder: RunFolder, sweep: bool, found: bool) -> None:
-    from fisherexp.reports.summary import print_line, print_summary
-
-    record = folder.record()
-    if sweep:
-        print_line(record, folder.path, found)
-    else:
-        print_summary(record, folder.path, found)
-    sys.stdout.flush()
+    return REFUSED if kinds[Outcome.REFUSED] else 0
 
 
 def _help(overrides: list[str]) -> int:
@@ -282,4 +172,4 @@ def _help(overrides: list[str]) -> int:
 def _refuse(problems: list) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
-    return BAD_CONFIG
+    return REFUSED

@@ -127,7 +127,7 @@ def status(output_dir: Outputs = Path("outputs")) -> None:
 @app.command()
 def job(folder: Annotated[Path, typer.Argument(help="Of one run: what is frozen there is run, in this process.")]):
     """Make one run from its folder's frozen config; launchers start their jobs with it."""
-    from fisherexp.app import job as run_job
+    from fisherexp.single import job as run_job
 
     sys.exit(run_job(folder))
 

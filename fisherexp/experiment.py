@@ -15,6 +15,7 @@ from fisherexp.ranks import is_follower
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of, semantic
 from fisherexp.runs.loggers import close, mirror
+from fisherexp.runs.prune import Prune
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
 
@@ -37,6 +38,7 @@ def run_experiment(
     named = {"folder": folder, "run_id": identity(cfg), "group": family(cfg)}
     loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]
     callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
+    callbacks += Prune.of_environment()
     status = "failed"
     try:
         bench = Workbench(cfg, loggers, callbacks)
@@ -50,7 +52,7 @@ def run_experiment(
             "seed": cfg.seed,
             "headings": bench.headings | {"seconds": "seconds"},
             "better": bench.better | {"seconds": "lower"},
-            "trial": any(cfg.trainer[option] for option in LIMITS),
+            "trial": cfg.judge_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
             "data_checksum": bench.data.checksum(),
             "setting": bench.setting.about,
             "threads": bench.threads,

@@ -15,6 +15,10 @@ class Stopped(BaseException):
     """The run was asked to stop. No Exception: nobody should mistake it for a failure of theirs."""
 
 
+class Pruned(Exception):
+    """A search gave this run up; the message says on what grounds."""
+
+
 _asked: signal.Signals | None = None
 _loops = 0  # training loops around the present moment: they save before they stop
 

@@ -48,6 +48,10 @@ start() {
 stop() {
     [[ -f $SLURM_CONF ]] || { echo "no cluster in $directory" >&2; exit 1; }
     scancel --user="$user" 2>/dev/null || true
+    for _ in $(seq 200); do # what starts jobs must outlive them, or their processes stay behind
+        [[ -z $(squeue -h 2>/dev/null) ]] && break
+        sleep 0.1
+    done
     for daemon in slurmd.n1 slurmd.n2 slurmctld munged; do
         [[ -f $directory/run/$daemon.pid ]] && kill "$(cat "$directory/run/$daemon.pid")" 2>/dev/null || true
     done

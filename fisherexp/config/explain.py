@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -141,6 +141,8 @@ def _single(override: Override) -> list[str]:
     """The override as lines without a sweep: one for each swept value."""
     if override.is_sweep_override() and override.is_discrete_sweep():
         return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if override.is_sweep_override() and isinstance(interval := override.value(), IntervalSweep):
+        return [f"{override.get_key_element()}={bound}" for bound in (interval.start, interval.end)]
     return [override.input_line]
 
 

@@ -62,6 +62,7 @@ def validate(cfg: DictConfig) -> list[Problem]:
         node = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
         problems += _check_options(path, node, declaration, namespace)
     problems += _check_fit(cfg)
+    problems += _check_judge(cfg)
     return problems
 
 
@@ -195,6 +196,26 @@ def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
         if isinstance(number, int) and number > 1 and attribute(cfg, "method", "adapts_at_test", False):
             reason = f"{method} adapts to one stream in its order, which several processes would cut into shares"
             yield Problem(f"trainer.{option}={number}", reason, f"trainer.{option}=1")
+
+
+def _check_judge(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there something to put in the place of the test set?"""
+    if OmegaConf.select(cfg, "judge_on") != "validation":
+        return
+    if attribute(cfg, "scenario", "kind") == "domains":
+        yield Problem(
+            "judge_on=validation",
+            "domains have parts of their own to select on (python -m fisherexp selection)",
+            "judge_on=test",
+        )
+    elif not OmegaConf.select(cfg, "data.validation"):
+        yield Problem("data.validation=0.0", "nothing is put aside to be judged on", "data.validation=0.1")
+    if OmegaConf.select(cfg, "scenario.published"):
+        yield Problem(
+            f"scenario.published={cfg.scenario.published}",
+            "published corruptions are of the test set",
+            "scenario.published=null",
+        )
 
 
 def _scenario_of(kinds: tuple[str, ...]) -> str | None:

@@ -23,6 +23,7 @@ class Method(LightningModule):
     needs: further artefacts, found in `self.given` by name when fit begins: 'fisher' (FisherDiagonal of all training
         data at the source), 'initial' (the state that the training of the source began with).
     adapts_at_test: gradients are needed in the test loop.
+    search: option -> range in Hydra's syntax, for hydra/sweeper=optuna: {"alpha": "tag(log, interval(0.1, 10))"}.
     published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read
         in a source named beside them.
     """

@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"
     REFUSED = "refused"  # its config is wrong
+    PRUNED = "pruned"  # a search gave it up
     SKIPPED = "skipped"  # another process is working on it, or the sweep was to stop
 
 

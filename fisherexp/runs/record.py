@@ -1,5 +1,6 @@
 """Where a result comes from: code, versions, machine, command. Plain containers only."""
 
+import functools
 import platform
 import resource
 import subprocess
@@ -39,6 +40,7 @@ def command(overrides: list[str]) -> str:
     return shlex.join([*program.split(), *overrides])
 
 
+@functools.cache  # the code a process runs is the one it has imported
 def code_state() -> dict[str, Any]:
     """Commit of the checkout the package lies in, and whether tracked files differ from it; None outside of git."""
     root = Path(__file__).resolve().parents[2]
@@ -83,6 +85,7 @@ def peak_memory() -> dict[str, float]:
     return found
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

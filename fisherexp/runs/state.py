@@ -23,6 +23,7 @@ class State(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    PRUNED = "pruned"  # a search gave it up
     INTERRUPTED = "interrupted"
     LOST = "lost"  # submitted to a cluster, which no longer knows it (see sweeps/status.py)
 
@@ -45,6 +46,10 @@ class RunFolder:
     def error_file(self) -> Path:
         return self.path / "error.txt"
 
+    @property
+    def pruned_file(self) -> Path:
+        return self.path / "pruned.txt"
+
     def state(self) -> State:
         """Where the run stands now. INTERRUPTED: somebody began it, nobody works on it, it did not fail."""
         if self.record_file.is_file():
@@ -53,6 +58,8 @@ class RunFolder:
             return State.RUNNING
         if self.error_file.is_file():
             return State.FAILED
+        if self.pruned_file.is_file():
+            return State.PRUNED
         return State.INTERRUPTED if (self.path / "config.yaml").is_file() else State.QUEUED
 
     def record(self) -> dict | None:
@@ -89,10 +96,15 @@ class RunFolder:
         """Drop the outcome of earlier attempts, so that the run is made again."""
         self.record_file.unlink(missing_ok=True)
         self.error_file.unlink(missing_ok=True)
+        self.pruned_file.unlink(missing_ok=True)
 
     def fail(self, traceback: str) -> None:
         """Keep the traceback of a failed attempt."""
         write_text(self.error_file, traceback)
+
+    def prune(self, grounds: str) -> None:
+        """Keep on what grounds a search gave the run up."""
+        write_text(self.pruned_file, grounds + "\n")
 
     def _is_locked(self) -> bool:
         file = self.path / ".lock"

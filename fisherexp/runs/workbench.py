@@ -76,6 +76,8 @@ class Workbench:
     def data(self) -> ImageData:
         """The data set, read. Also settles the number of threads, before the first heavy operation."""
         data = instantiate(self.cfg.data, _convert_="all").load()
+        if self.cfg.judge_on == "validation":
+            data.test, data.validation = data.validation, None
         batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=torch.uint8)
         self.threads, why = choose_threads(self.cfg.threads, self._classifier(data, "threads"), batch)
         torch.set_num_threads(self.threads)
@@ -134,7 +136,11 @@ class Workbench:
         progress = self._progress(phase)
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
         torch.manual_seed(derive("fit", self.seed, type(method).__name__))
-        batches = method.batches(self._placed(trainer, setting))
+        placed = self._placed(trainer, setting)
+        for callback in trainer.callbacks:
+            if getattr(callback, "wants_setting", False):
+                callback.setting = placed
+        batches = method.batches(placed)
         method.steps_per_epoch = _steps(len(batches), trainer)
         with _interruptible(), finishing_the_step():
             trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)

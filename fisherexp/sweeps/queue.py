@@ -32,11 +32,12 @@ class Submitted:
         return self.state in ("RUNNING", "COMPLETING")
 
     def last_line(self) -> str:
-        """The end of the log: where a job was killed from outside, SLURM's reason as a rule."""
+        """The end of the log; where SLURM ended the job, what it says of that."""
         if not self.log.is_file():
             return ""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        reasons = [line for line in lines if line.startswith("slurmstepd")]
+        return (reasons or lines or [""])[-1]
 
 
 def submissions_folder(output_dir: Path) -> Path:

@@ -16,18 +16,17 @@ class SlurmLauncher(Launcher):
         self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.loader = config, hydra_context.config_loader
+        self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from fisherexp.sweeps.compose import composer
         from fisherexp.sweeps.slurm import Options, launch
 
-        jobs = []
-        for overrides in job_overrides:
-            cfg = self.loader.load_sweep_config(self.config, list(overrides))
-            task_overrides = OmegaConf.to_container(cfg.hydra.overrides.task)
-            OmegaConf.set_struct(cfg, False)
-            del cfg["hydra"]
-            OmegaConf.set_struct(cfg, True)
-            jobs.append((cfg, task_overrides))
+        compose = composer(self.context, self.config)
+        jobs = [(compose(list(overrides)), [o for o in overrides if not _is_hydras(o)]) for overrides in job_overrides]
         launch(jobs, Options(**OmegaConf.to_container(OmegaConf.create(self.options))))
         return []
+
+
+def _is_hydras(override: str) -> bool:
+    return override.lstrip("+~").startswith(("hydra.", "hydra/"))

@@ -124,6 +124,22 @@ def test_runs_of_two_processes_start_once_each(tmp_path):
     assert len(results(tmp_path)) == 2
 
 
+def test_a_search_goes_on_where_it_was_and_touches_the_test_set_once(tmp_path):
+    line = ["-m", "hydra/sweeper=optuna", *ERM, "training.lr=tag(log,interval(1e-3,0.3))", "data.validation=0.2"]
+    line += [f"output_dir={tmp_path}", "hydra.sweeper.pruner=none"]
+    statuses, printed, errors = commands([*line, "hydra.sweeper.n_trials=1"], [*line, "hydra.sweeper.n_trials=2"])
+    assert statuses == [0, 0], errors
+    assert printed.count("trial 1/") == printed.count("trial 2/") == 1
+    records = [json.loads(file.read_text()) for file in tmp_path.glob("erm/*/*/run.json")]
+    trials = [record for record in records if record["trial"]]
+    assert len(trials) == 2
+    assert all(record["config"]["judge_on"] == "validation" for record in trials)
+    best = max(trials, key=lambda record: record["metrics"]["after"]["test_accuracy"])
+    chosen = [record for record in records if record.get("search", {}).get("trials") == {"complete": 2}]
+    assert [record["config"]["training"]["lr"] for record in chosen] == [best["config"]["training"]["lr"]]
+    assert chosen[0]["search"]["value"] == best["metrics"]["after"]["test_accuracy"]
+
+
 def wait_until(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():

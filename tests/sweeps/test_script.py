@@ -6,6 +6,7 @@ import pytest
 
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import ConfigError
+from fisherexp.sweeps.queue import QueueUnknown, Submitted, submitted
 from fisherexp.sweeps.slurm import Options, launch, script, shape
 
 
@@ -51,3 +52,26 @@ def test_a_machine_without_slurm_says_so_and_submits_nothing(tmp_path, monkeypat
     assert not list(tmp_path.glob(".sweep/slurm/*/runs.txt"))
     with pytest.raises(ConfigError, match="wants a number of processes"):
         launch([(composed([f"output_dir={tmp_path}", "trainer.devices=auto"]), [])], Options())
+
+
+def test_a_log_ends_with_slurms_reason_where_there_is_one(tmp_path):
+    log = tmp_path / "0.log"
+    assert Submitted(log).last_line() == ""
+    log.write_text("1 thread\ntraining erm\n")
+    assert Submitted(log).last_line() == "training erm"
+    log.write_text("slurmstepd: error: *** JOB 1 ON n1 CANCELLED DUE TO TIME LIMIT ***\nsrun: terminated\n")
+    assert "TIME LIMIT" in Submitted(log).last_line()
+
+
+def test_a_silent_queue_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert submitted(tmp_path) == {}  # nothing was ever submitted: nobody is asked
+    runs = tmp_path / ".sweep" / "slurm" / "name" / "runs.txt"
+    runs.parent.mkdir(parents=True)
+    runs.write_text("/a\n")
+    with pytest.raises(QueueUnknown, match="no squeue"):
+        submitted(tmp_path)
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho cannot contact controller >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    with pytest.raises(QueueUnknown, match="cannot contact controller"):
+        submitted(tmp_path)

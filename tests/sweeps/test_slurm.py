@@ -61,10 +61,12 @@ def test_only_what_is_missing_is_submitted(slurm_cluster, tmp_path):
 
     # A job that is cancelled is not put back, and not mistaken for one that is on its way.
     launched = submit(tmp_path, *sweep)
-    assert "1 done, 1 submitted" in launched
+    assert launched.count("found ") == 1
+    assert "\n1 submitted" in launched
     subprocess.run(["scancel", re.search(r"job array (\d+)", launched)[1]], check=True)
     wait_until(lambda: not queue())
-    assert "1 lost" in status(tmp_path)
+    (lost,) = [line for line in status(tmp_path).splitlines() if line.startswith("lost")]
+    assert lost.endswith("/0.log)")
 
 
 def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_one(slurm_cluster, tmp_path):

@@ -45,6 +45,11 @@ class ETA(Tent):
     reweight: by exp(E₀ - H_i). over, reset: see above."""
 
     paper = "Niu et al., ICML 2022, arXiv 2204.02610"
+    search = {
+        "e_margin": "interval(0.2, 0.6)",
+        "d_margin": "tag(log, interval(0.02, 0.6))",
+        "update.lr": "tag(log, interval(1e-5, 1e-2))",
+    }
     # ImageNet-C, severity 5, ResNet-50: README of the official EATA code; the mean is that of its figures.
     published = {
         "imagenet/reset_each_shift": {

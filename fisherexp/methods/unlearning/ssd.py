@@ -39,6 +39,7 @@ class SSD(FisherPass):
     start = "source"
     fits_on = "forget"
     needs = ("fisher",)
+    search = {"alpha_relative": "tag(log, interval(0.05, 1))", "lambda_": "tag(log, interval(0.1, 5))"}
 
     def __init__(
         self,

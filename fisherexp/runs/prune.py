@@ -1,0 +1,53 @@
+"""Gives a search's trial up early: after every epoch the metric searched for is reported, and Optuna judges."""
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from fisherexp.ranks import agreed
+from fisherexp.runs.study import StudyFile, trial_of_environment
+from fisherexp.stop import Pruned
+
+
+class Prune(Callback):
+    """Of the trial named in the environment by the search. `setting` is put here by the runner before fit."""
+
+    wants_setting = True
+
+    def __init__(self, study_file: StudyFile, number: int) -> None:
+        import optuna
+
+        self.metric = study_file.metric.rpartition("/")[2]
+        study = study_file.opened()
+        self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+        self.setting = None
+
+    @classmethod
+    def of_environment(cls) -> list["Prune"]:
+        """The callback of the trial that this process makes; none outside of a search, or where nothing is pruned."""
+        trial = trial_of_environment()
+        return [cls(*trial)] if trial and trial[0].pruner != "none" else []
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
+            return  # it is done
+        value = self._judge(module).get(self.metric)
+        if value is None:
+            return  # a metric that only the end of the run knows
+        give_up = False
+        if trainer.is_global_zero:
+            self.trial.report(value, trainer.current_epoch + 1)
+            give_up = self.trial.should_prune()
+        if agreed(give_up):
+            raise Pruned(f"{self.metric} {value:.6g} after epoch {trainer.current_epoch + 1}")
+
+    def _judge(self, module: LightningModule) -> dict[str, float]:
+        metric, training = self.setting.evaluation().to(module.device), module.model.training
+        module.model.eval()
+        with torch.no_grad():
+            for number, part in enumerate(self.setting.judged):
+                # All of a part on every rank: no reduction, the same figure everywhere.
+                for images, labels in self.setting.loader(part, rank=0, world_size=1):
+                    metric.update(number, module.model(images), labels)
+        module.model.train(training)
+        metric.sync_on_compute = False
+        return metric.compute()
