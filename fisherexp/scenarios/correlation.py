@@ -33,6 +33,13 @@ def dirichlet_order(labels: Tensor, concentration: float, num_classes: int, *key
     )
 
 
+def effective_classes(labels: Tensor, batch_size: int) -> float:
+    """How many classes a batch of a stream with labels (n,) has, counted by their frequencies p: mean of exp H(p)."""
+    counts = torch.stack([batch.bincount(minlength=int(labels.max()) + 1) for batch in labels.split(batch_size)])
+    p = counts / counts.sum(1, keepdim=True)
+    return torch.special.entr(p).sum(1).exp().mean().item()
+
+
 def _spread(
     labels: np.ndarray, concentration: float, chunks: int, num_classes: int, random: np.random.Generator
 ) -> list[list[np.ndarray]] | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from fisherexp.data.corruptions import BENCHMARK, Suite
 from fisherexp.data.corruptions.suite import Images, joined
 from fisherexp.data.datamodule import ImageData
 from fisherexp.metrics.stream import CLEAN, StreamMetrics
-from fisherexp.scenarios.correlation import dirichlet_order
+from fisherexp.scenarios.correlation import dirichlet_order, effective_classes
 from fisherexp.scenarios.setting import Segment, Setting, Store
 from fisherexp.seeds import generator
 
@@ -92,6 +93,8 @@ class Stream:
         adapt = {stretch.name: stretch is not clean or self.clean == "online" for stretch in stream}
         domains = {stretch.name: stretch.domain for stretch in stream}
         judged = tuple(stretch.name for stretch in stream)
+        together = self.window or self.batch_size
+        classes = [effective_classes(s.images.labels, together) for s in stream if s is not clean]
         return Setting(
             data,
             {"train": data.train, "test": data.test} | {stretch.name: stretch.images for stretch in stream},
@@ -101,7 +104,10 @@ class Stream:
             segments=tuple(Segment(adapt[stretch.name], stretch.reset) for stretch in stream),
             stream_batch_size=self.batch_size,
             window=self.window,
-            about={"corruptions": str(suite.folder) if suite.folder else f"generated, {self.table} table"},
+            about={
+                "corruptions": str(suite.folder) if suite.folder else f"generated, {self.table} table",
+                "classes_per_batch": fmean(classes),
+            },
         )
 
     def _suite(self, data: ImageData, store: Store | None) -> Suite:

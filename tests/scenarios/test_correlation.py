@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fisherexp.scenarios import correlation
-from fisherexp.scenarios.correlation import dirichlet_order
+from fisherexp.scenarios.correlation import dirichlet_order, effective_classes
 
 
 def repeats(labels):
@@ -28,6 +28,14 @@ def test_smaller_concentrations_make_longer_runs():
     labels = torch.arange(2000).remainder(10)
     runs = [1 - repeats(labels[dirichlet_order(labels, c, 10, "test", 0)]) for c in (0.01, 0.1, 10.0)]
     assert runs[0] < runs[1] < runs[2]
+
+
+def test_effective_classes_of_batches():
+    assert effective_classes(torch.arange(10).repeat(6), 20) == pytest.approx(10)
+    assert effective_classes(torch.tensor([3] * 4 + [1, 7, 1, 7] + [5]), 4) == pytest.approx((1 + 2 + 1) / 3)
+    labels = torch.tensor([0, 0, 0, 1])
+    entropy = torch.distributions.Categorical(torch.tensor([0.75, 0.25])).entropy()
+    assert effective_classes(labels, 4) == pytest.approx(entropy.exp().item())
 
 
 def test_chunks_are_not_nearly_empty():

@@ -121,6 +121,7 @@ def test_correlated_streams_are_correlated(data):
         assert shares[0] < 0.2
         assert shares[1] > 0.8
     assert not torch.equal(setting.parts["fog"].labels, setting.parts["contrast"].labels)
+    assert setting.about["classes_per_batch"] < 4 < 8 < plain.about["classes_per_batch"]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
