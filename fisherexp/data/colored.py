@@ -67,6 +67,11 @@ class Colored(DomainData):
         self.label_flip, self.imbalance, self.majority = label_flip, imbalance, majority
         self._grey: tuple[ImageSet, ImageSet] | None = None
 
+    @property
+    def altered(self) -> bool:
+        sizes = (self.train_images, self.test_images)
+        return super().altered or sizes != (None, None) or (self.label_flip, self.imbalance) != (0.25, "none")
+
     @abstractmethod
     def read_grey(self) -> tuple[ImageSet, ImageSet]:
         """Digits (N, 1, H, W) with labels 0 to 9: those of the training domains, those of the target."""

@@ -66,6 +66,11 @@ class ImageData(LightningDataModule):
         self.validation: ImageSet | None = None
         self._checksum: str | None = None
 
+    @property
+    def altered(self) -> bool:
+        """Whether options leave out or change samples: figures published for the data set are then of other data."""
+        return self.train_size is not None
+
     @abstractmethod
     def read(self) -> tuple[ImageSet, ImageSet]:
         """(training set, test set). Raises DataError, in one line, for whatever the user can put right."""

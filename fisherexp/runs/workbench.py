@@ -120,7 +120,10 @@ class Workbench:
 
     def published(self) -> dict[str, tuple[float, ...]]:
         """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
-        and this scenario."""
+        and this scenario; none where options alter either.
+        """
+        if self.data.altered or self.setting.altered:
+            return {}
         found, data = attribute(self.cfg, "method", "published", {}), name_of(self.cfg, "data")
         return found.get(data, {}) | found.get(f"{data}/{name_of(self.cfg, 'scenario')}", {})
 

@@ -82,7 +82,9 @@ class Domains:
         if left_out is not None:
             judged["left_out"] = kept[left_out]
         judged = {name: images for name, images in (judged | variants).items() if len(images)}
-        return Setting(data, parts | judged, tuple(judged), partial(DomainMetrics, tuple(judged)), seed)
+        altered = self.label_shift > 0 or left_out is not None
+        evaluation = partial(DomainMetrics, tuple(judged))
+        return Setting(data, parts | judged, tuple(judged), evaluation, seed, altered=altered)
 
     def _domains(self, data: ImageData, seed: int) -> dict[str, Any]:
         if isinstance(data, DomainData):

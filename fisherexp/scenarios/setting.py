@@ -35,6 +35,7 @@ class Setting:
     segments: one for each judged part where they are a stream that a method may adapt on; else empty.
     stream_batch_size: of the batches in which judged parts come; by default the data set's for evaluation.
     window: in a stream of single images, how many of the last ones a method may keep to predict the newest; 0: none.
+    altered: options of the scenario leave out or change samples, so that published figures are of another protocol.
     about: what a record should say of the data made here (plain containers).
     seed: of the order and augmentation of shuffled batches.
     forgotten: mask (n_train,) of the training samples that are to be forgotten, where that is the scenario.
@@ -60,6 +61,7 @@ class Setting:
     requests: tuple["Setting", ...] = ()
     stream_batch_size: int | None = None
     window: int = 0
+    altered: bool = False
     about: dict[str, Any] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1

@@ -104,6 +104,7 @@ class Stream:
             segments=tuple(Segment(adapt[stretch.name], stretch.reset) for stretch in stream),
             stream_batch_size=self.batch_size,
             window=self.window,
+            altered=self.images is not None or self.severity != 5 or set(self.corruptions) != set(BENCHMARK),
             about={
                 "corruptions": str(suite.folder) if suite.folder else f"generated, {self.table} table",
                 "classes_per_batch": fmean(classes),
