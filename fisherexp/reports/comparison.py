@@ -101,7 +101,7 @@ def compare(
     lines = [_line(row, heads, with_options, made, values, columns, reference) for row, reference in groups]
     if baseline:
         lines = _tested(lines, baseline, made, columns, ("seed", *pooled))
-    lines = _with_best(lines, made)
+    lines = _with_best(lines, made, pooled)
     fixed = [found[0].labels[i] for i, label in enumerate(LABELS) if label not in (*heads, *pooled)]
     notes = caption(records, ["seed", *over], lines, baseline)
     return Comparison(", ".join(fixed), heads + ["options"] * with_options, made, lines, notes)
@@ -234,7 +234,9 @@ def _partner(line: Line, chosen: list[Line], baseline: str, pooled: Sequence[str
     def agrees(other: Line) -> bool:
         theirs = flattened(other.runs[0])
         common = (key for key in ours if key in theirs and not below(key, ("method", *pooled)))
-        return _problem(other) == _problem(line) and all(str(ours[key]) == str(theirs[key]) for key in common)
+        return _problem(other, pooled) == _problem(line, pooled) and all(
+            str(ours[key]) == str(theirs[key]) for key in common
+        )
 
     found = [other for other in chosen if agrees(other)]
     if len(found) > 1:
@@ -247,18 +249,18 @@ def _partner(line: Line, chosen: list[Line], baseline: str, pooled: Sequence[str
     return found[0] if found else None
 
 
-def _problem(line: Line) -> tuple[str, ...]:
-    """Data, model and scenario: methods are compared within one."""
-    return tuple(line.runs[0]["names"][key] for key in APART if key != "method")
+def _problem(line: Line, pooled: Sequence[str]) -> tuple[str, ...]:
+    """Data, model and scenario, but for those pooled or spread over columns: methods are compared within one."""
+    return tuple(line.runs[0]["names"][key] for key in APART if key not in ("method", *pooled))
 
 
-def _with_best(lines: list[Line], made: list[Column]) -> list[Line]:
+def _with_best(lines: list[Line], made: list[Column], pooled: Sequence[str]) -> list[Line]:
     """Marks the best mean of each column whose metric has a direction, among rows of one problem; nothing where there
     is only one to choose from."""
     problems: dict[tuple, list[int]] = {}
     for i, line in enumerate(lines):
         if not line.reference:
-            problems.setdefault(_problem(line), []).append(i)
+            problems.setdefault(_problem(line, pooled), []).append(i)
     best: set[tuple[int, int]] = set()
     for members in problems.values():
         for j, column in enumerate(made):

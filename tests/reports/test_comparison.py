@@ -82,6 +82,25 @@ def test_best_is_among_methods_for_the_same_problem():
     }
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_best_of_a_column_is_one_whichever_run_came_first(turned):
+    runs = [
+        record(method, s, value + shift + s * value, data=data)
+        for data, shift in (("digits", 0.0), ("mnist", 5.0))
+        for method, value in (("ssd", 10.0), ("erm", 20.0))
+        for s in (0, 1)
+    ]
+    order = [run for run in runs if run["names"]["method"] == "ssd"]
+    order += sorted((r for r in runs if r not in order), key=lambda r: r["names"]["data"], reverse=turned)
+    found = compare(order, columns=["data"], metrics=["retain_accuracy"], baseline="erm")
+    assert {line.labels[0]: [cell.best for cell in line.cells] for line in found.lines} == {
+        "ssd": [False, False],
+        "erm": [True, True],
+    }
+    (ssd,) = [line for line in found.lines if line.labels[0] == "ssd"]
+    assert all(cell.p is not None for cell in ssd.cells)
+
+
 def test_rows_and_columns_by_any_key():
     runs = [record("ssd", s, 90 + 10 * a + s, alpha=a, data=d) for s in (0, 1) for a in (0.5, 0.7) for d in ("x", "y")]
     found = compare(runs, by=["method.alpha"], columns=["data"], metrics=["retain_accuracy"])
