@@ -78,13 +78,13 @@ def test_a_published_folder_is_preferred_and_recorded(tmp_path):
     data = Digits(root=str(tmp_path)).load()
     data.published_corruptions = "digits-c"
     scenario = Continual(["fog"], images=5)
-    assert scenario.setting(data, 0).about == {"corruptions": "generated, cifar table"}
+    assert scenario.setting(data, 0).about["corruptions"] == "generated, cifar table"
     folder = tmp_path / "digits-c"
     folder.mkdir()
     np.save(folder / "fog.npy", np.full((5 * len(data.test), 8, 8, 1), 77, np.uint8))
     np.save(folder / "labels.npy", data.test.labels.repeat(5).numpy())
     setting = scenario.setting(data, 0)
-    assert setting.about == {"corruptions": str(folder)}
+    assert setting.about["corruptions"] == str(folder)
     assert (setting.parts["fog"].images == 77).all()
     ignoring = Continual(["fog"], images=5, published=None).setting(data, 0)
     assert not (ignoring.parts["fog"].images == 77).all()
