@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.curvature import fisher_diagonal
-from fisherexp.curvature.rules.outer import add_many_at_once, add_one_by_one
+from fisherexp.curvature.rules import conv
+from fisherexp.curvature.rules.outer import add_in_cache, add_many_at_once
 
 
 def flat(*layers):
@@ -34,6 +35,7 @@ RULES = {
     "conv2d, many channels": (lambda: flat(nn.Conv2d(17, 9, 3, stride=2, padding=1)), images(17, 6, 5)),
     "conv2d, many channels, dilation": (lambda: flat(nn.Conv2d(18, 3, 3, dilation=2)), images(18, 6, 7)),
     "conv2d, groups": (lambda: flat(nn.Conv2d(4, 6, 3, groups=2, bias=False)), images(4, 6, 6)),
+    "conv2d, groups, many positions": (lambda: flat(nn.Conv2d(4, 6, 3, groups=2, padding=1)), images(4, 16, 16)),
     "conv2d, depthwise": (lambda: flat(nn.Conv2d(4, 4, 3, groups=4)), images(4, 6, 6)),
     "conv2d, same padding of an even kernel": (lambda: flat(nn.Conv2d(3, 4, 2, padding="same")), images(3, 5, 5)),
     "conv2d, same, many": (lambda: flat(nn.Conv2d(2, 3, 2, padding="same")), images(2, 16, 16)),
@@ -205,20 +207,37 @@ def test_models_of_this_project(module, name, options):
     assert worst(fisher_diagonal(model, [(x, y)]), one_at_a_time(model, x, y)) <= 1e-10
 
 
+@pytest.mark.parametrize("name", ["conv2d, many positions", "conv2d, same, many"])
+def test_large_convolutions_go_one_sample_at_a_time(name, monkeypatch):
+    calls, whole = [], conv.Conv.one_by_one
+    monkeypatch.setattr(conv, "MANY_PRODUCTS", 1)
+    monkeypatch.setattr(conv.Conv, "one_by_one", lambda *a: calls.append(a) or whole(*a))
+    torch.manual_seed(0)
+    make, draw = RULES[name]
+    model, x = make(), draw(5)
+    model(x)  # decides the lazy layer's size
+    model.double().eval()
+    y = torch.randint(0, 5, (5,))
+    found = fisher_diagonal(model, [(x.double(), y)], compiled=False)
+    assert calls
+    assert worst(found, one_at_a_time(model, x.double(), y)) <= 1e-10
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("rows", [7, 8])  # an odd number of rows cannot be shared by two threads
-@pytest.mark.parametrize("way", ["blocks", "whole", "batched"])
-def test_squared_outer(way, rows, threads):
+@pytest.mark.parametrize("width", [4, 12])  # of two threads, each forms rows of the larger side
+@pytest.mark.parametrize("way", ["blocks", "several", "batched"])
+def test_squared_outer(way, width, rows, threads):
     torch.manual_seed(0)
-    g, x = torch.randn(5, 3, rows).double(), torch.randn(5, 3, 4).double()
-    total = torch.ones(rows, 4).double()
+    g, x = torch.randn(5, 3, rows).double(), torch.randn(5, 3, width).double()
+    total = torch.ones(rows, width).double()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         if way == "batched":
             add_many_at_once(g, x, total)
         else:
-            add_one_by_one(g, x, total, 3 * 4 * 8 if way == "blocks" else 2**20)
+            add_in_cache(g, x, total, 3 * width * 8 if way == "blocks" else 8 * total.nbytes)
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(total, 1 + torch.einsum("nto,ntk->nok", g, x).square().sum(0))

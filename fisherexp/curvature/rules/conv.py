@@ -2,7 +2,7 @@
 
 Per-sample gradients: G_n = Σ_l g_nl u_nlᵀ (per channel group) for W, Σ_l g_nl for b.
 Unfolding: Chellapilla et al. 2006; per-sample gradients of convolutions: Rochette et al. 2019.
-With many positions the library's weight gradient, called for one sample at a time, is faster than unfolding.
+Where one sample is much work, the library's weight gradient, called for one at a time, is faster than unfolding.
 """
 
 from math import prod
@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from .base import Call, Use, chunks
 from .outer import add_squared_outer
 
-PATCH_BYTES = 2 * 2**20  # patches repeat every input nine times for a 3x3 kernel: a few samples at a time
+PATCH_BYTES = 2 * 2**20  # per thread; patches repeat every input nine times for a 3x3 kernel: a few samples at a time
 KERNEL_BYTES = 2**20  # of all images of a sample: the kernel reads them again for every few features
-MANY_POSITIONS = 256  # from here on the weight gradient of one sample keeps a core busy
+# From here on the weight gradient of one sample is worth a call: so many positions and multiply-adds.
+MANY_POSITIONS, MANY_PRODUCTS = 256, 2**25
 
 
 def _pair(value: int | tuple, dims: int) -> tuple[int, ...]:
@@ -152,14 +153,15 @@ class Conv(Use):
             self._add_compiled(x, g, total)
             return
         positions = g.shape[1] * prod(g.shape[-self.spatial :])
-        if positions >= MANY_POSITIONS and g.device.type == "cpu":
+        # Channel groups are multiplied one after the other here: never worth it with many positions.
+        much = self.groups > 1 or positions * total.numel() >= MANY_PRODUCTS
+        if positions >= MANY_POSITIONS and much and g.device.type == "cpu":
             for gradient in self.one_by_one(x, g, self.slots["weight"].value.to(g.dtype)):
                 total.addcmul_(gradient, gradient)
             return
         sums = total.movedim(1, -1).reshape(self.groups, total.shape[0] // self.groups, -1)
-        for rows in chunks(
-            g.shape[0], sums.shape[2] * self.groups * positions * g.element_size(), PATCH_BYTES, g.device.type
-        ):
+        patches = sums.shape[2] * self.groups * positions * g.element_size()
+        for rows in chunks(g.shape[0], patches, PATCH_BYTES * torch.get_num_threads(), g.device.type):
             left, right = self.factors(x[rows], g[rows])
             for group in range(self.groups):
                 add_squared_outer(left[:, group], right[:, group], sums[group])

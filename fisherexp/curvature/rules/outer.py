@@ -1,8 +1,9 @@
 """Σ_n (g_nᵀ x_n)∘2: squared per-sample outer products summed over samples, the inner loop of the Fisher.
 
 The arithmetic is that of the ordinary weight gradient plus one multiply-add per weight and sample; what costs is
-writing the per-sample products to memory and reading them back. On a CPU each product is formed in one buffer
-that stays in cache, rows of large weights in blocks; on other devices several samples are formed at once.
+writing the per-sample products to memory and reading them back. On a CPU each product is formed in a buffer
+that stays in cache, small ones of several samples, large ones by blocks of rows; on other devices as many as fit
+its memory are formed at once.
 """
 
 import torch
@@ -10,21 +11,46 @@ from torch import Tensor
 
 from .base import chunks
 
-BLOCK_BYTES = 5 * 2**19  # buffer and running sum together stay near the core (measured: 1 MB L2, shared L3)
+# Of each thread: buffer and running sum together stay near its core (measured: 1 MB L2, shared L3).
+BLOCK_BYTES = 5 * 2**19
 
 
 def add_squared_outer(g: Tensor, x: Tensor, total: Tensor) -> None:
     """g (N, T, O), x (N, T, K): add Σ_n (Σ_t g_nt x_ntᵀ)² to `total` (O, K)."""
-    (add_one_by_one if total.device.type == "cpu" else add_many_at_once)(g, x, total)
+    (add_in_cache if total.device.type == "cpu" else add_many_at_once)(g, x, total)
 
 
-def add_one_by_one(g: Tensor, x: Tensor, total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
-    """One sample and one block of rows at a time, in a buffer of at most `block_bytes`.
+def add_in_cache(g: Tensor, x: Tensor, total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
+    """Products in a buffer of at most `block_bytes` per thread: of several samples, or of some rows of one sample."""
+    threads = torch.get_num_threads()
+    several = block_bytes // (2 * total.nbytes)  # half of it: the running sum is read as often
+    if several >= 4:
+        add_several(g, x, total, threads * several)
+    elif threads > 1 and x.shape[2] > g.shape[2]:  # threads share rows: the transposed product has more of them
+        sums = torch.zeros_like(total.mT, memory_format=torch.contiguous_format)
+        add_rows(x, g, sums, block_bytes * threads)
+        total += sums.mT
+    else:
+        add_rows(g, x, total, block_bytes * threads)
+
+
+def add_several(g: Tensor, x: Tensor, total: Tensor, samples: int) -> None:
+    """`samples` at a time, which threads share among them: small products keep one thread only busy."""
+    buffer = torch.empty(min(samples, g.shape[0]), *total.shape, dtype=total.dtype, device=total.device)
+    for left, right in zip(g.mT.split(samples), x.split(samples), strict=True):
+        products = buffer[: left.shape[0]]
+        torch.bmm(left, right, out=products)
+        for product in products.unbind(0):
+            total.addcmul_(product, product)
+
+
+def add_rows(g: Tensor, x: Tensor, total: Tensor, buffer_bytes: int) -> None:
+    """One sample and one block of rows at a time, in a buffer of at most `buffer_bytes`.
 
     Each thread forms rows of its own and squares the same rows, which then still lie in the cache of its core.
     """
     o, k = total.shape
-    block = max(1, min(o, block_bytes // (k * total.element_size())))
+    block = max(1, min(o, buffer_bytes // (k * total.element_size())))
     block = -(-o // -(-o // block))  # blocks of equal height
     buffer = torch.empty(block, k, dtype=total.dtype, device=total.device)
     for start in range(0, o, block):
