@@ -9,7 +9,6 @@ singular vectors rather than from a small distance (Ito et al., ICLR 2025, arXiv
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,7 +90,7 @@ class WeightMatching(Method):
     """The mean of the source and of `others` sources of other seeds, matched to it.
 
     points: of the line to the first of them, on which the loss of the training part is measured. Its curves, barriers,
-    distances and alignments, with and without matching, are in the outcome and in barrier.png.
+    distances and alignments, with and without matching, are in the outcome; `plot barrier` draws them.
     """
 
     paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
@@ -175,20 +174,3 @@ class WeightMatching(Method):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.losses = checkpoint["losses"]
-
-    def leave_files(self, folder: Path) -> None:
-        """barrier.png: the loss of the training part along the line, with and without matching."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-
-        figure, axes = pyplot.subplots(figsize=(5, 3.4), layout="constrained")
-        for (kind, curve), colour in zip(self.outcome["curve"].items(), ("#D55E00", "#0072B2"), strict=True):
-            shares = [i / (len(curve) - 1) for i in range(len(curve))]
-            axes.plot(shares, curve, marker="o", markersize=3, color=colour, label=kind)
-        axes.set_xlabel("share of the other network")
-        axes.set_ylabel("training loss (nats)")
-        axes.legend()
-        figure.savefig(folder / "barrier.png", dpi=150)
-        pyplot.close(figure)
