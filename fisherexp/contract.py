@@ -17,6 +17,7 @@ from fisherexp.catalogue import Entry, entries
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
+from fisherexp.runs.needs import NEEDS
 from fisherexp.runs.workbench import Workbench
 
 # Small enough for seconds, deep and noisy enough (BatchNorm, several epochs) that shortcuts show.
@@ -30,7 +31,6 @@ SMALL = [
 ]
 # Fifty images of each corruption show as much as all.
 SMALL_STREAM = ["scenario.images=50"]
-NEEDS = {"fisher", "initial"}
 STARTS = {"scratch", "source"}
 SECONDS = 30.0
 
@@ -70,7 +70,7 @@ class Contract:
         attributes = self.entry.attributes
         assert self.entry.description, f"{self.entry.file} does not begin with a one-line comment"
         assert self.entry.paper, "the class declares no `paper`"
-        assert set(attributes.get("needs", ())) <= NEEDS, f"unknown needs: {attributes['needs']}"
+        assert set(attributes.get("needs", ())) <= set(NEEDS), f"unknown needs: {attributes['needs']}"
         assert attributes.get("start") in STARTS, f"unknown start: {attributes.get('start')}"
 
     def check_config(self) -> None:

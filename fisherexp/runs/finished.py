@@ -9,6 +9,7 @@ from fisherexp.callbacks.cost import Cost
 from fisherexp.methods.method import Method
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.classifier import Classifier
+from fisherexp.runs.needs import met
 from fisherexp.runs.store import code_version
 from fisherexp.runs.workbench import Workbench
 
@@ -16,7 +17,7 @@ from fisherexp.runs.workbench import Workbench
 def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[Method, dict[str, float]]:
     """The run's method at the end of its fit, and its price: seconds, samples sent forward and backward.
 
-    The price includes that of the Fisher it needs, whoever paid it.
+    The price includes that of the curvature it needs, whoever paid it.
     """
     method = bench.method("method")
     if method.start == "scratch":
@@ -24,13 +25,9 @@ def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[Method,
         method.model.load_state_dict(weights.tensors)
         method.outcome = weights.about["outcome"]
         return method, weights.about["cost"]
-    source, costs = bench.trained(method.start), []
+    source = bench.trained(method.start)
     method.model.load_state_dict(source.tensors)
-    if "fisher" in method.needs:
-        method.given["fisher"], cost = bench.fisher(method.importance, source)
-        costs.append(cost)
-    if "initial" in method.needs:
-        method.given["initial"] = bench.method(method.start).model.state_dict()
+    costs = met(bench, method, source)
     phase = type(method).__name__
     if method.epochs and not bench.setting.requests:
         bench.fit(method, folder, phase, own)

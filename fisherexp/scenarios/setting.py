@@ -41,6 +41,7 @@ class Setting:
     forgotten: mask (n_train,) of the training samples that are to be forgotten, where that is the scenario.
     requests: settings that a method is to work through one by one, each from where the last one ended; empty where
         it works on this one.
+    tasks: name -> setting of each of several tasks that this one is made of, with its own train, validation and test.
     test_forgotten: mask (n_test,) of the test samples that are like them (of the same class, say); none if None.
     evaluation: makes a fresh metric with `update(part_number, logits, labels)` and `compute() -> dict`; one that is
         a `Predictions` keeps what the model predicts for comparisons with other models.
@@ -59,6 +60,7 @@ class Setting:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     segments: tuple[Segment, ...] = ()
     requests: tuple["Setting", ...] = ()
+    tasks: dict[str, "Setting"] = field(default_factory=dict)
     stream_batch_size: int | None = None
     window: int = 0
     altered: bool = False

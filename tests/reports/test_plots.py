@@ -153,3 +153,16 @@ def test_files(tmp_path):
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match=r"\.png, \.pdf"):
         save(drawn("cost", [record("erm", 0, 90.0)]), [tmp_path / "a.xyz"])
+
+
+def test_barrier_averages_the_curves_of_all_seeds():
+    runs = [record("weight_matching", seed, 90.0, scenario="none") for seed in (0, 1)]
+    for run in runs:
+        naive = [0.0, 1.0 + run["seed"], 0.2]
+        run["outcome"] = {"curve": {"naive": naive, "matched": [0.0, 0.1, 0.2]}}
+    (axes,) = drawn("barrier", [*runs, record("erm", 0, 90.0, scenario="none")]).axes
+    points = lines(axes)
+    assert points["naive"] == [(0.0, 0.0), (0.5, 1.5), (1.0, 0.2)]
+    assert points["matched"] == [(0.0, 0.0), (0.5, 0.1), (1.0, 0.2)]
+    with pytest.raises(ValueError, match="method=weight_matching"):
+        drawn("barrier", [record("erm", 0, 90.0)])

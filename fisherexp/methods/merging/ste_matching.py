@@ -1,0 +1,113 @@
+"""Matching by a straight-through estimator: learn which permutation makes the mean of two networks good.
+
+    min_θ  L(½ (A + π(B))),   π = weight matching of B to θ;   the gradient passes π as if π(B) were θ
+
+Ainsworth et al., ICLR 2023, arXiv 2209.04836, §3.3 of it. θ begins at A, so the first π is that of weight matching. As
+there, SGD with momentum 0.9 and rate 0.01, and the best permutation met is kept: here by the loss of the mean on up to
+1000 training images after each epoch. Batches are those of the data set (published: 1000 images, 250 epochs).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.methods.merging.batch_norm import with_statistics
+from fisherexp.methods.merging.merging import State, mean_of
+from fisherexp.methods.merging.permutations import Permutations, permuted, specification
+from fisherexp.methods.merging.weight_matching import PROBE, match
+from fisherexp.methods.method import Method
+from fisherexp.scenarios.setting import Setting
+from fisherexp.seeds import derive
+
+
+class STEMatching(Method):
+    """epochs, lr, momentum: of the search for a permutation. The model's own weights are θ while it is fitted."""
+
+    paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
+    scenarios = ("plain",)
+    start = "source"
+    needs = ("other_seeds",)
+    others = 1
+
+    def __init__(self, model: nn.Module, epochs: Count = 20, lr: Positive = 0.01, momentum: Probability = 0.9) -> None:
+        super().__init__(model)
+        self.epochs, self.lr, self.momentum = epochs, lr, momentum
+        self.spec = specification(model)
+        self.seed = 0
+        self.probe: Any = None
+        self.first: State = {}
+        self.second: State = {}
+        self.permutations: Permutations | None = None
+        self.best: Permutations = {}
+        self.losses: list[float] = []
+
+    def batches(self, setting: Setting) -> Any:
+        self.seed = derive("ste_matching", setting.seed)
+        order = torch.randperm(len(setting.parts[self.fits_on]), generator=torch.Generator().manual_seed(self.seed))
+        self.probe = setting.parts[self.fits_on].subset(order[:PROBE])
+        return super().batches(setting)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":  # before a saved state is restored: these are the weights of A
+            self.first = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+
+    def on_train_start(self) -> None:
+        self.first = {name: tensor.to(self.device) for name, tensor in self.first.items()}
+        self.second = {name: self.given["other_seeds"][0][name].to(self.device) for name in self.first}
+        if self.permutations is None:
+            self.permutations, _ = match(self.first, self.second, self.spec, self.seed)
+            self._judge()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        free = dict(self.model.named_parameters())
+        now = {name: parameter.detach() for name, parameter in free.items()}
+        self.permutations, _ = match(now, self.second, self.spec, self.seed, self.permutations)
+        moving = permuted(self.second, self.spec, self.permutations)
+        passed = {name: moving[name] + (free[name] - now[name]) for name in free}
+        statistics = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        logits = functional_call(self.model, mean_of([self.first, passed]) | statistics, images)
+        return F.cross_entropy(logits, labels)
+
+    def on_train_epoch_end(self) -> None:
+        self._judge()
+
+    def _judge(self) -> None:
+        images, labels = self.probe.images.to(self.device), self.probe.labels.to(self.device)
+        state = with_statistics(self.model, self._mean(self.permutations), images)
+        training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            loss = F.cross_entropy(functional_call(self.model, state, images), labels).item()
+        self.model.train(training)
+        if not self.losses or loss < min(self.losses):
+            self.best = dict(self.permutations)
+        self.losses.append(loss)
+
+    def _mean(self, permutations: Permutations) -> State:
+        return mean_of([self.first, permuted(self.second, self.spec, permutations)])
+
+    def on_train_end(self) -> None:
+        state = with_statistics(self.model, self._mean(self.best), self.probe.images.to(self.device))
+        self.model.load_state_dict(state, strict=False)
+        self.outcome = {"losses": self.losses, "best_epoch": self.losses.index(min(self.losses))}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.model.parameters(), lr=self.lr, momentum=self.momentum)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["matching"] = {
+            "permutations": dict(self.permutations),
+            "best": dict(self.best),
+            "losses": list(self.losses),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        found = checkpoint["matching"]
+        self.permutations, self.best, self.losses = found["permutations"], found["best"], found["losses"]

@@ -1,0 +1,113 @@
+"""Several tasks on one data set: every task is a fixed change of all its images (see data/task_transforms.py).
+
+Tasks share images, labels and the head of the network. Each has images to train on, some put aside to choose on, and
+the test images. They are there all at once (experts to be merged) or one after the other (continual learning).
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from fisherexp.config.types import Count, Probability
+from fisherexp.data.datamodule import ImageData, ImageSet
+from fisherexp.data.domains import pooled
+from fisherexp.data.task_transforms import transform
+from fisherexp.metrics.tasks import TaskMetrics
+from fisherexp.scenarios.setting import Setting, Store
+from fisherexp.seeds import generator
+
+
+class TaskSuite:
+    """tasks: their names, which are the changes. validation: share of the training images put aside in every task.
+    severity: of tasks that are corruptions, 1 … 5.
+    """
+
+    references = {"before": "source"}
+
+    def __init__(self, tasks: list[str], validation: Probability = 0.2, severity: Count = 5) -> None:
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise ValueError(f"scenario.tasks={tasks}: at least one, and each only once")
+        for task in tasks:
+            transform(task)  # a name of no task is refused before any data are read
+        self.tasks, self.validation, self.severity = tasks, validation, severity
+
+    def settings(self, data: ImageData, seed: int, store: Store | None = None) -> dict[str, Setting]:
+        """For each task a setting of its own, of the parts train, validation and test. The same images are put aside
+        in every task. Raises ValueError where nothing is left to train or to choose on, and for images in files."""
+        if not isinstance(data.train, ImageSet):
+            raise ValueError("tasks can be made of images in memory only; set data.in_memory=true")
+        order = torch.randperm(len(data.train), generator=generator("task_validation", seed))
+        aside = round(self.validation * len(data.train))
+        if not 0 < aside < len(data.train):
+            raise ValueError(f"scenario.validation={self.validation} leaves {aside} of {len(data.train)} images aside")
+        plain = {
+            "train": data.train.subset(order[aside:].sort().values),
+            "validation": data.train.subset(order[:aside].sort().values),
+            "test": data.test,
+        }
+        evaluation = partial(TaskMetrics, ("test",))
+        found = {}
+        for task in self.tasks:
+            options = {"severity": self.severity, "store": store}
+            parts = {part: transform(task, part=part, **options)(images) for part, images in plain.items()}
+            found[task] = Setting(data, parts, ("test",), evaluation, seed)
+        return found
+
+    def whole(self, data: ImageData, train: ImageSet, settings: dict[str, Setting], seed: int) -> Setting:
+        """All tasks as one setting, whose source trains on `train`."""
+        parts = {f"{task}/{part}": images for task, one in settings.items() for part, images in one.parts.items()}
+        parts |= {name: pooled([one.parts[part] for one in settings.values()]) for name, part in POOLS.items()}
+        judged = tuple(f"{task}/test" for task in settings)
+        evaluation = partial(TaskMetrics, tuple(settings))
+        return Setting(data, parts | {"train": train}, judged, evaluation, seed, tasks=settings)
+
+
+POOLS = {"every_task": "train", "validation": "validation", "test": "test"}
+
+
+class Tasks(TaskSuite):
+    """All tasks at once, and a shared start: the source trains on a few images, which it sees in every task.
+
+    shared: how many images. Further options as for TaskSuite.
+    """
+
+    kind = "tasks"
+
+    def __init__(self, tasks: list[str], shared: Count = 150, **options: Any) -> None:
+        super().__init__(tasks, **options)
+        self.shared = shared
+
+    def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
+        """Parts: '<task>/train', '<task>/validation' and '<task>/test'; pooled over tasks 'every_task' (to train on),
+        'validation' and 'test'; 'train' is the shared start. `tasks` has a setting for each task.
+
+        Raises ValueError for more shared images than there are.
+        """
+        settings = self.settings(data, seed, store)
+        available = len(next(iter(settings.values())).parts["train"])
+        if self.shared > available:
+            raise ValueError(f"scenario.shared={self.shared}, but a task has only {available} training images")
+        few = torch.randperm(available, generator=generator("task_start", seed))[: self.shared].sort().values
+        train = pooled([one.parts["train"].subset(few) for one in settings.values()])
+        return self.whole(data, train, settings, seed)
+
+
+class TaskSequence(TaskSuite):
+    """One task after the other: the source trains on the first, a method goes through the others in their order."""
+
+    paper = "Kirkpatrick et al., PNAS 2017, arXiv 1612.00796"
+    kind = "task_sequence"
+
+    def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
+        """Parts as for Tasks, with 'train' that of the first task; `requests` has the settings of the others.
+
+        Raises ValueError for a single task.
+        """
+        settings = self.settings(data, seed, store)
+        first, *others = settings.values()
+        if not others:
+            raise ValueError(f"scenario.tasks={self.tasks}: a sequence has at least two tasks")
+        whole = self.whole(data, first.parts["train"], settings, seed)
+        whole.requests = tuple(others)
+        return whole

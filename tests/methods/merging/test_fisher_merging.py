@@ -1,0 +1,58 @@
+"""Fisher merging: special cases that have a closed form, and what the estimator changes."""
+
+import pytest
+import torch
+
+from fisherexp.methods.merging.coefficients import coefficients
+from fisherexp.methods.merging.fisher_merging import fisher_average, normalised
+from fisherexp.methods.merging.merging import mean_of
+
+
+def ones(models):
+    return [{name: torch.ones_like(tensor) for name, tensor in model.items()} for model in models]
+
+
+def test_equal_fishers_give_the_weighted_mean(models, same):
+    for weights in ([1.0, 1.0, 1.0], [0.5, 0.3, 0.2]):
+        same(fisher_average(models, ones(models), weights), mean_of(models, weights))
+
+
+def test_a_much_larger_fisher_wins(models, same):
+    fishers = ones(models)
+    fishers[1] = {name: 1e12 * tensor for name, tensor in fishers[1].items()}
+    same(fisher_average(models, fishers), models[1], tolerance=1e-9)
+
+
+def test_minimises_the_sum_of_quadratics(models):
+    """The gradient of Σ_k F_k (θ - θ_k)² vanishes there."""
+    fishers = [{name: tensor.abs() + k for name, tensor in model.items()} for k, model in enumerate(models, start=1)]
+    merged = fisher_average(models, fishers)
+    for name, theta in merged.items():
+        slope = sum(fisher[name] * (theta - model[name]) for fisher, model in zip(fishers, models, strict=True))
+        torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("favour_first", [True, False])
+def test_where_all_fishers_vanish(favour_first, models, same):
+    zero = [{name: torch.zeros_like(tensor) for name, tensor in model.items()} for model in models]
+    merged = fisher_average(models, zero, favour_first=favour_first)
+    same(merged, models[0] if favour_first else mean_of(models))
+
+
+def test_normalising_removes_the_scale_and_leaves_zero_alone(models):
+    fisher = {name: tensor.square() for name, tensor in models[0].items()}
+    scaled = normalised({name: 7.0 * tensor for name, tensor in fisher.items()})
+    for name, tensor in normalised(fisher).items():
+        torch.testing.assert_close(scaled[name], tensor)
+    assert sum(tensor.square().sum() for tensor in scaled.values()).item() == pytest.approx(1)
+    assert normalised({"a": torch.zeros(2)})["a"].tolist() == [0, 0]
+
+
+def test_coefficients_are_on_the_simplex_and_begin_with_equal_ones():
+    found = coefficients(4, 10)
+    assert found[0] == [0.25] * 4
+    assert found == coefficients(4, 10)
+    assert len({tuple(weights) for weights in found}) == 11
+    for weights in found:
+        assert sum(weights) == pytest.approx(1, abs=1e-6)
+        assert min(weights) >= 0

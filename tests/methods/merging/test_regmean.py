@@ -1,0 +1,60 @@
+"""RegMean: the least-squares solution, and the Gram matrices it is made from."""
+
+import torch
+from torch import nn
+
+from fisherexp.config.explain import composed
+from fisherexp.methods.merging.grams import GramPass
+from fisherexp.methods.merging.merging import mean_of
+from fisherexp.methods.merging.regmean import regression_mean
+from fisherexp.runs.workbench import Workbench
+
+
+def rows(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_is_the_joint_least_squares_solution(models):
+    inputs = [rows(20, seed) for seed in (1, 2, 3)]
+    merged = regression_mean(models, [{"a": x.T @ x} for x in inputs], ridge=1e-14)["a.weight"]
+    targets = torch.cat([x @ model["a.weight"].T for x, model in zip(inputs, models, strict=True)])
+    torch.testing.assert_close(merged.T, torch.linalg.lstsq(torch.cat(inputs), targets).solution)
+
+
+def test_without_correlations_of_inputs_it_is_the_mean(models, same):
+    eye = [{"a": torch.eye(5, dtype=torch.float64)}] * 3
+    same(regression_mean(models, eye), mean_of(models))
+
+
+def test_scale_zero_weights_every_input_by_itself(models):
+    inputs = [rows(9, seed) for seed in (4, 5, 6)]
+    merged = regression_mean(models, [{"a": x.T @ x} for x in inputs], scale=0.0, ridge=1e-14)["a.weight"]
+    powers = [x.square().sum(0) for x in inputs]
+    weighted = sum(p * model["a.weight"] for p, model in zip(powers, models, strict=True)) / sum(powers)
+    torch.testing.assert_close(merged, weighted)
+
+
+def test_inputs_that_never_occur_get_the_mean(models):
+    inputs = [rows(9, seed) for seed in (7, 8, 9)]
+    for x in inputs:
+        x[:, 2] = 0
+    merged = regression_mean(models, [{"a": x.T @ x} for x in inputs])
+    torch.testing.assert_close(merged["a.weight"][:, 2], mean_of(models)["a.weight"][:, 2])
+    torch.testing.assert_close(merged["a.bias"], mean_of(models)["a.bias"])
+
+
+def test_gram_matrices_are_those_of_each_layers_inputs(tmp_path):
+    small = ["model=mlp", "model.hidden=[7,6]", "progress=off", "scenario=none", f"output_dir={tmp_path}"]
+    bench = Workbench(composed([*small, "data.batch_size=100"]))
+    grams = GramPass(bench.classifier("grams"))
+    bench.fit(grams, tmp_path / "grams", "grams")
+    model, images = bench.classifier("grams"), bench.setting.parts["train"].images
+    x = model.normalise(images).flatten(1)
+    expected = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear):
+            expected[name] = x.double().T @ x.double()
+            x = layer(x).relu()
+    assert list(grams.sums) == list(expected)
+    for name, gram in expected.items():
+        torch.testing.assert_close(grams.sums[name], gram.detach(), rtol=1e-5, atol=1e-3)

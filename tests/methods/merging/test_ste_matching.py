@@ -1,0 +1,63 @@
+"""The straight-through estimator: its value, its gradient, where it begins and what it keeps."""
+
+import pytest
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fisherexp.config.explain import composed
+from fisherexp.methods.merging.merging import mean_of
+from fisherexp.methods.merging.permutations import permuted
+from fisherexp.methods.merging.ste_matching import STEMatching
+from fisherexp.methods.merging.weight_matching import match
+from fisherexp.runs.needs import met
+from fisherexp.runs.workbench import Workbench
+
+SMALL = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "progress=off", "method=ste_matching"]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Workbench(composed([*SMALL, "method.epochs=3", f"output_dir={tmp_path_factory.mktemp('ste')}"]))
+
+
+@pytest.fixture
+def method(bench) -> STEMatching:
+    method, source = bench.method("method"), bench.trained("source")
+    method.model.load_state_dict(source.tensors)
+    met(bench, method, source)
+    method.batches(bench.setting)
+    method.setup("fit")
+    method.on_train_start()
+    return method
+
+
+def test_begins_with_weight_matching(method):
+    found, _ = match(method.first, method.second, method.spec, method.seed)
+    assert all(torch.equal(found[which], order) for which, order in method.best.items())
+    state = mean_of([method.first, permuted(method.second, method.spec, found)])
+    logits = functional_call(method.model, state, method.probe.images)
+    assert method.losses == [pytest.approx(F.cross_entropy(logits, method.probe.labels).item())]
+
+
+def test_value_and_gradient_of_a_step(method):
+    """The loss is that of the mean; its gradient is that at the mean, halved, as if θ were the second network."""
+    batch = (method.probe.images[:50], method.probe.labels[:50])
+    loss = method.training_step(batch, 0)
+    loss.backward()
+    mean = mean_of([method.first, permuted(method.second, method.spec, method.permutations)])
+    mean = {name: tensor.clone().requires_grad_() for name, tensor in mean.items()}
+    expected = F.cross_entropy(functional_call(method.model, mean, batch[0]), batch[1])
+    assert loss.item() == pytest.approx(expected.item())
+    gradients = torch.autograd.grad(expected, list(mean.values()))
+    for (name, parameter), gradient in zip(method.model.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient / 2, msg=name)
+
+
+def test_keeps_the_best_permutation_it_met(bench, method, tmp_path):
+    bench.fit(method, tmp_path, "matching")
+    assert len(method.losses) >= 4  # before the first epoch, and after each
+    assert method.outcome["best_epoch"] == method.losses.index(min(method.losses))
+    with torch.no_grad():
+        loss = F.cross_entropy(method.model(method.probe.images), method.probe.labels).item()
+    assert loss == pytest.approx(min(method.losses), rel=1e-5)

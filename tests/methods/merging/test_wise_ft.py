@@ -1,0 +1,41 @@
+"""WiSE-FT and BANG: end points, the linear case, and what fine-tunes the model."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fisherexp.methods.merging.bang import SmoothedMixup
+from fisherexp.methods.merging.merging import mean_of
+from fisherexp.methods.recipe import Recipe
+
+
+def test_end_points_are_exact(base, models):
+    for alpha, end in ((0.0, base), (1.0, models[0])):
+        found = mean_of([base, models[0]], [1 - alpha, alpha])
+        assert all(torch.equal(found[name], tensor) for name, tensor in end.items())
+
+
+def test_of_linear_models_weights_and_logits_are_averaged_alike(base, models):
+    x = torch.randn(4, 5, dtype=torch.float64)
+    found = mean_of([base, models[0]], [0.3, 0.7])
+    logits = [F.linear(x, state["a.weight"], state["a.bias"]) for state in (base, models[0], found)]
+    torch.testing.assert_close(logits[2], 0.3 * logits[0] + 0.7 * logits[1])
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_smoothed_mixup_without_mixing_is_label_smoothing(epsilon):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    images, labels = torch.rand(6, 1, 2, 2), torch.arange(6) % 3
+    method = SmoothedMixup(model=model, training=Recipe(), alpha=0.0, epsilon=epsilon)
+    expected = F.cross_entropy(model(images), labels, label_smoothing=epsilon)
+    torch.testing.assert_close(method.loss(images, labels), expected)
+
+
+def test_smoothed_mixup_is_cross_entropy_to_the_mixed_and_smoothed_target():
+    torch.manual_seed(0)
+    logits, labels, others, lam = torch.randn(6, 3), torch.arange(6) % 3, torch.arange(6) % 2, torch.tensor([0.3])
+    method = SmoothedMixup(model=nn.Linear(1, 1), training=Recipe(), epsilon=0.2)
+    target = 0.8 * (0.3 * F.one_hot(labels, 3) + 0.7 * F.one_hot(others, 3)) + 0.2 / 3
+    torch.testing.assert_close(method.mixed_loss(logits, labels, others, lam), F.cross_entropy(logits, target))
