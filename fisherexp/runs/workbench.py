@@ -189,6 +189,8 @@ class Workbench:
             "seed": self.seed,
             "code": code_version(type(method), Recipe, Classifier, type(method.model.backbone), type(self.data)),
         }
+        if method.looks_at:
+            parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
         if folder is not None and any(getattr(callback, "watches_fit", False) for callback in self.callbacks):
             tensors, about = build(folder)
             known = self.store.get("weights", parts, lambda scratch: (tensors, about))
