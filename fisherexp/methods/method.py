@@ -53,6 +53,11 @@ class Method(LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
+    @classmethod
+    def code(cls) -> tuple[Any, ...]:
+        """Classes, modules and folders besides those of its own parents that decide the weights it trains."""
+        return ()
+
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""
         # Batch statistics of a single image are none: leave such a last batch out, another image each epoch.

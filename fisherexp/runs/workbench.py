@@ -187,7 +187,9 @@ class Workbench:
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": code_version(type(method), Recipe, Classifier, type(method.model.backbone), type(self.data)),
+            "code": code_version(
+                type(method), *method.code(), Recipe, Classifier, type(method.model.backbone), type(self.data)
+            ),
         }
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}

@@ -11,8 +11,12 @@ Which Fisher it is decides what λ means, by orders of magnitude (importance.lab
 - popular code squares the gradient of a batch's mean loss: gradients=batch_mean, with the batch size in the result.
 """
 
+from pathlib import Path
+from typing import Any
+
 from torch import nn
 
+import fisherexp.curvature
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.importance import Importance
@@ -39,6 +43,10 @@ class EWC(AnchoredTraining):
         if importance.gradients == "batch_mean" and importance.labels == "expected":
             raise ValueError("importance.labels=expected has no batch_mean: use sampled, or gradients=per_sample")
         self.importance = importance
+
+    @classmethod
+    def code(cls) -> tuple[Any, ...]:
+        return (Importance, Path(fisherexp.curvature.__file__).parent)
 
     def fisher(self, task: Setting) -> FisherDiagonal:
         """Of a task's training images at the present weights, on every rank."""
