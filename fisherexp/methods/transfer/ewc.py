@@ -26,6 +26,19 @@ from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
+# What decides the Fisher besides the class that asks for it.
+CODE = (Importance, Path(fisherexp.curvature.__file__).parent)
+
+
+def task_fisher(model: nn.Module, task: Setting, importance: Importance, number: int) -> FisherDiagonal:
+    """The diagonal Fisher of a task's training images, on every rank; `number` of the task: for sampled labels."""
+    accumulator = importance.accumulator(model, derive("labels", task.seed, number))
+    for images, labels in importance.batches(task, "train", importance.together):
+        accumulator.update(images, labels)
+    if importance.gradients == "per_sample":  # of batch means every rank has all
+        accumulator.load_sums(over_ranks(accumulator.sums(), largest=("batch_size", "batches")))
+    return accumulator.result()
+
 
 class EWC(AnchoredTraining):
     """One anchor for each former task. lambda_, schedule, floor: see AnchoredTraining. importance: the Fisher.
@@ -46,17 +59,11 @@ class EWC(AnchoredTraining):
 
     @classmethod
     def code(cls) -> tuple[Any, ...]:
-        return (Importance, Path(fisherexp.curvature.__file__).parent)
+        return CODE
 
     def fisher(self, task: Setting) -> FisherDiagonal:
-        """Of a task's training images at the present weights, on every rank."""
-        seed = derive("labels", task.seed, self.memory["task"])
-        accumulator = self.importance.accumulator(self.model, seed)
-        for images, labels in self.importance.batches(task, "train", self.importance.together):
-            accumulator.update(images, labels)
-        if self.importance.gradients == "per_sample":  # of batch means every rank has all
-            accumulator.load_sums(over_ranks(accumulator.sums(), largest=("batch_size", "batches")))
-        return accumulator.result()
+        """Of the task at its end."""
+        return task_fisher(self.model, task, self.importance, self.memory["task"])
 
     def finish_task(self, task: Setting) -> None:
         self.memory["anchors"].append({"omega": dict(self.fisher(task).items()), "anchor": snapshot(self.model)})
