@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 import yaml
 
 from fisherexp.catalogue import entries
@@ -45,3 +46,28 @@ def make_bench(tmp_path) -> Callable[..., Workbench]:
         return Workbench(config, callbacks=callbacks)
 
     return make
+
+
+@pytest.fixture
+def same_as_lora(make_bench, tmp_path) -> Callable[..., bool]:
+    """Does a method with these options end, bit for bit, where LoRA does from the same weights and random streams?"""
+
+    def run(folder: str, method: str, *options: str) -> dict[str, torch.Tensor]:
+        bench = make_bench(method, *options)
+        made = bench.method("method")
+        made.model.load_state_dict(make_bench("lora").method("method").model.state_dict())
+        begin = made.begin_task
+
+        def begin_seeded():  # a fit seeds its stream by the method's name, and adapters are drawn from it
+            torch.manual_seed(7)
+            begin()
+
+        made.begin_task = begin_seeded
+        bench.fit(made, tmp_path / folder, "fit")
+        return made.model.state_dict()
+
+    def same(method: str, *options: str) -> bool:
+        plain, other = run("plain", "lora"), run("other", method, *options)
+        return all(torch.equal(other[name], tensor) for name, tensor in plain.items())
+
+    return same
