@@ -70,3 +70,11 @@ def test_squared_batch_gradients_need_another_strength_and_then_do_as_well(best)
     batches = permuted(best, "ewc", 3e3, 1e4, 3e4, options=BATCHES)
     assert batches["lambda_"] >= 30 * each["lambda_"]
     assert abs(batches["mean_accuracy"] - each["mean_accuracy"]) <= 3
+
+
+def test_alignguard_keeps_digits_that_plain_low_rank_training_loses(best):
+    options = ("method.damping=diagonal", "method.lambda_t=0", "method.lambda_nc=0")
+    plain = best("transfer_lora_digits", "lora")
+    made = best("transfer_lora_digits", "alignguard_lora", (100, 1e3), options)
+    assert made["plain_accuracy"] >= max(80, plain["plain_accuracy"] + 15)
+    assert made["permuted_1_accuracy"] >= plain["permuted_1_accuracy"] - 6
