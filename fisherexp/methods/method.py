@@ -19,6 +19,7 @@ class Method(LightningModule):
     scenarios: the kinds of scenario it accepts; empty for any.
     start: 'scratch' (new weights; the result of fit is an artefact others may ask for) or 'source'.
     fits_on: the part of the data whose loader `fit` goes through.
+    looks_at: further parts of the data on which its outcome, not its weights, depends.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
     needs: further artefacts, found in `self.given` by name when fit begins: 'fisher' (FisherDiagonal of all training
         data at the source), 'initial' (the state that the training of the source began with), 'experts' (task ->
@@ -35,6 +36,7 @@ class Method(LightningModule):
     scenarios: ClassVar[tuple[str, ...]] = ()
     start: ClassVar[str] = "scratch"
     fits_on: ClassVar[str] = "train"
+    looks_at: ClassVar[tuple[str, ...]] = ()
     study: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
@@ -53,6 +55,11 @@ class Method(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
+
+    @classmethod
+    def code(cls) -> tuple[Any, ...]:
+        """Classes, modules and folders besides those of its own parents that decide the weights it trains."""
+        return ()
 
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""

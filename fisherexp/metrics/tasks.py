@@ -21,3 +21,46 @@ class TaskMetrics(ClassificationMetrics):
         found = super().compute()
         means = {f: statistics.fmean(found[f"{name}_{f}"] for name in self.names) for f in ("accuracy", "nll")}
         return {f"mean_{figure}": value for figure, value in means.items()} | found
+
+
+class SequenceMetrics(TaskMetrics):
+    """Of tasks learned one after the other: TaskMetrics of the end, and
+
+    validation_accuracy: mean over tasks of the accuracy (%) on images put aside, to choose on; these parts come behind
+        those of all tasks, in the same order.
+    forgetting: see below, where `history` was set.
+
+    history: a_{t,i}, accuracy (%) on task i after task t, for every task t but the last; None where there is none.
+    """
+
+    def __init__(self, tasks: tuple[str, ...]):
+        aside = tuple(f"{task}_aside" for task in tasks)
+        super().__init__((*tasks, *aside))
+        self.tasks, self.history = tasks, None
+        shown = {"mean_accuracy", *(f"{task}_accuracy" for task in tasks)}
+        kept = {metric: heading for metric, heading in self.headings.items() if metric in shown}
+        added = {"forgetting": "forgetting\n%", "validation_accuracy": "validation\nacc. %"}
+        self.headings = kept | added
+        self.better = dict.fromkeys(kept, "higher") | {"forgetting": "lower", "validation_accuracy": "higher"}
+
+    def compute(self) -> dict[str, float]:
+        found = ClassificationMetrics.compute(self)
+        accuracies = [found[f"{task}_accuracy"] for task in self.tasks]
+        metrics = {"mean_accuracy": statistics.fmean(accuracies)}
+        metrics["validation_accuracy"] = statistics.fmean(found[f"{task}_aside_accuracy"] for task in self.tasks)
+        metrics |= {name: found[name] for task in self.tasks for name in (f"{task}_accuracy", f"{task}_nll")}
+        if self.history:
+            metrics["forgetting"] = forgetting([*self.history, accuracies])
+        return metrics
+
+
+def forgetting(accuracy: list[list[float]]) -> float:
+    """Mean over the former tasks i of max_{t < T} a_{t,i} - a_{T,i}, with a_{t,i} = accuracy[t][i] and T the last row.
+
+    Chaudhry et al., ECCV 2018, arXiv 1801.10112. Negative where later tasks helped.
+    Raises ValueError for fewer than two rows.
+    """
+    *before, last = accuracy
+    if not before:
+        raise ValueError("of a single task nothing can be forgotten: at least two rows are needed")
+    return statistics.fmean(max(row[i] for row in before) - last[i] for i in range(len(before)))

@@ -190,8 +190,12 @@ class Workbench:
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": code_version(type(method), Recipe, Classifier, type(method.model.backbone), type(self.data)),
+            "code": code_version(
+                type(method), *method.code(), Recipe, Classifier, type(method.model.backbone), type(self.data)
+            ),
         }
+        if method.looks_at:
+            parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
         if folder is not None and any(getattr(callback, "watches_fit", False) for callback in self.callbacks):
             tensors, about = build(folder)
             known = self.store.get("weights", parts, lambda scratch: (tensors, about))

@@ -13,7 +13,7 @@ from fisherexp.config.types import Count, Probability
 from fisherexp.data.datamodule import ImageData, ImageSet
 from fisherexp.data.domains import pooled
 from fisherexp.data.task_transforms import transform
-from fisherexp.metrics.tasks import TaskMetrics
+from fisherexp.metrics.tasks import SequenceMetrics, TaskMetrics
 from fisherexp.scenarios.setting import Setting, Store
 from fisherexp.seeds import generator
 
@@ -100,7 +100,8 @@ class TaskSequence(TaskSuite):
     kind = "task_sequence"
 
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
-        """Parts as for Tasks, with 'train' that of the first task; `requests` has the settings of the others.
+        """Parts as for Tasks, with 'train' that of the first task; `requests` has the settings of the others. Judged on
+        the test parts and, to choose on, the validation parts of all tasks.
 
         Raises ValueError for a single task.
         """
@@ -110,4 +111,6 @@ class TaskSequence(TaskSuite):
             raise ValueError(f"scenario.tasks={self.tasks}: a sequence has at least two tasks")
         whole = self.whole(data, first.parts["train"], settings, seed)
         whole.requests = tuple(others)
+        whole.judged += tuple(f"{task}/validation" for task in settings)
+        whole.evaluation = partial(SequenceMetrics, tuple(settings))
         return whole

@@ -59,7 +59,7 @@ def test_corrupted_tasks_draw_other_noise_for_each_part(digits):
 def test_every_task_has_the_same_images_and_its_parts_are_disjoint(scenario, digits):
     whole = scenario.setting(digits, seed=3)
     assert list(whole.tasks) == TASKS
-    assert whole.judged == tuple(f"{task}/test" for task in TASKS)
+    assert whole.judged[: len(TASKS)] == tuple(f"{task}/test" for task in TASKS)
     plain = whole.tasks["plain"].parts
     assert len(plain["train"]) + len(plain["validation"]) == len(digits.train)
     everything = torch.cat([plain["train"].images, plain["validation"].images]).flatten(1).sort(0).values
