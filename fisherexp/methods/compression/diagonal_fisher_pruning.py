@@ -1,0 +1,80 @@
+"""Diagonal Fisher pruning: drop the weights whose removal costs least if no two of them interact.
+
+    saliency of weight p:  w_p² (F_pp + λ) / 2,   F the diagonal Fisher at the weights as they are
+
+Optimal Brain Damage (LeCun, Denker, Solla 1989) with the Fisher for the Hessian's diagonal; Theis et al. 2018,
+arXiv 1801.05787. The other weights stay. λ > 0 orders weights without gradient by their size, and is that of M-FAC,
+of which this is the case of blocks of one weight. With recomputations > 1 the Fisher is taken anew in each sub-step.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fisherexp.config.types import Count, NonNegative, Probability
+from fisherexp.curvature import DiagonalAccumulator
+from fisherexp.curvature.lanczos import ravel
+from fisherexp.methods.compression.pruning import Pruning, lowest
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.recipe import Recipe
+from fisherexp.scenarios.setting import Setting
+from fisherexp.seeds import derive
+
+
+def diagonal_saliency(weights: Tensor, fisher: Tensor, damping: float) -> Tensor:
+    """w² (F_pp + λ) / 2, elementwise."""
+    return weights.square() * (fisher + damping) / 2
+
+
+class DiagonalFisherPruning(Pruning):
+    """importance: the estimator of F, over the whole training part. damping: λ. The rest as in Pruning."""
+
+    paper = "Theis et al., 2018, arXiv 1801.05787"
+    start = "source"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sparsities: list[Probability],
+        recomputations: Count,
+        damping: NonNegative,
+        importance: Importance,
+        finetune: Recipe,
+    ) -> None:
+        super().__init__(model, sparsities, finetune, recomputations)
+        self.damping, self.importance = damping, importance
+        self.label_seed = 0
+        self.accumulator: DiagonalAccumulator | None = None
+        self._restored: dict[str, Tensor] | None = None
+
+    def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
+        self.label_seed = derive("labels", setting.seed, "train")
+        loader = self.importance.batches(setting, "train")
+        return [loader], [len(loader)]
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._empty()
+        if self._restored is not None:
+            self.accumulator.load_sums(self._restored)
+
+    def look(self, images: Tensor, labels: Tensor) -> None:
+        self.accumulator.update(images, labels)
+
+    def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        fisher = self.accumulator.result()
+        diagonal = ravel({name: fisher[name] for name in self.weights})[self.kept]
+        self._empty()
+        dropped = lowest(diagonal_saliency(weights, diagonal, self.damping), count)
+        return weights.index_fill(0, dropped, 0.0), dropped
+
+    def _empty(self) -> None:
+        self.accumulator = self.importance.accumulator(self.model, self.label_seed)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["fisher"] = {name: total.clone() for name, total in self.accumulator.sums().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._restored = checkpoint["fisher"]
