@@ -8,7 +8,7 @@ from fisherexp.curvature.lanczos import ravel
 from fisherexp.runs.workbench import Workbench
 
 ONE_SHOT = ["method.sparsities=[0.8]", "method.finetune.epochs=0"]
-METHODS = ["magnitude_pruning", "diagonal_fisher_pruning", "m_fac_pruning"]
+METHODS = ["magnitude_pruning", "diagonal_fisher_pruning", "m_fac_pruning", "wood_fisher"]
 
 
 @pytest.mark.parametrize("method", METHODS)
