@@ -12,13 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative, Probability
-from fisherexp.curvature import DiagonalAccumulator
 from fisherexp.curvature.lanczos import ravel
+from fisherexp.methods.compression.fisher_look import FisherLook
 from fisherexp.methods.compression.pruning import Pruning, lowest
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
-from fisherexp.seeds import derive
 
 
 def diagonal_saliency(weights: Tensor, fisher: Tensor, damping: float) -> Tensor:
@@ -42,38 +41,28 @@ class DiagonalFisherPruning(Pruning):
         finetune: Recipe,
     ) -> None:
         super().__init__(model, sparsities, finetune, recomputations)
-        self.damping, self.importance = damping, importance
-        self.label_seed = 0
-        self.accumulator: DiagonalAccumulator | None = None
+        self.damping, self.fisher = damping, FisherLook(model, importance)
         self._restored: dict[str, Tensor] | None = None
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
-        self.label_seed = derive("labels", setting.seed, "train")
-        loader = self.importance.batches(setting, "train")
-        return [loader], [len(loader)]
+        return self.fisher.loaders(setting)
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        self._empty()
-        if self._restored is not None:
-            self.accumulator.load_sums(self._restored)
+        self.fisher.load(self._restored)
 
     def look(self, images: Tensor, labels: Tensor) -> None:
-        self.accumulator.update(images, labels)
+        self.fisher.add(images, labels)
 
     def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        fisher = self.accumulator.result()
+        fisher = self.fisher.take()
         diagonal = ravel({name: fisher[name] for name in self.weights})[self.kept]
-        self._empty()
         dropped = lowest(diagonal_saliency(weights, diagonal, self.damping), count)
         return weights.index_fill(0, dropped, 0.0), dropped
 
-    def _empty(self) -> None:
-        self.accumulator = self.importance.accumulator(self.model, self.label_seed)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["fisher"] = {name: total.clone() for name, total in self.accumulator.sums().items()}
+        checkpoint["fisher"] = self.fisher.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
