@@ -10,16 +10,38 @@ SMALL = ["scenario=none", "model=mlp", "model.hidden=[16,16]", "training.epochs=
 
 
 @pytest.fixture(scope="module")
-def pruned(tmp_path_factory):
+def fitted(tmp_path_factory):
+    """The method after its fit, the state it began with, and its workbench. folder: of a fit that is stopped."""
+    output_dir = tmp_path_factory.mktemp("compression")
+
+    def run(method: str, *overrides: str, folder=output_dir / "run", callbacks=()):
+        config = composed([f"method={method}", *SMALL, *overrides, f"output_dir={output_dir}"])
+        bench = Workbench(config, callbacks=list(callbacks))
+        fit = bench.method("method")
+        source = bench.trained("source").tensors
+        fit.model.load_state_dict(source)
+        bench.fit(fit, folder, "fit", own=True)
+        return fit, source, bench
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pruned(fitted):
     """The method after its fit, the flat weights it began with, and its workbench."""
-    output_dir = tmp_path_factory.mktemp("pruning")
 
     def run(method: str, *overrides: str):
-        bench = Workbench(composed([f"method={method}", *SMALL, *overrides, f"output_dir={output_dir}"]))
-        fit = bench.method("method")
-        fit.model.load_state_dict(bench.trained("source").tensors)
-        before = ravel(fit.weights).detach().clone()
-        bench.fit(fit, output_dir / "run", "fit")
-        return fit, before, bench
+        fit, source, bench = fitted(method, *overrides)
+        return fit, ravel({name: source[name] for name in fit.weights}), bench
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def compressed(fitted):
+    """The method after its fit, and the state it began with."""
+
+    def run(method: str, *overrides: str, **options):
+        return fitted(method, *overrides, **options)[:2]
 
     return run
