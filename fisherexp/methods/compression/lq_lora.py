@@ -56,6 +56,7 @@ class LQLoRA(LowRank):
     importance: the estimator of F. finetune: of the adapters, everything else is frozen.
     """
 
+    name = "lq_lora"
     paper = "Guo et al., ICLR 2024, arXiv 2311.12023"
     start = "source"
 

@@ -26,6 +26,7 @@ from fisherexp.methods.recipe import Recipe
 class MFACPruning(ObsPruning):
     """block: weights per block, None for one. update: of the weights that stay. The rest as in ObsPruning."""
 
+    name = "m_fac_pruning"
     paper = "Frantar et al., NeurIPS 2021, arXiv 2107.03356"
     start = "source"
 
