@@ -6,7 +6,8 @@ from fisherexp.config.explain import composed
 from fisherexp.curvature.lanczos import ravel
 from fisherexp.runs.workbench import Workbench
 
-SMALL = ["scenario=none", "model=mlp", "model.hidden=[16,16]", "training.epochs=3", "progress=off"]
+SMALL = ["scenario=none", "training.epochs=3", "progress=off"]
+MLP = ["model=mlp", "model.hidden=[16,16]"]
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +15,8 @@ def fitted(tmp_path_factory):
     """The method after its fit, the state it began with, and its workbench. folder: of a fit that is stopped."""
     output_dir = tmp_path_factory.mktemp("compression")
 
-    def run(method: str, *overrides: str, folder=output_dir / "run", callbacks=()):
-        config = composed([f"method={method}", *SMALL, *overrides, f"output_dir={output_dir}"])
+    def run(method: str, *overrides: str, model=MLP, folder=output_dir / "run", callbacks=()):
+        config = composed([f"method={method}", *SMALL, *model, *overrides, f"output_dir={output_dir}"])
         bench = Workbench(config, callbacks=list(callbacks))
         fit = bench.method("method")
         source = bench.trained("source").tensors

@@ -95,6 +95,22 @@ def test_finetuning_trains_the_factors_and_keeps_the_rank(compressed, method, tm
     torch.testing.assert_close(left["backbone.layers.3.left"] @ left["backbone.layers.3.right"], weight)
 
 
+VIT = ["model=vit_tiny", "model.dim=12", "model.depth=2", "model.heads=2"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "lq_lora"])
+def test_a_transformer_is_factorised_throughout(compressed, method):
+    fit, source = compressed(method, "method.rank=3", UNTUNED, model=VIT)
+    after = fit.model.state_dict()
+    changed = {name for name in source if not torch.equal(after[name], source[name])}
+    linear = ("query", "key", "value", "out", "mlp.0", "mlp.2")
+    layers = {
+        f"backbone.blocks.{block}.{'' if 'mlp' in name else 'attention.'}{name}" for block in (0, 1) for name in linear
+    }
+    assert changed == {f"{name}.weight" for name in layers | {"backbone.embed"}}
+    assert set(fit.outcome["rank_by_layer"]) == layers | {"backbone.embed"}
+
+
 @pytest.mark.parametrize("method", ["fwsvd", "diagonal_fisher_pruning", "magnitude_pruning"])
 def test_stopped_in_finetuning_it_ends_where_an_undisturbed_fit_does(compressed, method, tmp_path):
     """The contract stops within the look."""
