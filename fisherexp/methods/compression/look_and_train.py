@@ -66,10 +66,10 @@ class LookAndTrain(Method):
             self.edit(self.current_epoch, look)
 
     def train_on(self, images: Tensor, labels: Tensor) -> None:
-        """A step of fine-tuning on the mean cross-entropy."""
+        """A step of fine-tuning on the mean cross-entropy; of text, over all tokens."""
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        self.manual_backward(F.cross_entropy(self.model(images), labels))
+        self.manual_backward(F.cross_entropy(self.model(images).flatten(0, -2), labels.flatten()))
         optimizer.step()
         self.lr_schedulers().step()
         self.trained()

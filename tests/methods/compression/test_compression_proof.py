@@ -47,7 +47,7 @@ def test_m_fac_recomputed_keeps_at_ninety_percent_what_the_others_lose(result):
     diagonal = accuracies(result("pruning_digits", "diagonal_fisher_pruning", at_ninety))
     assert min(recomputed) >= 90
     assert max(*magnitude, *diagonal) < min(recomputed) - 10
-    assert fmean(recomputed) - fmean(once) > 10
+    assert fmean(recomputed) - fmean(once) > 20
 
 
 def test_fwsvd_keeps_more_accuracy_at_a_larger_error_early_in_training():
