@@ -15,12 +15,12 @@ class FisherLook:
 
     def __init__(self, model: nn.Module, importance: Importance) -> None:
         self.model, self.importance = model, importance
-        self.seed = 0  # of sampled labels
+        self.seed, self.likelihood = 0, "cross_entropy"  # the seed is that of sampled labels
         self._accumulator: DiagonalAccumulator | None = None
 
     def loaders(self, setting: Setting) -> tuple[list[Any], list[int]]:
         """What LookAndTrain.to_look_at returns."""
-        self.seed = derive("labels", setting.seed, "train")
+        self.seed, self.likelihood = derive("labels", setting.seed, "train"), setting.data.likelihood
         loader = self.importance.batches(setting, "train")
         return [loader], [len(loader)]
 
@@ -28,7 +28,7 @@ class FisherLook:
     def accumulator(self) -> DiagonalAccumulator:
         """Made when first asked for: by then the model is where it computes."""
         if self._accumulator is None:
-            self._accumulator = self.importance.accumulator(self.model, self.seed)
+            self._accumulator = self.importance.accumulator(self.model, self.seed, self.likelihood)
         return self._accumulator
 
     def add(self, images: Tensor, labels: Tensor) -> None:

@@ -111,6 +111,34 @@ def test_a_transformer_is_factorised_throughout(compressed, method):
     assert set(fit.outcome["rank_by_layer"]) == layers | {"backbone.embed"}
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Options of a small language model on a folder with some text."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "text.txt").write_text("to be or not to be, that is the question. " * 60)
+    data = [
+        "data=tiny_shakespeare",
+        f"data.root={folder}",
+        "data.path=text.txt",
+        "data.context=8",
+        "data.batch_size=16",
+    ]
+    return [*data, "model=char_gpt", "model.dim=12", "model.depth=1", "model.heads=2", "training.lr=0.01"]
+
+
+@pytest.mark.parametrize("method", [*METHODS, "lq_lora"])
+def test_a_language_model_with_its_head_tied_is_factorised_and_trained(compressed, text, method):
+    untuned, source = compressed(method, "method.rank=3", UNTUNED, model=text)
+    tuned, _ = compressed(method, "method.rank=3", "method.finetune.epochs=1", model=text)
+    after, trained = untuned.model.state_dict(), tuned.model.state_dict()
+    assert len(untuned.outcome["rank_by_layer"]) == 6
+    for name in untuned.outcome["rank_by_layer"]:
+        assert not torch.equal(after[f"{name}.weight"], source[f"{name}.weight"])
+        assert not torch.equal(trained[f"{name}.weight"], after[f"{name}.weight"])
+    assert torch.equal(after["backbone.tokens.weight"], source["backbone.tokens.weight"])
+    assert tuned.model.head.weight is tuned.model.backbone.tokens.weight
+
+
 @pytest.mark.parametrize("method", ["fwsvd", "diagonal_fisher_pruning", "magnitude_pruning"])
 def test_stopped_in_finetuning_it_ends_where_an_undisturbed_fit_does(compressed, method, tmp_path):
     """The contract stops within the look."""
