@@ -51,8 +51,7 @@ def test_m_fac_recomputed_keeps_at_ninety_percent_what_the_others_lose(result):
 
 
 def test_fwsvd_keeps_more_accuracy_at_a_larger_error_early_in_training():
-    """Intensities in [0, 1], 20 epochs, rank 6. After 40 epochs, or on standardised inputs, the plain SVD is as good or
-    better (docs/compression.md)."""
+    """Intensities in [0, 1], 20 epochs, rank 6. On standardised inputs after 30 it does not (docs/compression.md)."""
     split = train_test_split(*load_digits(return_X_y=True), test_size=0.25, random_state=0)
     x, x_test, y, y_test = (torch.tensor(part) for part in split)
     x, x_test = x.float() / 16, x_test.float() / 16
@@ -86,10 +85,13 @@ def test_fwsvd_keeps_more_accuracy_at_a_larger_error_early_in_training():
 TWO_BITS = ["method.rank=4", "method.weight_bits=[2]", "method.block=[64]", "method.budget=null"]
 
 
-def test_lq_lora_begins_nearer_than_quantisation_and_ends_no_worse(result):
-    def runs(init: str, epochs: int) -> list[dict]:
-        return result("lowrank_digits", "lq_lora", *TWO_BITS, f"method.init={init}", f"method.finetune.epochs={epochs}")
+def test_lq_lora_begins_nearer_than_plain_quantisation_and_ends_nearer(result):
+    """In likelihood; after training the adapters the accuracies of both are about the same."""
 
-    for lq, zero in zip(runs("lq", 0), runs("zero", 0), strict=True):
-        assert lq["test_nll"] < zero["test_nll"]
-    assert fmean(accuracies(runs("lq", 2))) >= fmean(accuracies(runs("zero", 2)))
+    def likelihoods(init: str, epochs: int) -> list[float]:
+        options = [*TWO_BITS, f"method.init={init}", f"method.finetune.epochs={epochs}"]
+        return [run["test_nll"] for run in result("lowrank_digits", "lq_lora", *options)]
+
+    for lq, zero in zip(likelihoods("lq", 0), likelihoods("zero", 0), strict=True):
+        assert lq < zero
+    assert fmean(likelihoods("lq", 2)) < fmean(likelihoods("zero", 2))
