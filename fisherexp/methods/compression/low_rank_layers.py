@@ -44,7 +44,8 @@ class LowRankLayer(nn.Module):
     def merged(self) -> nn.Module:
         """The layer with the low-rank part added to its weight."""
         self.layer.weight += (self.left @ self.right).view_as(self.layer.weight)
-        return self.layer.requires_grad_()
+        self.layer.weight.requires_grad_()
+        return self.layer
 
 
 def put_in(model: nn.Module, rank: int | None, ratio: float) -> dict[str, LowRankLayer]:

@@ -97,6 +97,10 @@ class ObsPruning(Pruning):
         lengths = passes * [len(loader)] + ([rest] if rest else [])
         return len(lengths) * [loader], lengths
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.rows = [row.to(self.device) for row in self.rows]  # those of a saved state
+
     def look(self, images: Tensor, labels: Tensor) -> None:
         batches = zip(images.split(self.gradient_batch), labels.split(self.gradient_batch), strict=True)
         left = self.gradients - len(self.rows)
