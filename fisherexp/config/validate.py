@@ -3,7 +3,7 @@
 import difflib
 import functools
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -61,6 +61,7 @@ def validate(cfg: DictConfig) -> list[Problem]:
             continue
         node = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
         problems += _check_options(path, node, declaration, namespace)
+    problems += _check_samples(cfg)
     problems += _check_fit(cfg)
     problems += _check_judge(cfg)
     return problems
@@ -183,6 +184,17 @@ def _show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _check_samples(cfg: DictConfig) -> Iterator[Problem]:
+    """Do model, scenario and method read what the data hold?"""
+    held = attribute(cfg, "data", "holds", "images")
+    for node in ("model", "scenario", "method"):
+        reads = attribute(cfg, node, "reads", ("images",))
+        if held not in reads:
+            name = str(OmegaConf.select(cfg, f"{node}._target_")).rpartition(".")[2]
+            near = _option(node, lambda declares: held in declares.get("reads", ("images",)))
+            yield Problem(node, f"{name} reads {' or '.join(reads)}, the data hold {held}", near)
+
+
 def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
     """Does the method accept this scenario, and as many processes?"""
     accepted = attribute(cfg, "method", "scenarios", ())
@@ -190,7 +202,11 @@ def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
     method = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
     if accepted and kind not in accepted:
         wanted = " or ".join(accepted)
-        yield Problem("scenario", f"{method} needs a {wanted} scenario, this one is {kind}", _scenario_of(accepted))
+        yield Problem(
+            "scenario",
+            f"{method} needs a {wanted} scenario, this one is {kind}",
+            _option("scenario", lambda declares: declares.get("kind") in accepted),
+        )
     for option in ("devices", "num_nodes"):
         number = OmegaConf.select(cfg, f"trainer.{option}")
         if isinstance(number, int) and number > 1 and attribute(cfg, "method", "adapts_at_test", False):
@@ -218,13 +234,14 @@ def _check_judge(cfg: DictConfig) -> Iterator[Problem]:
         )
 
 
-def _scenario_of(kinds: tuple[str, ...]) -> str | None:
+def _option(group: str, suits: Callable[[dict], bool]) -> str | None:
+    """The first option of a group whose literal class attributes suit, as an override."""
     import yaml
 
     from fisherexp.config.locations import options, search_path
 
-    for name, file in options("scenario", search_path()).items():
+    for name, file in options(group, search_path()).items():
         target = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("_target_")
-        if target and declared(target).attributes.get("kind") in kinds:
-            return f"scenario={name}"
+        if target and suits(declared(target).attributes):
+            return f"{group}={name}"
     return None

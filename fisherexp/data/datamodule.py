@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from abc import abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -17,29 +17,32 @@ from fisherexp.data.tensors import ImageSet
 from fisherexp.seeds import generator
 
 
-class ImageData(LightningDataModule):
-    """A labelled image data set. Subclasses declare the class attributes and implement `read`.
+class LabelledData(LightningDataModule):
+    """Samples with labels, in memory or in files. Subclasses declare the class attributes and implement `read`.
 
     batch_size: of shuffled loaders, per process. eval_batch_size: of loaders that go through a set in order.
-    augment: what loaders asked for augmentation do; see augment.py.
     root: folder with data files; by default the environment variable FISHEREXP_DATA, then ~/.cache/fisherexp.
-    download: fetch files that are missing, where the set can be downloaded.
     validation: share of the training set put aside, by a seeded shuffle.
-    train_size: number of the remaining training images to keep, by a seeded shuffle; all by default.
+    train_size: number of the remaining training samples to keep, by a seeded shuffle; all by default.
     seed: of these two draws, and of loaders that are given no other.
-    superclasses: lists of classes that become one class each; every class belongs to one of them.
 
     After `load`: `train`, `test` and `validation` (None if the share is 0). Sets described by the user's own
-    files fill in num_classes, input_shape, class_names, mean and std then, too. Where classes were merged,
-    `fine_labels` has those from before, by split: int64 (N,), in the order of `train` and `test`.
+    files fill in num_classes, input_shape, class_names, mean and std then, too.
+
+    holds: what a sample is; models, methods and scenarios declare what they read.
+    likelihood: which of fisherexp.curvature's likelihoods a model's outputs and the labels form.
     """
 
     title: str = ""
+    holds: str = "images"
+    likelihood: str = "cross_entropy"
     num_classes: int | None = None
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[int, ...] | None = None
+    input_dtype: torch.dtype = torch.uint8
     class_names: list[str] | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    augment: str = "none"
     published_corruptions: str | None = None  # the folder name under which corrupted copies of its test set are given
     one_logit: bool = False  # of two classes: published with a single output, see Classifier
 
@@ -47,20 +50,15 @@ class ImageData(LightningDataModule):
         self,
         batch_size: Count = 128,
         eval_batch_size: Count = 512,
-        augment: Literal["none", "crop", "crop_flip", "crop_flip_rotate"] = "none",
         root: str | None = None,
-        download: bool = False,
         validation: Probability = 0.0,
         train_size: Count | None = None,
         seed: Size = 0,
-        superclasses: list[list[Size]] | None = None,
     ) -> None:
         super().__init__()
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.augment, self.download, self.seed = augment, download, seed
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.root = data_folder(root)
-        self.validation_share, self.train_size, self.superclasses = validation, train_size, superclasses
-        self.fine_labels: dict[str, torch.Tensor] = {}
+        self.validation_share, self.train_size = validation, train_size
         self.train: ImageSet | None = None
         self.test: ImageSet | None = None
         self.validation: ImageSet | None = None
@@ -86,7 +84,12 @@ class ImageData(LightningDataModule):
             given = in_data_folder
         return given
 
-    def load(self) -> "ImageData":
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """What an architecture is told of its inputs, by keyword."""
+        return {"input_shape": self.input_shape}
+
+    def load(self) -> "LabelledData":
         """Read the data, once; later calls do nothing. Returns self."""
         if self.train is None:
             train, self.test = self.read()
@@ -96,33 +99,14 @@ class ImageData(LightningDataModule):
                 self.validation = train.subset(order[:held_out].sort().values)
                 train = train.subset(order[held_out:].sort().values)
                 if not len(train):
-                    raise DataError(f"data.validation={self.validation_share} leaves no training images")
+                    raise DataError(f"data.validation={self.validation_share} leaves no training samples")
             if self.train_size is not None:
                 if self.train_size > len(train):
-                    raise DataError(f"data.train_size={self.train_size}: there are only {len(train)} training images")
+                    raise DataError(f"data.train_size={self.train_size}: there are only {len(train)} training samples")
                 order = torch.randperm(len(train), generator=generator("train_size", self.seed))
                 train = train.subset(order[: self.train_size].sort().values)
             self.train = train
-            if self.superclasses is not None:
-                self._merge(self.superclasses)
         return self
-
-    def _merge(self, superclasses: list[list[int]]) -> None:
-        """Let every label be the number of the list it is in. Raises DataError unless each is in one list."""
-        merged = torch.full((self.num_classes,), -1)
-        given = [label for members in superclasses for label in members]
-        if sorted(given) != list(range(self.num_classes)):
-            wanted = f"each class 0…{self.num_classes - 1} once"
-            raise DataError(f"{self.title}: data.superclasses must hold {wanted}, got {superclasses}")
-        for number, members in enumerate(superclasses):
-            merged[members] = number
-        self.fine_labels = {"train": self.train.labels, "test": self.test.labels}
-        for split in ("train", "validation", "test"):
-            if (images := getattr(self, split)) is not None:
-                setattr(self, split, dataclasses.replace(images, labels=merged[images.labels]))
-        if self.class_names:
-            self.class_names = ["+".join(self.class_names[label] for label in members) for members in superclasses]
-        self.num_classes = len(superclasses)
 
     def checksum(self) -> str:
         """Hash of the content of all splits: 16 hexadecimal digits."""
@@ -188,3 +172,59 @@ class ImageData(LightningDataModule):
             "world_size": self.trainer.world_size,
             "device": self.trainer.strategy.root_device,
         }
+
+
+class ImageData(LabelledData):
+    """Labelled images.
+
+    augment: what loaders asked for augmentation do; see augment.py.
+    download: fetch files that are missing, where the set can be downloaded.
+    superclasses: lists of classes that become one class each; every class belongs to one of them.
+    Further options: see LabelledData.
+
+    Where classes were merged, `fine_labels` has those from before, by split: int64 (N,), in the order of `train` and
+    `test`.
+    """
+
+    input_shape: tuple[int, int, int] | None = None
+
+    def __init__(
+        self,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 512,
+        augment: Literal["none", "crop", "crop_flip", "crop_flip_rotate"] = "none",
+        root: str | None = None,
+        download: bool = False,
+        validation: Probability = 0.0,
+        train_size: Count | None = None,
+        seed: Size = 0,
+        superclasses: list[list[Size]] | None = None,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, root, validation, train_size, seed)
+        self.augment, self.download, self.superclasses = augment, download, superclasses
+        self.fine_labels: dict[str, torch.Tensor] = {}
+
+    def load(self) -> "ImageData":
+        """As in LabelledData, with classes merged where `superclasses` says so."""
+        if self.train is None:
+            super().load()
+            if self.superclasses is not None:
+                self._merge(self.superclasses)
+        return self
+
+    def _merge(self, superclasses: list[list[int]]) -> None:
+        """Let every label be the number of the list it is in. Raises DataError unless each is in one list."""
+        merged = torch.full((self.num_classes,), -1)
+        given = [label for members in superclasses for label in members]
+        if sorted(given) != list(range(self.num_classes)):
+            wanted = f"each class 0…{self.num_classes - 1} once"
+            raise DataError(f"{self.title}: data.superclasses must hold {wanted}, got {superclasses}")
+        for number, members in enumerate(superclasses):
+            merged[members] = number
+        self.fine_labels = {"train": self.train.labels, "test": self.test.labels}
+        for split in ("train", "validation", "test"):
+            if (images := getattr(self, split)) is not None:
+                setattr(self, split, dataclasses.replace(images, labels=merged[images.labels]))
+        if self.class_names:
+            self.class_names = ["+".join(self.class_names[label] for label in members) for members in superclasses]
+        self.num_classes = len(superclasses)

@@ -64,7 +64,7 @@ class TensorLoader(Loader):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """images: uint8 (N, C, H, W). labels: int64 (N,)."""
+    """images: uint8 (N, C, H, W), or tokens: int64 (N, T). labels: int64 (N,), or the next tokens (N, T)."""
 
     images: Tensor
     labels: Tensor

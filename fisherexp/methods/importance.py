@@ -73,10 +73,12 @@ class Importance:
         """Classes and modules that decide the result, besides the curvature engine."""
         return (cls,)
 
-    def accumulator(self, model: nn.Module, seed: int) -> DiagonalAccumulator:
-        """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels."""
+    def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> DiagonalAccumulator:
+        """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels, `likelihood` one of
+        fisherexp.curvature's by name."""
         group = self.batch_size if self.gradients == "batch_mean" else None
-        return DiagonalAccumulator(model, labels=self.labels, gradients=self.gradients, group=group, seed=seed)
+        estimator = {"labels": self.labels, "gradients": self.gradients, "group": group, "loss": likelihood}
+        return DiagonalAccumulator(model, seed=seed, **estimator)
 
 
 def _sorted(images: Any) -> Any:
@@ -92,19 +94,19 @@ class FisherPass(Method):
         super().__init__(model)
         self.importance = importance
         self.automatic_optimization = False
-        self.label_seed = 0
+        self.label_seed, self.likelihood = 0, "cross_entropy"
         self.accumulator: DiagonalAccumulator | None = None
         self.fisher: FisherDiagonal | None = None
         self._restored: dict[str, Any] | None = None
 
     def batches(self, setting: Setting) -> Any:
-        self.label_seed = derive("labels", setting.seed, self.fits_on)
+        self.label_seed, self.likelihood = derive("labels", setting.seed, self.fits_on), setting.data.likelihood
         # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
         half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
         return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.together, half)))
 
     def on_train_start(self) -> None:
-        self.accumulator = self.importance.accumulator(self.model, self.label_seed)
+        self.accumulator = self.importance.accumulator(self.model, self.label_seed, self.likelihood)
         if self._restored is not None:
             self.accumulator.load_sums(self._restored)
 

@@ -17,6 +17,7 @@ class Method(LightningModule):
     A subclass declares, as literals (they are read without importing the file):
     paper: authors, venue, arXiv number; for `list`, tables and docs.
     scenarios: the kinds of scenario it accepts; empty for any.
+    reads: what samples it works on: 'images', 'tokens'.
     start: 'scratch' (new weights; the result of fit is an artefact others may ask for) or 'source'.
     fits_on: the part of the data whose loader `fit` goes through.
     looks_at: further parts of the data on which its outcome, not its weights, depends.
@@ -34,6 +35,7 @@ class Method(LightningModule):
 
     paper: ClassVar[str] = ""
     scenarios: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ("images",)
     start: ClassVar[str] = "scratch"
     fits_on: ClassVar[str] = "train"
     looks_at: ClassVar[tuple[str, ...]] = ()

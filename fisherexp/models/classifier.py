@@ -1,4 +1,4 @@
-"""The one model interface of the project: images → normalisation → backbone → features → head → logits."""
+"""The one model interface of the project: inputs → normalisation → backbone → features → head → logits."""
 
 from collections.abc import Sequence
 
@@ -49,20 +49,22 @@ class Classifier(nn.Module):
             backbone.initialise(self.head)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images 0…255, or float images already in [0, 1], as the backbone sees them."""
+        """uint8 images 0…255, or float images already in [0, 1], as the backbone sees them; int64 tokens stay."""
+        if images.dtype == torch.int64:
+            return images
         if images.dtype == torch.uint8:
             images = images.to(self.mean.dtype) / 255
         return (images - self.mean) / self.std
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (B, d) of images (B, C, H, W)."""
+        """Penultimate features (B, d) of images (B, C, H, W); (B, T, d) of tokens (B, T), one per position."""
         return self.backbone(self.normalise(images))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) of features (B, d)."""
+        """Logits (…, num_classes) of features (…, d)."""
         logits = self.head(features)
-        return torch.cat([torch.zeros_like(logits), logits], dim=1) if self.one_logit else logits
+        return torch.cat([torch.zeros_like(logits), logits], dim=-1) if self.one_logit else logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes)."""
+        """Logits (B, num_classes), or (B, T, num_classes) of tokens."""
         return self.logits(self.features(images))

@@ -55,12 +55,15 @@ class ViT(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)) four times as wide, with GELU. Tokens (B, T, dim)."""
+    """x + attention(norm(x)), then x + MLP(norm(x)) four times as wide, with GELU. Tokens (B, T, dim).
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    causal: a token attends to those before it and itself only.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads)
+        self.attention = Attention(dim, heads, causal)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
@@ -77,15 +80,16 @@ class Attention(nn.Module):
     layer (its Fisher, its Kronecker factors, a low-rank update) then holds for each of them.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
-        return self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, dim) → (B, heads, T, dim / heads)"""

@@ -24,7 +24,7 @@ from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
 from fisherexp.config.validate import attribute
 from fisherexp.curvature import Estimator, FisherDiagonal
-from fisherexp.data.datamodule import ImageData
+from fisherexp.data.datamodule import LabelledData
 from fisherexp.methods.importance import FisherPass, Importance
 from fisherexp.methods.method import Method
 from fisherexp.methods.recipe import Recipe
@@ -73,12 +73,12 @@ class Workbench:
     # --- what the config describes ---------------------------------------------------------------------
 
     @cached_property
-    def data(self) -> ImageData:
+    def data(self) -> LabelledData:
         """The data set, read. Also settles the number of threads, before the first heavy operation."""
         data = instantiate(self.cfg.data, _convert_="all").load()
         if self.cfg.judge_on == "validation":
             data.test, data.validation = data.validation, None
-        batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=torch.uint8)
+        batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=data.input_dtype)
         self.threads, why = choose_threads(self.cfg.threads, self._classifier(data, "threads"), batch)
         torch.set_num_threads(self.threads)
         _say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")
@@ -259,10 +259,10 @@ class Workbench:
 
     # --- pieces ----------------------------------------------------------------------------------------
 
-    def _classifier(self, data: ImageData, stream: str) -> Classifier:
+    def _classifier(self, data: LabelledData, stream: str) -> Classifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("weights", self.seed, stream))
-            backbone = instantiate(self.cfg.model, _partial_=True, _convert_="all")(input_shape=data.input_shape)
+            backbone = instantiate(self.cfg.model, _partial_=True, _convert_="all")(**data.architecture_options)
             make_head = instantiate(self.cfg.head, _partial_=True, _convert_="all")
             head = make_head(num_features=backbone.num_features, num_classes=1 if data.one_logit else data.num_classes)
             constants = {"mean": data.mean, "std": data.std, "one_logit": data.one_logit}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torchmetrics import Metric
 
-from fisherexp.data.datamodule import ImageData, ImageSet
+from fisherexp.data.datamodule import ImageSet, LabelledData
 from fisherexp.data.store import Store  # noqa: F401 - scenarios import it from here
 from fisherexp.seeds import derive
 
@@ -49,7 +49,7 @@ class Setting:
     device, rank, world_size: where batches are to lie and which share of them this process gets.
     """
 
-    data: ImageData
+    data: LabelledData
     parts: dict[str, ImageSet]
     judged: tuple[str, ...]
     evaluation: Callable[[], Metric]
@@ -69,7 +69,7 @@ class Setting:
     world_size: int = 1
 
     def loader(self, part: str, *, shuffle: bool = False, augment: bool = False, **options: Any) -> Any:
-        """Batches (images, labels) of a part; options as `ImageData.loader` takes them."""
+        """Batches (images, labels) of a part; options as `LabelledData.loader` takes them."""
         return self.loader_of(self.parts[part], shuffle=shuffle, augment=augment, **options)
 
     def loader_of(self, images: ImageSet, **options: Any) -> Any:

@@ -64,7 +64,7 @@ def test_validation_is_a_seeded_part_of_train():
 
 
 def test_validation_may_not_take_everything():
-    with pytest.raises(DataError, match=r"^data.validation=1.0 leaves no training images$"):
+    with pytest.raises(DataError, match=r"^data.validation=1.0 leaves no training samples$"):
         Digits(validation=1.0).load()
 
 
@@ -75,7 +75,7 @@ def test_train_size_keeps_a_seeded_part_of_train():
     assert all(tuple(image) in rows for image in data.train.images.flatten(1).tolist())
     assert data.checksum() == Digits(train_size=100, seed=1).checksum()
     assert data.checksum() != Digits(train_size=100, seed=2).checksum()
-    with pytest.raises(DataError, match=r"^data.train_size=1201: there are only 1200 training images$"):
+    with pytest.raises(DataError, match=r"^data.train_size=1201: there are only 1200 training samples$"):
         Digits(train_size=1201).load()
 
 

@@ -35,6 +35,7 @@ class Fisher(Method):
     """Leaves the model alone; `given["fisher"]` is what it is about."""
 
     paper = "Amari, Neural Computation 1998; Kunstner et al., NeurIPS 2019, arXiv 1905.12558"
+    reads = ("images", "tokens")
     start = "source"
     needs = ("fisher",)
     study = True

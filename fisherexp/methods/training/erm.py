@@ -15,9 +15,10 @@ from fisherexp.methods.recipe import Recipe
 
 
 class ERM(Method):
-    """Minimise mean cross-entropy on the training part, as `training` (a Recipe) says."""
+    """Minimise mean cross-entropy on the training part, as `training` (a Recipe) says. Of text: over all tokens."""
 
     paper = "Vapnik, NeurIPS 1991"
+    reads = ("images", "tokens")
 
     def __init__(self, model: nn.Module, training: Recipe) -> None:
         super().__init__(model)
@@ -26,8 +27,8 @@ class ERM(Method):
         self.mean_loss = LossMean()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch: images (B, C, H, W), labels (B,)."""
-        return F.cross_entropy(self.model(images), labels)
+        """Mean loss of a batch: images (B, C, H, W) and labels (B,), or tokens and the next tokens (B, T)."""
+        return F.cross_entropy(self.model(images).flatten(0, -2), labels.flatten())
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch

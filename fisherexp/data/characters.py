@@ -1,0 +1,62 @@
+"""One text file as sequences of characters, each with the character that follows it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherexp.config.types import Count, Probability
+from fisherexp.data.datamodule import LabelledData
+from fisherexp.data.errors import DataError
+from fisherexp.data.tensors import ImageSet
+
+
+class CharacterText(LabelledData):
+    """Samples are `context` characters of a text, labels the characters one place further on: int64 (N, T) both.
+
+    path: of the file (UTF-8); absolute, or relative to the working directory or the data folder.
+    context: T, characters in a sequence. Sequences follow each other without overlap; an incomplete last one is left
+        out.
+    test_share: the end of the text that is held back for testing.
+    Further options: see LabelledData. Numbers of samples are numbers of sequences.
+
+    The vocabulary are the distinct characters of the whole text, in the order of their code points: `class_names`.
+    """
+
+    title = "text"
+    holds = "tokens"
+    likelihood = "sequence"
+    input_dtype = torch.int64
+
+    def __init__(self, path: str, context: Count = 64, test_share: Probability = 0.1, **options: Any) -> None:
+        super().__init__(**options)
+        self.path, self.context, self.test_share = path, context, test_share
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        return {"input_shape": self.input_shape, "vocabulary": self.num_classes}
+
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        file = self.locate(self.path)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file} is not a readable UTF-8 text: {error}") from None
+        self.class_names = sorted(set(text))
+        self.num_classes, self.input_shape = len(self.class_names), (self.context,)
+        index = {character: token for token, character in enumerate(self.class_names)}
+        tokens = torch.tensor([index[character] for character in text], dtype=torch.int64)
+        cut = len(tokens) - round(self.test_share * len(tokens))
+        if min(cut, len(tokens) - cut) <= self.context:
+            raise DataError(
+                f"{file} has {len(tokens)} characters, {len(tokens) - cut} of them for testing (data.test_share): "
+                f"too few for sequences of data.context={self.context}"
+            )
+        return sequences(tokens[:cut], self.context), sequences(tokens[cut:], self.context)
+
+
+def sequences(tokens: Tensor, length: int) -> ImageSet:
+    """Consecutive sequences (N, length) of tokens (n,), and the tokens that follow; N = ⌊(n - 1) / length⌋."""
+    count = (len(tokens) - 1) // length
+    inputs, following = tokens[: count * length], tokens[1 : count * length + 1]
+    return ImageSet(inputs.view(count, length), following.view(count, length))

@@ -1,0 +1,46 @@
+"""FWSVD: low-rank factors that reconstruct best the rows or columns that matter to the task.
+
+Paper: Hsu et al., ICLR 2022, arXiv 2207.00112. With F the diagonal empirical Fisher of W (n, m) and I_i = mean_j F_ij,
+
+    diag(√I) W = U S V^T,   L R = diag(√I)^-1 U_r S_r V_r^T,   layer by layer
+
+and the factors are fine-tuned. The paper weights the rows of a W that it applies as x W, the input units (axis=in);
+axis=out weights output units, two_sided both by a rank-one fit to F (as in LQ-LoRA). The paper sums rows of F; the
+mean differs by a factor that leaves L R as it is. Ours: importances below 1e-6 of their mean count as that.
+"""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from fisherexp.config.types import Count, Positive
+from fisherexp.methods.compression.low_rank import LowRank
+from fisherexp.methods.compression.low_rank_layers import LowRankLayer
+from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.recipe import Recipe
+
+
+class FWSVD(LowRank):
+    """axis: whose Fisher counts. importance: the estimator of F. The rest as in LowRank."""
+
+    paper = "Hsu et al., ICLR 2022, arXiv 2207.00112"
+    start = "source"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rank: Count | None,
+        ratio: Positive,
+        axis: Literal["out", "in", "two_sided"],
+        importance: Importance,
+        finetune: Recipe,
+    ) -> None:
+        super().__init__(model, rank, ratio, finetune, importance)
+        self.axis = axis
+
+    def decompose(self, layers: dict[str, LowRankLayer], fisher: dict[str, Tensor] | None) -> dict[str, Any]:
+        for name, layer in layers.items():
+            row, col = fisher_scales(fisher[name], self.axis)
+            layer.decompose(0.0, *weighted_svd(layer.matrix, row, col, layer.left.shape[1]))
+        return {}

@@ -1,0 +1,111 @@
+"""LQ-LoRA: a quantised matrix plus low-rank adapters that take up what quantisation loses; then the adapters train.
+
+Paper: Guo, Greengard, Xing, Kim, ICLR 2024, arXiv 2311.12023. For each W, with F its diagonal Fisher (or ones):
+
+    L, R ← factors of rank r of W - Q, rows and columns weighted by the rank-one fit of F;   Q ← quantised(W - L R)
+    from Q = 0 until ‖√F ∘ (W - Q - L R)‖_F rises;   formats by the integer programme of bit_budget.py on that error
+
+Where the official code differs: it returns the last iterate, which is worse than the one before; we return the best.
+It sums F over samples, we take means, for which the formats are the same. It scales adapters by alpha / r, here they
+are not scaled. Its SVD is randomised. init=zero is QLoRA (arXiv 2305.14314): W quantised as it is, L = 0, R random.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fisherexp.config.types import Count, Positive
+from fisherexp.methods.compression.bit_budget import assign
+from fisherexp.methods.compression.low_rank import LowRank
+from fisherexp.methods.compression.low_rank_layers import LowRankLayer
+from fisherexp.methods.compression.normal_float import NormalFloat
+from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.recipe import Recipe
+
+
+def low_rank_plus_quantised(
+    weight: Tensor, rank: int, quantise: Callable[[Tensor], Tensor], fisher: Tensor, iterations: int
+) -> tuple[Tensor, Tensor, Tensor, list[float]]:
+    """Q (n, m), L (n, r), R (r, m) for W (n, m) and its Fisher (n, m), and the weighted errors of all iterates.
+
+    The errors are ‖√F ∘ (W - Q - L R)‖_F. Returned is the iterate with the smallest, the last but one where it rose.
+    """
+    scales, roots = fisher_scales(fisher, "two_sided"), fisher.sqrt()
+    quantised, errors, best = torch.zeros_like(weight), [], None
+    for _ in range(iterations):
+        left, right = weighted_svd(weight - quantised, *scales, rank)
+        quantised = quantise(weight - left @ right)
+        errors.append((roots * (weight - quantised - left @ right)).norm().item())
+        if best is not None and errors[-1] >= errors[-2]:
+            break
+        best = quantised, left, right
+    return *best, errors
+
+
+class LQLoRA(LowRank):
+    """rank: of the adapters. init: 'lq' as above, or 'zero' (QLoRA). weighted: by the Fisher, or not.
+
+    budget: mean bits per weight of all Q, None for the most accurate format of each. The formats are all
+    combinations of weight_bits, scale_bits, scale_type, block and group, see NormalFloat.
+    iterations: at most, per matrix and format.
+    importance: the estimator of F. finetune: of the adapters, everything else is frozen.
+    """
+
+    name = "lq_lora"
+    paper = "Guo et al., ICLR 2024, arXiv 2311.12023"
+    start = "source"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rank: Count,
+        init: Literal["lq", "zero"],
+        weighted: bool,
+        budget: Positive | None,
+        weight_bits: list[Literal[2, 3, 4, 8]],
+        scale_bits: list[Literal[2, 3, 4, 8]],
+        scale_type: list[Literal["bfloat16", "float16", "float32"]],
+        block: list[Count],
+        group: list[Count],
+        iterations: Count,
+        importance: Importance,
+        finetune: Recipe,
+    ) -> None:
+        super().__init__(model, rank, 1.0, finetune, importance if weighted else None, adapters_only=True)
+        self.init, self.budget, self.iterations = init, budget, iterations
+        self.formats = [NormalFloat(*each) for each in product(weight_bits, scale_bits, scale_type, block, group)]
+
+    def decompose(self, layers: dict[str, LowRankLayer], fisher: dict[str, Tensor] | None) -> dict[str, Any]:
+        if fisher is None:
+            fisher = {name: torch.ones_like(layer.matrix) for name, layer in layers.items()}
+        errors = [[self.parts(layer, form, fisher[name])[1] for form in self.formats] for name, layer in layers.items()]
+        weights = np.array([layer.matrix.numel() for layer in layers.values()])
+        sizes = np.array([form.size for form in self.formats])
+        chosen = assign(np.square(errors), weights, sizes, self.budget)
+        for (name, layer), number in zip(layers.items(), chosen, strict=True):
+            layer.decompose(*self.parts(layer, self.formats[number], fisher[name])[0])
+        bits = float(np.dot(weights, sizes[chosen]))
+        adapters = 32 * sum(layer.left.numel() + layer.right.numel() for layer in layers.values())
+        return {
+            "format_by_layer": {name: repr(self.formats[c]) for name, c in zip(layers, chosen, strict=True)},
+            "bits_per_weight": bits / weights.sum(),
+            "bits_per_weight_with_adapters": (bits + adapters) / weights.sum(),
+            "weighted_squared_error": sum(errors[i][c] ** 2 for i, c in enumerate(chosen)),
+        }
+
+    @torch.no_grad()
+    def parts(self, layer: LowRankLayer, form: NormalFloat, fisher: Tensor) -> tuple[tuple[Tensor, ...], float]:
+        """(Q, L, R) of a layer in a format, and its weighted error."""
+        weight, rank = layer.matrix, layer.left.shape[1]
+        if self.init == "lq":
+            *found, errors = low_rank_plus_quantised(weight, rank, form, fisher, self.iterations)
+            return tuple(found), min(errors)
+        quantised = form(weight)
+        right = torch.empty_like(layer.right)
+        nn.init.kaiming_uniform_(right, a=5**0.5, generator=torch.Generator(right.device).manual_seed(rank))
+        return (quantised, torch.zeros_like(layer.left), right), (fisher.sqrt() * (weight - quantised)).norm().item()

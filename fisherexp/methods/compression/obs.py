@@ -1,0 +1,124 @@
+"""Optimal Brain Surgeon on stored gradients: saliency, compensation by the weights that stay, and the look for rows.
+
+Hassibi, Stork 1993; as in WoodFisher (Singh, Alistarh 2020, arXiv 2004.14340) and M-FAC (arXiv 2107.03356), with the
+damped empirical Fisher F = λ I + G^T G / m of m gradients in place of the Hessian, at the weights w that are left:
+
+    saliency     ρ_p = w_p² / (2 [F^-1]_pp)                                   drop the smallest, all at once
+    individual   w ← w + F^-1 q,   q_p = -w_p / [F^-1]_pp on the dropped Q     sum of single-weight updates (published)
+    group        w_K ← w_K + F_KK^-1 F_KQ w_Q                                  the least squares update for all of Q
+
+and exact zeros on Q. The group update needs no inverse of [F^-1]_QQ: F_KQ w_Q = G_K^T (G_Q w_Q) / m is a combination of
+the rows of the kept columns, for which Woodbury's solution has no difference to take.
+
+Where the official code differs: it stores one gradient less than the m it divides by, and leaves the last row zero.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.curvature import LowRankFisher, batch_gradients
+from fisherexp.methods.compression.pruning import Pruning
+from fisherexp.methods.recipe import Recipe
+from fisherexp.scenarios.setting import Setting
+
+# Images sent along together; gradients are taken of `gradient_batch` of them.
+TOGETHER = 64
+
+
+class Blocks:
+    """A block-diagonal F: one low-rank Fisher for every `size` consecutive coordinates."""
+
+    def __init__(self, gradients: Tensor, damping: float, size: int) -> None:
+        self.parts = [LowRankFisher(part.contiguous(), damping) for part in gradients.split(size, dim=1)]
+
+    def inverse_diagonal(self) -> Tensor:
+        return torch.cat([part.inverse_diagonal() for part in self.parts])
+
+    def solve(self, x: Tensor) -> Tensor:
+        split = x.split([part.dim for part in self.parts])
+        return torch.cat([part.solve(values) for part, values in zip(self.parts, split, strict=True)])
+
+
+def saliency(weights: Tensor, inverse_diagonal: Tensor) -> Tensor:
+    """w² / (2 [F^-1]_pp), elementwise: the loss of dropping one weight and compensating for it."""
+    return weights.square() / (2 * inverse_diagonal)
+
+
+def individual_update(weights: Tensor, dropped: Tensor, fisher: Any, inverse_diagonal: Tensor) -> Tensor:
+    """The weights (n,) after the sum of the single-weight updates for the indices `dropped`, with zeros there.
+
+    fisher: F of these weights, that is, something with `solve`.
+    """
+    q = torch.zeros_like(weights)
+    q[dropped] = -weights[dropped] / inverse_diagonal[dropped]
+    return (weights + fisher.solve(q)).index_fill(0, dropped, 0.0)
+
+
+def group_update(weights: Tensor, dropped: Tensor, gradients: Tensor, damping: float) -> Tensor:
+    """The weights (n,) after the exact update for all `dropped` together, with zeros there. gradients: (m, n)."""
+    kept = torch.ones_like(weights, dtype=torch.bool).index_fill(0, dropped, False)
+    updated = torch.zeros_like(weights)
+    if kept.any():
+        along_rows = gradients[:, dropped] @ weights[dropped] / len(gradients)
+        updated[kept] = weights[kept] + LowRankFisher(gradients[:, kept], damping).solve_rows(along_rows)
+    return updated
+
+
+class ObsPruning(Pruning):
+    """Looks at gradients of the mean loss of small batches, in eval mode; every sub-step draws other samples.
+
+    gradients: m, rows of G. gradient_batch: samples of one row (1: single samples). damping: λ. The rest as in Pruning.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sparsities: list[Probability],
+        recomputations: Count,
+        gradients: Count,
+        gradient_batch: Count,
+        damping: Positive,
+        finetune: Recipe,
+    ) -> None:
+        super().__init__(model, sparsities, finetune, recomputations)
+        self.gradients, self.gradient_batch, self.damping = gradients, gradient_batch, damping
+        self.rows: list[Tensor] = []
+
+    def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
+        samples = len(setting.parts["train"])
+        if self.gradient_batch > samples:
+            raise ValueError(f"method.gradient_batch={self.gradient_batch}: there are {samples} training samples")
+        rows = max(1, min(TOGETHER, samples) // self.gradient_batch)  # of one batch
+        loader = setting.loader("train", shuffle=True, batch_size=rows * self.gradient_batch, drop_last=True)
+        passes, rest = divmod(-(-self.gradients // rows), len(loader))
+        lengths = passes * [len(loader)] + ([rest] if rest else [])
+        return len(lengths) * [loader], lengths
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self.rows = [row.to(self.device) for row in self.rows]  # those of a saved state
+
+    def look(self, images: Tensor, labels: Tensor) -> None:
+        batches = zip(images.split(self.gradient_batch), labels.split(self.gradient_batch), strict=True)
+        left = self.gradients - len(self.rows)
+        self.rows += batch_gradients(self.model, "cross_entropy", list(batches)[:left], self.weights)
+
+    def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        rows = torch.stack(self.rows)[:, self.kept]
+        self.rows = []
+        return self.surgery(weights, rows, count)
+
+    def surgery(self, weights: Tensor, gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """New weights (n,) and the `count` indices dropped, from gradients (m, n) of the weights that are left."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["rows"] = self.rows
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.rows = checkpoint["rows"]

@@ -1,0 +1,39 @@
+"""The best low-rank factors of a matrix whose rows and columns matter unequally, and weights for them from a Fisher.
+
+min_{L,R} ‖ diag(row) (W - L R) diag(col) ‖_F    by the SVD of diag(row) W diag(col)  (Eckart, Young 1936)
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Axis = Literal["out", "in", "two_sided"]
+
+
+def weighted_svd(weight: Tensor, row: Tensor, col: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors L (n, r) and R (r, m) of W (n, m), singular values shared as roots. row (n,), col (m,) > 0.
+
+    Computed in float64, returned in W's type. r is `rank`, or fewer where W has fewer rows or columns.
+    """
+    row, col = row.double(), col.double()
+    left, values, right = torch.linalg.svd(row[:, None] * weight.double() * col, full_matrices=False)
+    roots = values[:rank].sqrt()
+    left = left[:, :rank] * roots / row[:, None]
+    right = roots[:, None] * right[:rank] / col
+    return left.to(weight), right.to(weight)
+
+
+def fisher_scales(fisher: Tensor, axis: Axis, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """(row, col) weights from the Fisher (n, m) of a matrix: roots of its row or column means, ones for the other.
+
+    A dead unit has no Fisher, and its weights could become anything: no mean counts as less than `floor` times their
+    mean. A matrix without any Fisher has unit weights.
+    """
+    fisher = fisher.double()
+    ones = [torch.ones(size, dtype=fisher.dtype, device=fisher.device) for size in fisher.shape]
+    if not fisher.any():
+        return ones[0], ones[1]
+    means = [fisher.mean(dim=1), fisher.mean(dim=0)]
+    row, col = (mean.clamp(min=floor * mean.mean()).sqrt() for mean in means)
+    return (row if axis != "in" else ones[0]), (col if axis != "out" else ones[1])

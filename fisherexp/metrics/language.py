@@ -1,0 +1,40 @@
+"""How well a language model predicts the next token, summed as counts."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+
+class LanguageMetrics(Metric):
+    """Bits per token, perplexity (2 to that power) and next-token accuracy (%) of each part it is fed.
+
+    update(part, logits (B, T, V), next tokens (B, T)); compute() -> {"<name>_bits": …, "<name>_perplexity": …,
+    "<name>_accuracy": …}, means over all tokens. Where tokens are characters, the first is bits per character.
+    """
+
+    full_state_update = False
+
+    def __init__(self, names: tuple[str, ...]):
+        super().__init__()
+        self.names = names
+        shown = {"bits": "bits per\ntoken", "perplexity": "per-\nplexity", "accuracy": "next\nacc. %"}
+        self.headings = {f"{name}_{key}": f"{name} {words}" for name in names for key, words in shown.items()}
+        self.better = {key: "higher" if key.endswith("_accuracy") else "lower" for key in self.headings}
+        for state in ("correct", "nll", "count"):
+            self.add_state(state, torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, part: int, logits: Tensor, labels: Tensor) -> None:
+        self.correct[part] += (logits.argmax(-1) == labels).sum()
+        self.nll[part] += F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="sum")
+        self.count[part] += labels.numel()
+
+    def compute(self) -> dict[str, float]:
+        found = {}
+        for i, name in enumerate(self.names):
+            nats = (self.nll[i] / self.count[i]).item()
+            found[f"{name}_bits"], found[f"{name}_perplexity"] = nats / math.log(2), math.exp(nats)
+            found[f"{name}_accuracy"] = 100 * (self.correct[i] / self.count[i]).item()
+        return found

@@ -1,0 +1,30 @@
+"""Bits, perplexity and accuracy of predictions whose values are known in closed form."""
+
+import math
+
+import pytest
+import torch
+
+from fisherexp.metrics.language import LanguageMetrics
+
+
+def test_an_even_guess_costs_log_of_the_vocabulary():
+    metric = LanguageMetrics(("test",))
+    metric.update(0, torch.zeros(2, 5, 8), torch.randint(1, 8, (2, 5)))
+    found = metric.compute()
+    assert found["test_bits"] == pytest.approx(3)
+    assert found["test_perplexity"] == pytest.approx(8)
+    assert found["test_accuracy"] == 0  # of equals, the first is taken
+    assert set(metric.headings) == set(metric.better) == set(found)
+
+
+def test_parts_and_batches_are_means_over_tokens():
+    probabilities = torch.tensor([0.5, 0.25, 0.25])
+    metric = LanguageMetrics(("validation", "test"))
+    metric.update(0, torch.zeros(1, 4, 3), torch.zeros(1, 4, dtype=torch.int64))
+    metric.update(1, probabilities.log().expand(1, 3, 3), torch.tensor([[0, 0, 1]]))
+    metric.update(1, probabilities.log().expand(1, 1, 3), torch.tensor([[2]]))
+    found = metric.compute()
+    assert found["validation_bits"] == pytest.approx(math.log2(3))
+    assert found["test_bits"] == pytest.approx((1 + 1 + 2 + 2) / 4)
+    assert found["test_accuracy"] == pytest.approx(50)
