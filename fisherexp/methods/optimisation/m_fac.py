@@ -74,7 +74,7 @@ class MFAC(PassByPass):
         model: nn.Module,
         epochs: Count = 6,
         lr: Positive = 1e-3,
-        window: Count = 1024,
+        window: Count = 512,
         damping: Positive = 1e-5,
         momentum: Probability = 0.0,
         weight_decay: NonNegative = 0.0,
