@@ -12,6 +12,7 @@ from fisherexp.config.explain import composed
 from fisherexp.config.locations import headline, options, search_path
 from fisherexp.config.validate import Problem, validate
 
+IMAGES = "images"  # what data hold, and everything reads, unless it says otherwise
 GROUPS = ("method", "scenario", "data", "model", "audit")
 
 
@@ -60,6 +61,17 @@ def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator
             if methods or not new <= met:
                 met |= new
                 yield [f"method={method.name}", f"scenario={scenario.name}"]
+
+
+def company(entry: Entry, extra: list[str]) -> list[str]:
+    """Overrides that choose a model which reads what a data set holds, or data that hold what a model reads, where
+    these are not images."""
+    if entry.group == "data" and (held := entry.attributes.get("holds", IMAGES)) != IMAGES:
+        return [f"model={m.name}" for m in entries("model", extra) if held in m.attributes.get("reads", [IMAGES])][:1]
+    if entry.group == "model" and IMAGES not in (read := entry.attributes.get("reads", [IMAGES])):
+        held = [d.name for d in entries("data", extra) if d.attributes.get("holds", IMAGES) in read]
+        return [f"data={name}" for name in held[:1]] + ["method=erm", "scenario=none"]
+    return []
 
 
 def check(overrides: list[str]) -> list[Problem]:

@@ -62,13 +62,14 @@ def check(
 ) -> None:
     """Compose and validate every method, scenario, data set and so on, without running anything."""
     from fisherexp.catalogue import check as check_one
-    from fisherexp.catalogue import combinations, entries
+    from fisherexp.catalogue import combinations, company, entries
 
     searched = [f"hydra.searchpath=[{','.join(search_path)}]"] if search_path else []
     trials = list(combinations(search_path, methods))
     if not methods:
-        trials += [["method=erm", "scenario=none", f"data={entry.name}"] for entry in entries("data", search_path)]
-        trials += [[f"model={entry.name}"] for entry in entries("model", search_path)]
+        for entry in entries("data", search_path):
+            trials.append(["method=erm", "scenario=none", f"data={entry.name}", *company(entry, search_path)])
+        trials += [[f"model={entry.name}", *company(entry, search_path)] for entry in entries("model", search_path)]
         trials += [[f"experiment={entry.name}"] for entry in entries("experiment", search_path)]
         trials += [[f"audit={entry.name}"] for entry in entries("audit", search_path)]
         trials += [[f"trainer={entry.name}"] for entry in entries("trainer", search_path)]
