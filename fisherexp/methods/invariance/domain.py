@@ -56,15 +56,13 @@ def spread(parts: Sequence[Tensor], over: Over = "sum", centre: Tensor | None = 
 
 def seen(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features (B, d) and outputs (B, C) or (B, 1) of a Classifier's head, from one call of the whole model."""
-    kept = {}
-
-    def keep(head: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        kept["features"], kept["logits"] = inputs[0], output
-
-    handle = model.head.register_forward_hook(keep)
+    kept = []
+    handle = model.head.register_forward_pre_hook(lambda head, inputs: kept.append(inputs[0]))
     try:
-        model(images)  # not its parts: what a phase costs is counted where the model is called
+        logits = model(images)  # not its parts: what a phase costs is counted at the input and output of the model
     finally:
         handle.remove()
+    if model.one_logit:  # which the model puts behind a constant
+        logits = logits[:, 1:]
     # Penalties square small differences: at least 32 bits, whatever the network computes in.
-    return tuple(kept[name].to(torch.promote_types(kept[name].dtype, torch.float32)) for name in ("features", "logits"))
+    return tuple(part.to(torch.promote_types(part.dtype, torch.float32)) for part in (kept[0], logits))

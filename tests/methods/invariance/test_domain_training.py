@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
-from fisherexp.methods.invariance.domain import Domain
+from fisherexp.methods.invariance.domain import Domain, seen
 from fisherexp.methods.invariance.fish import step_towards
 from fisherexp.methods.invariance.fishr import fishr_penalty, head_variances
 from fisherexp.methods.invariance.group_dro import updated
@@ -197,3 +197,15 @@ def test_binary_head_is_the_softmax_of_zero_and_its_logit(tmp_path):
     single = model.head(model.features(images))
     expected = F.binary_cross_entropy_with_logits(single[:, 0], labels.float())
     torch.testing.assert_close(F.cross_entropy(model(images), labels), expected)
+
+
+@pytest.mark.parametrize("data", ["colored_digits", "digits"])  # one logit, and ten
+def test_what_a_step_sees_is_counted_and_is_the_models_own(tmp_path, data):
+    bench = Workbench(composed([*SMALL, f"data={data}", "method=domain_erm", f"output_dir={tmp_path}"]))
+    method = bench.method("method")
+    images = bench.data.train.images[:5]
+    features, logits = seen(method.model, images)
+    torch.testing.assert_close(features, method.model.features(images))
+    torch.testing.assert_close(logits, method.model.head(features))
+    bench.fit(method, tmp_path / "fit", "fit")
+    assert bench.costs["fit"]["backward_samples"] == bench.costs["fit"]["forward_samples"] > 0
