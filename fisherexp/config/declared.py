@@ -76,6 +76,7 @@ def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassD
     else:
         parameters, required, is_open = {}, frozenset(), bool(node.bases)
     if is_open and init is not None and bases:  # **kwargs passed on to the parent
+        required |= bases[0].required - set(parameters)
         parameters = bases[0].parameters | parameters
         is_open = bases[0].open
     return Declared(target, parameters, required, is_open, attributes)

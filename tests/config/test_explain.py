@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["method=sdd"], ["method=sdd: there is no such method", "nearest valid: method=ssd"]),
+        (["method=ssdd"], ["method=ssdd: there is no such method", "nearest valid: method=ssd"]),
         (["seed=x"], ["seed=x: should be a valid integer", "nearest valid: seed=0"]),
         (["seed=-3"], ["seed=-3: should be greater than or equal to 0", "nearest valid: seed=0"]),
         (
@@ -47,7 +47,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         (["metod=ssd"], ["metod: there is no such option", "nearest valid: method"]),
         (["method@source=emr"], ["method=emr", "nearest valid: method=erm"]),
         (["logger=[csv,wanbd]"], ["logger=wanbd", "nearest valid: logger=wandb"]),
-        (["method=erm,sd", "seed=0,1"], ["method=sd: there is no such method", "nearest valid: method=ssd"]),
+        (["method=erm,ssdd", "seed=0,1"], ["method=ssdd: there is no such method", "nearest valid: method=ssd"]),
         (["seed=0,x"], ["seed=x: should be a valid integer"]),
         (["data=arrays"], ["data.path: needs a value"]),
         (["seed=[1"], ["seed=[1"]),
@@ -63,7 +63,7 @@ def test_one_problem_one_line(overrides, expected):
 
 def test_all_problems_in_one_message():
     wrong = [
-        "method=sdd",
+        "method=ssdd",
         "method.alpha=abc",
         "data.batch_size=-1",
         "seed=x",
@@ -72,7 +72,7 @@ def test_all_problems_in_one_message():
     ]
     lines = "\n".join(map(str, explain(wrong)))
     for option in (
-        "method=sdd",
+        "method=ssdd",
         "method.alpha=abc",
         "data.batch_size=-1",
         "seed=x",
@@ -118,7 +118,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["method=sdd"], ["seed=x"], ["method.nope=1"], ["-m", "seed=0,x"], ["scenario=none"]]
+    "arguments", [["method=ssdd"], ["seed=x"], ["method.nope=1"], ["-m", "seed=0,x"], ["scenario=none"]]
 )
 def test_refused_in_one_line_without_traceback(tmp_path, arguments):
     done = run(*arguments, f"output_dir={tmp_path / 'none'}")
@@ -129,7 +129,7 @@ def test_refused_in_one_line_without_traceback(tmp_path, arguments):
     assert not list(tmp_path.glob("none/*/*/*/run.json"))
 
 
-@pytest.mark.parametrize("arguments", ["['method=sdd']", "['method.alpha=abc']"])
+@pytest.mark.parametrize("arguments", ["['method=ssdd']", "['method.alpha=abc']"])
 def test_errors_need_no_torch(arguments):
     code = f"import sys; from fisherexp.app import main; main({arguments}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True).returncode == 0
@@ -146,4 +146,4 @@ def test_time_is_that_of_hydra():
             times.append(time.perf_counter() - begun)
         return min(times)
 
-    assert seconds("run.py", "method=sdd") < 6 * seconds("-c", "import hydra")
+    assert seconds("run.py", "method=ssdd") < 6 * seconds("-c", "import hydra")

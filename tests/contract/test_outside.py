@@ -52,7 +52,7 @@ def outside(tmp_path_factory):
     (package / "conf" / "method" / "shrink.yaml").write_text(YAML)
 
     def run(*command: str) -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": str(root)}
+        environment = os.environ | {"PYTHONPATH": str(root), "COLUMNS": "200"}  # one line an entry
         return subprocess.run(
             [sys.executable, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True
         )

@@ -64,7 +64,7 @@ class AnchorImportance(Importance):
         single = self.gradients == "batch_mean" and len(images) % self.batch_size == 1
         return setting.loader_of(images, shuffle=False, batch_size=self.batch_size, drop_last=single)
 
-    def accumulator(self, model: nn.Module, seed: int) -> DiagonalAccumulator:
+    def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> DiagonalAccumulator:
         parameters = list(norms.affine_parameters(model))
         if not parameters:
             raise ValueError(
@@ -73,7 +73,7 @@ class AnchorImportance(Importance):
             )
         if self.gradients == "batch_mean":
             norms.use_batch_statistics(model)
-        options = {"labels": self.labels, "gradients": self.gradients, "seed": seed}
+        options = {"labels": self.labels, "gradients": self.gradients, "seed": seed, "loss": likelihood}
         return DiagonalAccumulator(model, parameters=parameters, **options)
 
     @classmethod
