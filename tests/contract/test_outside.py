@@ -82,4 +82,4 @@ def test_is_checked_like_ours(outside):
 def test_keeps_the_contract(outside):
     done = outside("-m", "fisherexp", "contract", "shrink", "--search-path", SEARCH)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "resumes_exactly" in done.stdout
+    assert "repeats_and_resumes_exactly" in done.stdout
