@@ -61,6 +61,15 @@ def finishing_the_step() -> Iterator[None]:
         raise Stopped
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, Lightning's exit(1) in answer to Ctrl-C is the interruption of a run that can go on later."""
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+
+
 def take_signals_back() -> None:
     """Undo that Lightning, when its loop began, put a handler of its own in front of ours."""
     for number in SIGNALS:

@@ -68,6 +68,14 @@ def build_trainer(
     )
 
 
+def steps_per_epoch(batches: int, trainer: Trainer) -> int:
+    """Optimiser steps for so many batches, as far as options limit them."""
+    for limit in (trainer.limit_train_batches, trainer.overfit_batches):
+        if isinstance(limit, int) and limit > 0:
+            batches = min(batches, limit)
+    return -(-batches // trainer.accumulate_grad_batches)
+
+
 def _quiet() -> None:
     # Lightning announces devices, tips and missing workers at every fit; a run here has several fits, and its
     # loaders need no workers.

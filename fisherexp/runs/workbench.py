@@ -4,8 +4,7 @@ import copy
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,9 +33,10 @@ from fisherexp.ranks import is_follower, take_buffers_of_first
 from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
 from fisherexp.runs.store import Artefact, ArtefactStore, code_version
 from fisherexp.runs.threads import choose_threads
+from fisherexp.runs.trainer import steps_per_epoch
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
-from fisherexp.stop import finishing_the_step
+from fisherexp.stop import finishing_the_step, interruptible
 
 # Judging a model is seldom worth a line of a log; a stream to adapt on is.
 SHORT_JUDGING = 5.0  # seconds
@@ -144,8 +144,8 @@ class Workbench:
             if getattr(callback, "wants_setting", False):
                 callback.setting = placed
         batches = method.batches(placed)
-        method.steps_per_epoch = _steps(len(batches), trainer)
-        with _interruptible(), finishing_the_step():
+        method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
+        with interruptible(), finishing_the_step():
             trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
         take_buffers_of_first(method.model)
         self.costs[phase] = cost.counts()
@@ -161,7 +161,7 @@ class Workbench:
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
         method.judge(setting)
-        with _interruptible():
+        with interruptible():
             loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.judged]
             trainer.test(method, loaders, verbose=False, weights_only=True)
         self.costs[phase] = cost.counts()
@@ -291,23 +291,6 @@ class Workbench:
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    # Lightning answers Ctrl-C with exit(1); to us it is the interruption of a run that can go on later.
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-
-
-def _steps(batches: int, trainer: Trainer) -> int:
-    """Optimiser steps per epoch, as far as options limit the batches."""
-    for limit in (trainer.limit_train_batches, trainer.overfit_batches):
-        if isinstance(limit, int) and limit > 0:
-            batches = min(batches, limit)
-    return -(-batches // trainer.accumulate_grad_batches)
 
 
 @functools.cache
