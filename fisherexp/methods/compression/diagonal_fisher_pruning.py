@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, NonNegative, Probability
+from fisherexp.config.types import Count, NonNegative
 from fisherexp.curvature.lanczos import ravel
 from fisherexp.methods.compression.fisher_look import FisherLook
 from fisherexp.methods.compression.pruning import Pruning, lowest
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
 
@@ -32,15 +31,9 @@ class DiagonalFisherPruning(Pruning):
     start = "source"
 
     def __init__(
-        self,
-        model: nn.Module,
-        sparsities: list[Probability],
-        recomputations: Count,
-        damping: NonNegative,
-        importance: Importance,
-        finetune: Recipe,
+        self, model: nn.Module, recomputations: Count, damping: NonNegative, importance: Importance, **options: Any
     ) -> None:
-        super().__init__(model, sparsities, finetune, recomputations)
+        super().__init__(model, recomputations=recomputations, **options)
         self.damping, self.fisher = damping, FisherLook(model, importance)
         self._restored: dict[str, Tensor] | None = None
 

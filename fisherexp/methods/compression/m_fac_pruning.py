@@ -12,15 +12,14 @@ update='group' is ours: the exact update for all dropped weights together, where
 for each alone and counts what two of them share twice.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.config.types import Count
 from fisherexp.curvature import LowRankFisher
 from fisherexp.methods.compression.obs import Blocks, ObsPruning, group_update, individual_update, saliency
 from fisherexp.methods.compression.pruning import lowest
-from fisherexp.methods.recipe import Recipe
 
 
 class MFACPruning(ObsPruning):
@@ -31,18 +30,9 @@ class MFACPruning(ObsPruning):
     start = "source"
 
     def __init__(
-        self,
-        model: nn.Module,
-        sparsities: list[Probability],
-        recomputations: Count,
-        gradients: Count,
-        gradient_batch: Count,
-        damping: Positive,
-        block: Count | None,
-        update: Literal["individual", "group"],
-        finetune: Recipe,
+        self, model: nn.Module, block: Count | None, update: Literal["individual", "group"], **options: Any
     ) -> None:
-        super().__init__(model, sparsities, recomputations, gradients, gradient_batch, damping, finetune)
+        super().__init__(model, **options)
         if block is not None and update == "group":
             raise ValueError("method.update=group needs the full Fisher: method.block=null")
         self.block, self.update = block, update

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.config.types import Count, Positive
 from fisherexp.curvature import LowRankFisher, batch_gradients
 from fisherexp.methods.compression.pruning import Pruning
-from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
 # Images sent along together; gradients are taken of `gradient_batch` of them.
@@ -76,14 +75,13 @@ class ObsPruning(Pruning):
     def __init__(
         self,
         model: nn.Module,
-        sparsities: list[Probability],
         recomputations: Count,
         gradients: Count,
         gradient_batch: Count,
         damping: Positive,
-        finetune: Recipe,
+        **options: Any,
     ) -> None:
-        super().__init__(model, sparsities, finetune, recomputations)
+        super().__init__(model, recomputations=recomputations, **options)
         self.gradients, self.gradient_batch, self.damping = gradients, gradient_batch, damping
         self.rows: list[Tensor] = []
 

@@ -13,13 +13,14 @@ where g is the mean of the m stored gradients, which leaves u a combination of t
 that are left, in the order of the layers, so that a block may straddle two layers; the official ones do not.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.config.types import Count
 from fisherexp.methods.compression.obs import ObsPruning, individual_update, saliency
 from fisherexp.methods.compression.pruning import lowest
-from fisherexp.methods.recipe import Recipe
 
 
 class DenseBlocks:
@@ -50,19 +51,8 @@ class WoodFisher(ObsPruning):
     paper = "Singh, Alistarh, NeurIPS 2020, arXiv 2004.14340"
     start = "source"
 
-    def __init__(
-        self,
-        model: nn.Module,
-        sparsities: list[Probability],
-        recomputations: Count,
-        gradients: Count,
-        gradient_batch: Count,
-        damping: Positive,
-        block: Count,
-        first_order: bool,
-        finetune: Recipe,
-    ) -> None:
-        super().__init__(model, sparsities, recomputations, gradients, gradient_batch, damping, finetune)
+    def __init__(self, model: nn.Module, block: Count, first_order: bool, **options: Any) -> None:
+        super().__init__(model, **options)
         self.block, self.first_order = block, first_order
 
     def surgery(self, weights: Tensor, gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,12 @@ to the bias-corrected root, as in torch's AdamW.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.config.types import Count, Positive
 from fisherexp.methods.optimisation.passes import PassByPass
 from fisherexp.methods.optimisation.windowed import WindowedOptimizer
 
@@ -108,18 +109,9 @@ class GaLore(PassByPass):
     search = {"lr": "tag(log, interval(0.001, 0.1))"}
 
     def __init__(
-        self,
-        model: nn.Module,
-        epochs: Count = 6,
-        lr: Positive = 0.01,
-        rank: Count = 128,
-        every: Count = 200,
-        scale: Positive = 0.25,
-        eps: Positive = 1e-6,
-        weight_decay: NonNegative = 0.0,
-        cpu_seconds: Positive | None = None,
+        self, model: nn.Module, rank: Count, every: Count, scale: Positive, eps: Positive, **options: Any
     ) -> None:
-        super().__init__(model, epochs, lr, weight_decay, cpu_seconds)
+        super().__init__(model, **options)
         self.options = {"rank": rank, "every": every, "scale": scale, "eps": eps}
 
     def optimizer(self, parameters: list[nn.Parameter]) -> GaLoreAdamW:

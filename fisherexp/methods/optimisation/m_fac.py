@@ -9,11 +9,12 @@ The rows are gradients of batch means: a batch is one sample of this Fisher.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, NonNegative, Positive, Probability
+from fisherexp.config.types import Count, Positive, Probability
 from fisherexp.curvature import LowRankFisher
 from fisherexp.methods.optimisation.passes import PassByPass
 from fisherexp.methods.optimisation.windowed import WindowedOptimizer, newest_preconditioned
@@ -70,17 +71,9 @@ class MFAC(PassByPass):
     search = {"lr": "tag(log, interval(0.0001, 0.01))"}
 
     def __init__(
-        self,
-        model: nn.Module,
-        epochs: Count = 6,
-        lr: Positive = 1e-3,
-        window: Count = 512,
-        damping: Positive = 1e-5,
-        momentum: Probability = 0.0,
-        weight_decay: NonNegative = 0.0,
-        cpu_seconds: Positive | None = None,
+        self, model: nn.Module, window: Count, damping: Positive, momentum: Probability, **options: Any
     ) -> None:
-        super().__init__(model, epochs, lr, weight_decay, cpu_seconds)
+        super().__init__(model, **options)
         self.window, self.damping, self.momentum = window, damping, momentum
 
     def optimizer(self, parameters: list[nn.Parameter]) -> MFACOptimizer:

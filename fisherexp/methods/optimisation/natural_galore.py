@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.config.types import Count, Positive
 from fisherexp.curvature import LowRankFisher
 from fisherexp.methods.optimisation.galore import GaLore, GaLoreAdamW
 from fisherexp.methods.optimisation.windowed import newest_preconditioned
@@ -45,21 +45,9 @@ class NaturalGaLore(GaLore):
     search = {"lr": "tag(log, interval(0.001, 0.1))", "damping": "tag(log, interval(0.001, 10))"}
 
     def __init__(
-        self,
-        model: nn.Module,
-        epochs: Count = 6,
-        lr: Positive = 0.01,
-        rank: Count = 128,
-        every: Count = 200,
-        scale: Positive = 0.25,
-        history: Count = 20,
-        damping: Positive = 1e-3,
-        clear_history: bool = False,
-        eps: Positive = 1e-6,
-        weight_decay: NonNegative = 0.0,
-        cpu_seconds: Positive | None = None,
+        self, model: nn.Module, history: Count, damping: Positive, clear_history: bool, **options: Any
     ) -> None:
-        super().__init__(model, epochs, lr, rank, every, scale, eps, weight_decay, cpu_seconds)
+        super().__init__(model, **options)
         self.options |= {"history": history, "damping": damping, "clear_history": clear_history}
 
     def optimizer(self, parameters: list[nn.Parameter]) -> NaturalGaLoreAdamW:

@@ -3,10 +3,12 @@
 v ← μ v + g + w θ,   θ ← θ - η v
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from fisherexp.config.types import Count, NonNegative, Positive, Probability
+from fisherexp.config.types import Probability
 from fisherexp.methods.optimisation.passes import PassByPass
 
 
@@ -16,16 +18,8 @@ class SGD(PassByPass):
     paper = "Robbins, Monro, Annals of Mathematical Statistics 1951; Polyak 1964"
     search = {"lr": "tag(log, interval(0.01, 1))"}
 
-    def __init__(
-        self,
-        model: nn.Module,
-        epochs: Count = 6,
-        lr: Positive = 0.1,
-        momentum: Probability = 0.9,
-        weight_decay: NonNegative = 0.0,
-        cpu_seconds: Positive | None = None,
-    ) -> None:
-        super().__init__(model, epochs, lr, weight_decay, cpu_seconds)
+    def __init__(self, model: nn.Module, momentum: Probability, **options: Any) -> None:
+        super().__init__(model, **options)
         self.momentum = momentum
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
