@@ -41,8 +41,8 @@ def added(one: Tensors, other: Tensors) -> dict[str, Tensor]:
 
 
 class AnchoredTraining(TaskTraining):
-    """Tasks in turn with the penalty on top. A subclass appends {"omega": …, "anchor": …} to memory["anchors"], or
-    replaces what is there, at the end of a task.
+    """Tasks in turn with the penalty on top. At the end of a task a subclass calls `remember`, or puts
+    {"omega": …, "anchor": …} into memory["anchors"] itself.
 
     lambda_: λ at the start of a task. schedule: 'constant' or 'linear_floor', down to `floor`.
     """
@@ -60,6 +60,12 @@ class AnchoredTraining(TaskTraining):
         super().__init__(model, training)
         self.lambda_, self.schedule, self.floor = lambda_, schedule, floor
         self.memory["anchors"] = []
+
+    def remember(self, omega: Tensors) -> None:
+        """Let the one anchor be the model as it is, with omega on top of the stiffness of former tasks."""
+        for old in self.memory["anchors"]:
+            omega = added(omega, old["omega"])
+        self.memory["anchors"] = [{"omega": omega, "anchor": snapshot(self.model)}]
 
     @property
     def stiffness(self) -> float:

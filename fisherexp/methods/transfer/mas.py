@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, vmap
 
 from fisherexp.config.types import Count, NonNegative
 from fisherexp.methods.recipe import Recipe
-from fisherexp.methods.transfer.anchored import AnchoredTraining, added, snapshot
+from fisherexp.methods.transfer.anchored import AnchoredTraining, added
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 
@@ -77,7 +77,4 @@ class MAS(AnchoredTraining):
         self.model.train(training)
         sums = over_ranks(sums) if per_sample else sums
         samples = sums.pop("samples")
-        omega = {name: total / samples for name, total in sums.items()}
-        for old in self.memory["anchors"]:
-            omega = added(omega, old["omega"])
-        self.memory["anchors"] = [{"omega": omega, "anchor": snapshot(self.model)}]
+        self.remember({name: total / samples for name, total in sums.items()})

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import NonNegative, Positive
 from fisherexp.methods.recipe import Recipe
-from fisherexp.methods.transfer.anchored import AnchoredTraining, added, snapshot
+from fisherexp.methods.transfer.anchored import AnchoredTraining, snapshot
 from fisherexp.scenarios.setting import Setting
 
 
@@ -75,7 +75,4 @@ class SI(AnchoredTraining):
 
     def finish_task(self, task: Setting) -> None:
         now, (start, path) = snapshot(self.model), (self.memory["start"], self.memory["path"])
-        omega = {name: importance(path[name], p - start[name], self.xi) for name, p in now.items()}
-        for old in self.memory["anchors"]:
-            omega = added(omega, old["omega"])
-        self.memory["anchors"] = [{"omega": omega, "anchor": now}]
+        self.remember({name: importance(path[name], p - start[name], self.xi) for name, p in now.items()})
