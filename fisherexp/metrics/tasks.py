@@ -37,11 +37,11 @@ class SequenceMetrics(TaskMetrics):
         aside = tuple(f"{task}_aside" for task in tasks)
         super().__init__((*tasks, *aside))
         self.tasks, self.history = tasks, None
-        shown = {"mean_accuracy", *(f"{task}_accuracy" for task in tasks)}
-        kept = {metric: heading for metric, heading in self.headings.items() if metric in shown}
+        # Not those of every task: they may be many, and the outcome has them after each.
         added = {"forgetting": "forgetting\n%", "validation_accuracy": "validation\nacc. %"}
-        self.headings = kept | added
-        self.better = dict.fromkeys(kept, "higher") | {"forgetting": "lower", "validation_accuracy": "higher"}
+        self.headings = {"mean_accuracy": self.headings["mean_accuracy"]} | added
+        ours = ["mean_accuracy", *(f"{task}_accuracy" for task in tasks), "validation_accuracy"]
+        self.better = dict.fromkeys(ours, "higher") | {"forgetting": "lower"}
 
     def compute(self) -> dict[str, float]:
         found = ClassificationMetrics.compute(self)
