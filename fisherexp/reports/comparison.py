@@ -99,6 +99,8 @@ def compare(
     wanted = metrics or [name for name in declared if name in present]
     made = [Column(v, name, declared.get(name, name), better.get(name)) for v in values for name in wanted]
     lines = [_line(row, heads, with_options, made, values, columns, reference) for row, reference in groups]
+    if by:
+        lines.sort(key=lambda line: (not line.reference, *map(_natural, line.labels)))
     if baseline:
         lines = _tested(lines, baseline, made, columns, ("seed", *pooled))
     lines = _with_best(lines, made, pooled)

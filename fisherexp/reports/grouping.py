@@ -50,7 +50,7 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after", 
     for labels, groups in sorted(named.items()):
         flat = [flattened(runs[0]) for runs in groups]
         keys = {key for options in flat for key in options if not below(key, pooled)}
-        keys = {key for key in keys if not below(key, shown)}
+        keys -= set(shown)  # a name among them, 'method', says nothing of the options below it
         differing = sorted(key for key in keys if len({str(options.get(key)) for options in flat}) > 1)
         for runs, options in zip(groups, flat, strict=True):
             text = ", ".join(f"{short}={options[key]}" for key, short in _short(differing).items() if key in options)

@@ -82,6 +82,17 @@ def test_best_is_among_methods_for_the_same_problem():
     }
 
 
+def test_rows_by_the_method_still_say_what_tells_its_rows_apart():
+    runs = [record("ssd", s, 90.0 + s, alpha=a) for s in (0, 1) for a in (100.0, 20.0, 3.0)]
+    for run in runs:  # another option of the method
+        run["semantic"]["method"] |= {"labels": "empirical" if run["seed"] == 0 else "pseudo"}
+    found = compare(runs, by=["method", "method.alpha"], metrics=["retain_accuracy"])
+    assert found.heads == ["method", "method.alpha", "options"]
+    assert [line.labels for line in found.lines] == [
+        ["ssd", alpha, f"labels={labels}"] for alpha in ("3.0", "20.0", "100.0") for labels in ("empirical", "pseudo")
+    ]
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_best_of_a_column_is_one_whichever_run_came_first(turned):
     runs = [
