@@ -5,7 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fisherexp.reports.caption import caption
-from fisherexp.reports.grouping import LABELS, Record, Row, below, flattened, references, rows, selected, value_of
+from fisherexp.reports.grouping import (
+    LABELS,
+    Record,
+    Row,
+    below,
+    flattened,
+    natural,
+    references,
+    rows,
+    selected,
+    value_of,
+)
 from fisherexp.reports.spread import Spread, paired_p, spread
 
 # What no cell may average over: such figures answer different questions.
@@ -92,7 +103,7 @@ def compare(
     groups = [(row, True) for row in references(records, pooled, by)] if with_references else []
     groups += [(row, False) for row in found]
     with_options = any(row.options for row, _ in groups)
-    values = sorted({_value(record, columns) for record in records}, key=_natural)
+    values = sorted({_value(record, columns) for record in records}, key=natural)
     declared, better = headings(records), _merged(records, "better")
     present = {name for row, _ in groups for run in row.runs for name in run["metrics"].get(row.stage, {})}
     _refuse_unknown(metrics, present)
@@ -100,7 +111,7 @@ def compare(
     made = [Column(v, name, declared.get(name, name), better.get(name)) for v in values for name in wanted]
     lines = [_line(row, heads, with_options, made, values, columns, reference) for row, reference in groups]
     if by:
-        lines.sort(key=lambda line: (not line.reference, *map(_natural, line.labels)))
+        lines.sort(key=lambda line: (not line.reference, *map(natural, line.labels)))
     if baseline:
         lines = _tested(lines, baseline, made, columns, ("seed", *pooled))
     lines = _with_best(lines, made, pooled)
@@ -132,13 +143,6 @@ def _has(record: Record, key: str) -> bool:
 
 def _value(record: Record, columns: Sequence[str]) -> str:
     return ", ".join(str(value_of(record, key)) for key in columns)
-
-
-def _natural(value: str) -> tuple:
-    try:
-        return (0, float(value), value)
-    except ValueError:
-        return (1, 0.0, value)
 
 
 def _line(

@@ -1,9 +1,11 @@
 """Run records in groups: which runs are repetitions of one experiment, and what tells experiments apart."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+NUMBER = re.compile(r"((?:(?<!\w)-)?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
 LABELS = ("data", "model", "scenario", "method")
 Record = dict[str, Any]
 
@@ -55,7 +57,13 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after", 
         for runs, options in zip(groups, flat, strict=True):
             text = ", ".join(f"{short}={options[key]}" for key, short in _short(differing).items() if key in options)
             found.append(Row(labels, text, runs, stage))
-    return sorted(found, key=lambda row: (row.labels, row.options))
+    return sorted(found, key=lambda row: (row.labels, natural(row.options)))
+
+
+def natural(text: str) -> list[str | float]:
+    """A key to sort by in which numbers count as numbers: alpha=3 before alpha=20, 1e-5 before 0.1."""
+    parts = NUMBER.split(text)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def references(records: list[Record], over: Sequence[str] = (), shown: Sequence[str] = ()) -> list[Row]:

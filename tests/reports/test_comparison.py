@@ -5,6 +5,7 @@ from made_records import record
 from scipy import stats
 
 from fisherexp.reports.comparison import compare
+from fisherexp.reports.grouping import natural
 
 SSD, ERM = [99.0, 97.0, 96.5], [90.0, 95.0, 91.0]
 RUNS = [record("ssd", s, v) for s, v in enumerate(SSD)] + [record("erm", s, v) for s, v in enumerate(ERM)]
@@ -80,6 +81,19 @@ def test_best_is_among_methods_for_the_same_problem():
         ("digits", "ssd"): True,
         ("mnist", "ssd"): False,
     }
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["-2", "-0.5", "0", "1e-5", "3", "20"],
+        ["alpha=3, labels=empirical", "alpha=3, labels=pseudo", "alpha=20", "alpha=1e3"],
+        ["hidden=[32, 32]", "hidden=[128, 128]", "hidden=[128, 512]"],
+        ["task-2", "task-10"],
+    ],
+)
+def test_numbers_are_sorted_as_numbers(ordered):
+    assert sorted(ordered[::-1], key=natural) == ordered
 
 
 def test_rows_by_the_method_still_say_what_tells_its_rows_apart():
