@@ -52,14 +52,12 @@ def joined_over_ranks(rows):
 
     if not (dist.is_available() and dist.is_initialized()):
         return rows
-    from torch.distributed.nn.functional import all_reduce
-
     counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
     counts[dist.get_rank()] = len(rows)
     dist.all_reduce(counts)
     before, after = counts[: dist.get_rank()].sum().item(), counts[dist.get_rank() + 1 :].sum().item()
     blank = rows.new_zeros(before + after, *rows.shape[1:])
-    return all_reduce(torch.cat([blank[:before], rows, blank[before:]]))
+    return _sum_over_ranks(torch.cat([blank[:before], rows, blank[before:]]))
 
 
 def mean_over_ranks(tensor):
@@ -68,9 +66,30 @@ def mean_over_ranks(tensor):
 
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
-    from torch.distributed.nn.functional import all_reduce
+    return _sum_over_ranks(tensor) / dist.get_world_size()
 
-    return all_reduce(tensor) / dist.get_world_size()
+
+def _sum_over_ranks(tensor):
+    """The sum over ranks, on every rank; its gradient is the sum of the ranks' gradients, to any order.
+
+    Written here because torch's own (deprecated) function keeps the process group alive in the graph: gloo's threads
+    then outlive `destroy_process_group`, and the interpreter may abort when it ends.
+    """
+    import torch
+    import torch.distributed as dist
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, tensor):
+            total = tensor.clone(memory_format=torch.contiguous_format)
+            dist.all_reduce(total)
+            return total
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return Sum.apply(gradient)
+
+    return Sum.apply(tensor)
 
 
 def over_ranks(sums: dict, largest: tuple[str, ...] = ()) -> dict:
