@@ -5,6 +5,7 @@ content depends on, the producer's code included, so a stale artefact is simply 
 """
 
 import ast
+import functools
 import hashlib
 import inspect
 import json
@@ -123,7 +124,7 @@ def code_version(*producers: Any) -> str:
         else:
             files |= {Path(inspect.getsourcefile(c)) for c in inspect.getmro(producer) if not _is_framework(c)}
     # Sorted by content: neither the place of a checkout nor equal file names may matter.
-    return digest(sorted(hashlib.sha256(_code_without_comments(file).encode()).hexdigest() for file in files))
+    return digest(sorted(_fingerprint(file.read_text(encoding="utf-8")) for file in files))
 
 
 def _is_framework(producer: type) -> bool:
@@ -131,12 +132,14 @@ def _is_framework(producer: type) -> bool:
     return top in {"torch", "pytorch_lightning", "lightning_utilities", "torchmetrics", "torchvision", "timm"} | STDLIB
 
 
-def _code_without_comments(file: Path) -> str:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+@functools.cache
+def _fingerprint(source: str) -> str:
+    """Hash of code without comments and docstrings. Remembered by content: a run asks for the same files many times."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
             and ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
