@@ -1,4 +1,4 @@
-"""A real SLURM of two virtual nodes for tests marked `slurm`; where the programs are missing they skip and say so."""
+"""What several folders of tests share: a sweep's composer, a real SLURM."""
 
 import os
 import shutil
@@ -7,14 +7,34 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
+
+from fisherexp.config.explain import CONFIG_NAME
+from fisherexp.config.locations import conf_dir
+from fisherexp.sweeps.compose import composer
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "slurm_dev_cluster.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 
 @pytest.fixture(scope="module")
+def compose_quickly():
+    """Config of a run from its overrides, as a sweep composes it (tests/sweeps/test_compose.py: as Hydra does)."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        config = hydra.compose_config(CONFIG_NAME, [], run_mode=RunMode.MULTIRUN, from_shell=False)
+        yield composer(HydraContext(config_loader=hydra.config_loader, callbacks=None), config)
+
+
+@pytest.fixture(scope="module")
 def slurm_cluster(tmp_path_factory):
-    """Directory of a running cluster; SLURM_CONF points at it. FISHEREXP_REQUIRE_SLURM=1 forbids skipping."""
+    """Directory of a running cluster of two virtual nodes, for tests marked `slurm`; SLURM_CONF points at it.
+
+    Where its programs are missing the tests skip and say so; FISHEREXP_REQUIRE_SLURM=1 forbids that.
+    """
     missing = [p for p in PROGRAMS if not shutil.which(p, path=os.environ["PATH"] + ":/usr/sbin")]
     if missing:
         reason = f"no {', '.join(missing)} on this machine (apt-get install slurmctld slurmd slurm-client munge)"

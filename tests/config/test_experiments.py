@@ -27,11 +27,11 @@ def sweep(experiment: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_run_of_the_sweep_is_valid(experiment):
+def test_every_run_of_the_sweep_is_valid(experiment, compose_quickly):
     swept = sweep(experiment)
     for values in product(*swept.values()):
         overrides = [f"{name}={value}" for name, value in zip(swept, values, strict=True)]
-        cfg = composed([f"experiment={experiment}", *overrides])
+        cfg = compose_quickly([f"experiment={experiment}", *overrides])
         if OmegaConf.is_missing(cfg.data, "path"):  # the user's own files
             cfg.data.path = "."
         assert validate(cfg) == []
