@@ -3,6 +3,8 @@
 `python -m fisherexp contract my_method --search-path pkg://my_package.conf` runs them on a method from outside.
 """
 
+import copy
+import shutil
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -17,6 +19,7 @@ from fisherexp.catalogue import Entry, entries
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
+from fisherexp.runs.identity import references
 from fisherexp.runs.needs import NEEDS
 from fisherexp.runs.workbench import Workbench
 
@@ -123,7 +126,9 @@ class Contract:
     def check_repeats_and_resumes_exactly(self) -> None:
         """A second run from nothing, stopped in the middle of its fit and run again, gives the weights and metrics of
         the first, bit for bit; the saved state holds plain containers and tensors only. (A study without a fit has
-        nothing to resume.)"""
+        nothing to resume.) The first saved no state, the second does after every batch. Reference models, whose methods
+        have contracts of their own, the first run built and the second finds."""
+        self._lend_references()
         if Workbench(self.config("b")).method("method").epochs:
             try:
                 self.run("b", [StopAfter(batches=2)])
@@ -151,8 +156,26 @@ class Contract:
         return self.run("a")
 
     def config(self, name: str) -> DictConfig:
-        """The small config, with outputs below the scratch folder."""
-        return composed([*self.overrides, f"output_dir={self.scratch / name}", "checkpoint_every=0"])
+        """The small config, with outputs below the scratch folder; only the second run saves states."""
+        config = copy.deepcopy(self._composed)
+        config.output_dir, config.checkpoint_every = str(self.scratch / name), 0 if name == "b" else 3600
+        return config
+
+    @cached_property
+    def _composed(self) -> DictConfig:
+        return composed(self.overrides)
+
+    def _lend_references(self) -> None:
+        """Give the second run the first one's reference models and how they were judged, but no work of the method."""
+        self.first  # noqa: B018 - builds them
+        bench = Workbench(self.config("a"))
+        method = bench.method("method")
+        own = bench.trained("method").path if method.start == "scratch" else None
+        lent = {bench.trained(node).path for node in references(bench.cfg)} - {own}
+        for file in [*lent, *bench.store.root.glob("metrics/*.safetensors")]:
+            there = self.scratch / "b" / "artefacts" / file.parent.name
+            there.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, there)
 
     def run(self, name: str, callbacks: list[Callback] | None = None) -> tuple[dict[str, torch.Tensor], dict]:
         """Weights and record of a run in its own output folder."""
