@@ -4,8 +4,9 @@ VENV := .venv
 RUN := $(VENV)/bin
 # Small kernels on shared cores are slower with several threads; the tests' nets are small.
 TEST_ENV := OMP_NUM_THREADS=1
-# One process a core, up to four; the tests of one module share what is expensive and stay together.
-PARALLEL := -n auto --maxprocesses 4 --dist loadscope
+# One process a core, up to four; the tests of a module (or class) share what is expensive and stay together, and begin
+# in the order of tests/conftest.py.
+PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # fisher_models.py and fisher_peers.py are parts of fisher.py.
 BENCHES := $(filter-out scripts/bench/fisher_%.py,$(wildcard scripts/bench/*.py))

@@ -1,4 +1,4 @@
-"""What several folders of tests share: a sweep's composer, a real SLURM."""
+"""In which order the tests run, and what several folders of them share: a sweep's composer, a real SLURM."""
 
 import os
 import shutil
@@ -17,6 +17,11 @@ from fisherexp.sweeps.compose import composer
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "slurm_dev_cluster.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+
+
+def pytest_collection_modifyitems(items):
+    """First what waits longest, last what is cut finest: then all workers end at about the same time."""
+    items.sort(key=lambda item: (not item.get_closest_marker("slurm"), "contract" in item.path.parts))
 
 
 @pytest.fixture(scope="module")

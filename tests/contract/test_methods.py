@@ -2,17 +2,28 @@
 
 import pytest
 
-from fisherexp.catalogue import entries
+from fisherexp.catalogue import Entry, entries
 from fisherexp.contract import Contract
 
 CHECKS = [name.removeprefix("check_") for name in vars(Contract) if name.startswith("check_")]
 
 
-@pytest.fixture(scope="module", params=entries("method", []), ids=lambda entry: entry.name)
+@pytest.fixture(scope="class")
 def contract(request, tmp_path_factory) -> Contract:
-    return Contract(request.param, tmp_path_factory.mktemp(request.param.name), [])
+    """The contract of the class's method; its checks share a first run."""
+    entry = request.cls.entry
+    return Contract(entry, tmp_path_factory.mktemp(entry.name), [])
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_contract(contract, check):
-    contract.checks()[check]()
+class OfOneMethod:
+    entry: Entry
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_contract(self, contract, check):
+        contract.checks()[check]()
+
+
+# A class a method: several workers divide the methods among them and keep the checks of one together.
+for entry in entries("method", []):
+    name = f"Test_{entry.name}"
+    globals()[name] = type(name, (OfOneMethod,), {"entry": entry})
