@@ -158,6 +158,7 @@ def reproduce(
 
 def _run_again(record: dict) -> int:
     from fisherexp.reports.records import read_records
+    from fisherexp.runs.record import TIMES
 
     with tempfile.TemporaryDirectory() as elsewhere:
         command = [
@@ -176,7 +177,7 @@ def _run_again(record: dict) -> int:
         f"{stage}/{name}: recorded {value}, now {again['metrics'][stage].get(name)}"
         for stage, metrics in record["metrics"].items()
         for name, value in metrics.items()
-        if name != "seconds" and again["metrics"][stage].get(name) != value
+        if name not in TIMES and again["metrics"][stage].get(name) != value
     ]
     print("\n".join(differing) or "every figure is the same")
     return 1 if differing else 0

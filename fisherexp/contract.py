@@ -21,6 +21,7 @@ from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
 from fisherexp.runs.identity import references
 from fisherexp.runs.needs import NEEDS
+from fisherexp.runs.record import TIMES
 from fisherexp.runs.workbench import Workbench
 
 # Small enough for seconds, deep and noisy enough (BatchNorm, several epochs) that shortcuts show.
@@ -36,7 +37,7 @@ SMALL = [
 SMALL_STREAM = ["scenario.images=50"]
 STARTS = {"scratch", "source"}
 SECONDS = 30.0
-COSTS = {"seconds", "forward_samples", "backward_samples"}  # a step that was lost with its process is paid twice
+COSTS = {*TIMES, "forward_samples", "backward_samples"}  # a step that was lost with its process is paid twice
 
 
 class Stopped(Exception):
@@ -115,7 +116,7 @@ class Contract:
         after, record = self.first
         moved = any(not torch.equal(before[name], tensor) for name, tensor in after.items())
         if start.adapts_at_test and "before" in record["metrics"]:
-            judged = [{n: v for n, v in record["metrics"][s].items() if n != "seconds"} for s in ("before", "after")]
+            judged = [{n: v for n, v in record["metrics"][s].items() if n not in TIMES} for s in ("before", "after")]
             moved = moved or judged[0] != judged[1]
         if start.study:
             assert not moved, "a study must leave every weight as it was"

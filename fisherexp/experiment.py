@@ -76,7 +76,7 @@ def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     after = bench.test(method, folder, phase, own=True)
     if method.adapts_at_test:  # then judging is where it works
         price = {figure: value + bench.costs[phase][figure] for figure, value in price.items()}
-    stages = {"after": after | price}
+    stages = {"after": after | price | method.outcome.get("metrics", {})}
     for stage, node in bench.references.items():
         stages[stage] = bench.judged(node) | bench.trained(node).about["cost"]
     if bench.audit is not None:

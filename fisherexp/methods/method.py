@@ -53,7 +53,8 @@ class Method(LightningModule):
         self.evaluation: Metric | None = None
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
-        self.outcome: dict[str, Any] = {}  # plain containers a method wants in the run record
+        # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the judge.
+        self.outcome: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -20,6 +20,8 @@ PACKAGES = (
     "scikit-learn",
 )
 
+TIMES = ("seconds", "cpu_seconds")  # metrics that are another number in every run
+
 
 def provenance(overrides: list[str]) -> dict[str, Any]:
     """Command line, commit and dirty flag of the code, package versions, hardware."""

@@ -1,9 +1,24 @@
 """The product of all swept values, as Hydra's basic sweeper makes it, without the runs that are done."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+def runs(
+    params: Mapping[str, Any], also: Sequence[Mapping[str, Any]], arguments: list[str], parser: OverridesParser
+) -> list[list[str]]:
+    """The overrides of every run; params and also as below, arguments: those of the command line."""
+    given = {override.get_key_element() for override in parser.parse_overrides(arguments)}
+    found = []
+    for further in ({}, *also):
+        if given.isdisjoint(further):
+            lines = [f"{key}={value}" for key, value in {**params, **further}.items()]
+            (product,) = BasicSweeper.split_arguments(parser.parse_overrides([*lines, *arguments]), None)
+            found += product
+    return found
 
 
 class GridSweeper(BasicSweeper):
@@ -11,18 +26,31 @@ class GridSweeper(BasicSweeper):
 
     Hydra's own composes every run twice from its files before a launcher does so once more; here files are read once
     for each choice of files, which is what makes it quick to launch a finished sweep again.
+
+    also: further products for what is no product of one list a key, say a window of one method only. Each is `params`
+    with some keys set anew or added; it is left out where the command line sets one of these.
     """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        also: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.also = also or []
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         from fisherexp.app import show_if_done
         from fisherexp.sweeps.compose import composer
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         compose = composer(self.hydra_context, self.config)
         launched = 0
         returns = []
-        for batch in self.split_arguments(overrides, self.max_batch_size):
+        for batch in self.split_overrides_to_chunks(
+            runs(self.params, self.also, arguments, parser), self.max_batch_size
+        ):
             missing = [job for job in batch if not show_if_done(compose(job))]
             if missing:
                 returns.append(self.launcher.launch(missing, initial_job_idx=launched))

@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class OptunaSweeper(Sweeper):
-    """Searches by Optuna's ask and tell. Options: conf/hydra/sweeper/optuna.yaml."""
+    """Searches by Optuna's ask and tell. Options: conf/hydra/sweeper/optuna.yaml; `also` is for grids."""
 
-    def __init__(self, params: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, params: dict[str, str] | None = None, also: Any = None, **options: Any) -> None:
         self.lines = [f"{option}={value}" for option, value in (params or {}).items()]
         self.options = options
 

@@ -1,6 +1,5 @@
 """Experiments kept in files: each run of their sweeps is valid, and what they set for one method counts for it."""
 
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from omegaconf import OmegaConf
 
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
+from hydra_plugins.fisherexp.grid import runs
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -18,19 +18,23 @@ OF_SCENARIOS = [file for file in SETTINGS if (CONF / "scenario" / file.name).exi
 OF_METHODS = [file for file in SETTINGS if file not in OF_SCENARIOS]
 
 
-def sweep(experiment: str) -> dict[str, list[str]]:
-    """Swept option -> its values, as on a command line."""
+def sweeper(experiment: str) -> dict:
+    """Options of its sweeper."""
     declared = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
-    params = declared.get("hydra", {}).get("sweeper", {}).get("params", {})
+    return declared.get("hydra", {}).get("sweeper", {})
+
+
+def sweep(experiment: str) -> dict[str, list[str]]:
+    """Swept option -> its values, as on a command line; of the first product, where there are further ones."""
+    params = sweeper(experiment).get("params", {})
     overrides = OverridesParser.create().parse_overrides([f"{name}={values}" for name, values in params.items()])
     return {o.key_or_group: list(o.sweep_string_iterator()) for o in overrides}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_run_of_the_sweep_is_valid(experiment, compose_quickly):
-    swept = sweep(experiment)
-    for values in product(*swept.values()):
-        overrides = [f"{name}={value}" for name, value in zip(swept, values, strict=True)]
+    swept = sweeper(experiment)
+    for overrides in runs(swept.get("params", {}), swept.get("also", []), [], OverridesParser.create()):
         cfg = compose_quickly([f"experiment={experiment}", *overrides])
         if OmegaConf.is_missing(cfg.data, "path"):  # the user's own files
             cfg.data.path = "."
@@ -47,7 +51,8 @@ def test_settings_of_one_method_change_that_method_and_no_other(file):
     given = OmegaConf.to_container(OmegaConf.load(file))
     expected = OmegaConf.to_container(OmegaConf.merge(plain, given))
     assert OmegaConf.to_container(tuned.method) == expected != plain
-    other = next(name for name in sweep(experiment)["method"] if not file.with_stem(name).exists())
+    # One that is not swept where each that is has settings.
+    other = next(name for name in [*sweep(experiment)["method"], "erm"] if not file.with_stem(name).exists())
     chosen = [f"experiment={experiment}", f"method={other}"]
     assert composed(chosen).method == composed([*chosen, "~experiment@method"]).method
 

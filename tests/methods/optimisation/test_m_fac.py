@@ -11,11 +11,11 @@ from fisherexp.methods.optimisation.windowed import newest_preconditioned
 LR = 0.1
 
 
-def stepped(gradients: torch.Tensor, **options) -> torch.Tensor:
+def stepped(gradients: torch.Tensor, lr: float = LR, **options) -> torch.Tensor:
     """Where zeros (d,) come to by one step a row of gradients (t, d); parameters of two shapes."""
     dim = gradients.shape[1]
     parameters = [nn.Parameter(torch.zeros(2, 2).to(gradients)), nn.Parameter(torch.zeros(dim - 4).to(gradients))]
-    optimizer = MFACOptimizer(parameters, lr=LR, **options)
+    optimizer = MFACOptimizer(parameters, lr=lr, **options)
     places = []
     for gradient in gradients:
         parameters[0].grad, parameters[1].grad = gradient[:4].view(2, 2), gradient[4:]
@@ -37,6 +37,30 @@ def test_every_step_is_the_dense_one(window, damping):
         fisher = damping * torch.eye(9, dtype=torch.float64) + kept.T @ kept / window
         place = place - LR * torch.linalg.solve(fisher, gradients[t])
         torch.testing.assert_close(found, place, rtol=1e-10, atol=1e-10)
+
+
+def test_until_it_is_full_a_window_is_a_smaller_one_with_rate_and_damping_scaled():
+    """F⁻¹ g = m Gᵀ (m λ I + G Gᵀ)⁻¹ e: only η m and λ m count."""
+    gradients = random(5)
+    small = stepped(gradients, window=6, lr=0.4, damping=0.02)
+    torch.testing.assert_close(stepped(gradients, window=48, lr=0.05, damping=0.0025), small, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_a_step_promises_no_more_than_the_rate_times_the_window(size):
+    """gᵀ F⁻¹ g < m, nearly reached by gradients of any size that the damping does not hide."""
+    gradients = size * random(4)
+    moves = torch.diff(stepped(gradients, window=6, damping=1e-9 * size**2), dim=0)
+    promised = -(moves * gradients[1:]).sum(dim=1)
+    assert (promised < LR * 6).all()
+    torch.testing.assert_close(promised, torch.full_like(promised, LR * 6), rtol=1e-6, atol=0.0)
+
+
+def test_small_gradients_that_are_much_alike_keep_their_digits_in_single_precision():
+    gradients = 0.01 * (random(1) + 0.05 * random(8))
+    found = stepped(gradients.float(), window=6, damping=1e-5)[-1]
+    exact = stepped(gradients.float().double(), window=6, damping=1e-5)[-1]
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item())
 
 
 def test_a_sliding_window_is_the_static_fisher_of_its_rows_in_any_order():

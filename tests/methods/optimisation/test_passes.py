@@ -26,6 +26,8 @@ def test_passes_are_recorded_and_judging_them_is_not_counted(run):
     assert losses == sorted(losses, reverse=True)
     spent = [p["cpu_seconds"] for p in passes]
     assert 0 < spent[0] < spent[1] < spent[2]
+    last = {name: after[name] for name in ("train_loss", "cpu_seconds")}
+    assert last.items() <= passes[-1].items()
     assert after["forward_samples"] == after["backward_samples"] == 3 * 1200
 
 
