@@ -12,6 +12,7 @@ from fisherexp.curvature.rules import Use, register_rule
 
 # --- Hessians, products, low rank and spectra: add imports below this line -----------------------------------------
 # isort: split
+from fisherexp.curvature.gradient_rows import LowRankAccumulator
 from fisherexp.curvature.head_gradients import (
     head_gradient_gram,
     head_gradient_mean,

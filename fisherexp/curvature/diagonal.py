@@ -4,14 +4,14 @@ import json
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .choices import check_choice
+from .files import write
 
 FORMAT = "fisherexp.FisherDiagonal/1"
 
@@ -147,23 +147,28 @@ class FisherDiagonal(Mapping):
             scale = self.trace() / (size if by == "mean" else 1)
         return self if scale == 0 else self.map(lambda v: (v / scale).to(v.dtype))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The values: with `about`, all there is to store."""
+        return dict(self.values_by_name)
+
+    def about(self) -> dict[str, Any]:
+        """Everything else, in plain containers."""
+        return {"estimator": asdict(self.estimator), "count": float(self.count), "path": self.path}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "FisherDiagonal":
+        """From what `tensors` and `about` gave."""
+        return cls(dict(tensors), Estimator(**about["estimator"]), about["count"], about.get("path", "plain"))
+
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file with the estimator in its header; a reader never sees a partial file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = {
             "format": FORMAT,
             "estimator": json.dumps(asdict(self.estimator)),
             "count": repr(float(self.count)),
             "path": self.path,
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            # Copies: safetensors refuses tensors that share memory.
-            save_file({n: v.detach().cpu().contiguous().clone() for n, v in self.items()}, temporary, header)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write(path, self.values_by_name, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> "FisherDiagonal":

@@ -68,6 +68,7 @@ class _Factors:
             for use in tape.uses
             if type(use) in (Linear, Conv, Conv1d)
             and use.slots.get("weight") is not None
+            and use.slots["weight"].roots[0] in self.wanted
             and all(h.direct and times[h.roots[0]] == 1 for h in use.slots.values())
             and (type(use) is Linear or use.groups == 1)
             and not any(root in tape.lost for h in use.slots.values() for root in h.roots)
@@ -102,8 +103,8 @@ class _Factors:
 
     def _allocate(self, use: Use, name: str, g: Tensor) -> None:
         weight, bias = use.slots["weight"].value, use.slots.get("bias")
-        self.bias[name] = bias.roots[0] if bias else None
-        width = weight[0].numel() + (bias is not None)
+        self.bias[name] = bias.roots[0] if bias and bias.roots[0] in self.wanted else None
+        width = weight[0].numel() + bool(self.bias[name])
         self.a[name] = g.new_zeros(width, width)
         self.b[name] = g.new_zeros(weight.shape[0], weight.shape[0])
 
@@ -210,22 +211,37 @@ class KFACAccumulator:
             self.factors.samples += batch_size(inputs)
 
     def sums(self) -> dict[str, Tensor]:
-        """The state as plain tensors to add over ranks: `samples`; `a.`, `b.`, `positions.` before a weight's name."""
+        """The state as plain tensors to add over ranks, not copied: `samples`, and of each layer with factors
+        `a.<weight>`, or `a.<weight>+<bias>` where it has a bias, `b.<weight>` and `positions.<weight>`.
+        """
         made = self.factors
-        state = {f"a.{name}": total for name, total in made.a.items()}
+        state = {f"a.{name}+{bias}" if (bias := made.bias[name]) else f"a.{name}": a for name, a in made.a.items()}
         state |= {f"b.{name}": total for name, total in made.b.items()}
         counts = {f"positions.{name}": count for name, count in made.positions.items()} | {"samples": made.samples}
         return state | {name: torch.tensor(float(n), device=self.engine.device).double() for name, n in counts.items()}
 
-    def load_sums(self, state: dict[str, Tensor]) -> None:
-        """Replace the state by what `sums` returned, reduced over ranks. Raises ValueError for other layers' sums."""
-        if set(state) != set(self.sums()):
-            raise ValueError(f"state does not fit the accumulator: {sorted(set(state) ^ set(self.sums()))}")
-        made = self.factors
-        for name in made.a:
-            made.a[name], made.b[name] = state[f"a.{name}"], state[f"b.{name}"]
-            made.positions[name] = int(state[f"positions.{name}"])
+    def load_sums(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the state by a copy of what `sums` returned, reduced over ranks or stored; `update` goes on from it.
+
+        Raises ValueError for sums of another model.
+        """
+        wanted, device = self.engine.wanted, self.engine.device
+        made, fitting = _Factors(wanted, self.factors.reduce), {"samples"}
+        for key in state:
+            name, _, bias = key.removeprefix("a.").partition("+")
+            if not key.startswith("a.") or name not in wanted or (bias or name) not in wanted:
+                continue
+            parts = [key, f"b.{name}", f"positions.{name}"]
+            width, outputs = wanted[name][0].numel() + bool(bias), len(wanted[name])
+            shapes = [tuple(state[part].shape) for part in parts if part in state]
+            if shapes == [(width, width), (outputs, outputs), ()]:
+                made.bias[name], made.positions[name] = bias or None, int(state[parts[2]])
+                made.a[name], made.b[name] = (state[part].to(device, copy=True) for part in parts[:2])
+                fitting |= set(parts)
+        if set(state) != fitting:
+            raise ValueError(f"state does not fit the accumulator: {sorted(set(state) ^ fitting)}")
         made.samples = int(state["samples"])
+        self.factors = made
 
     def result(self) -> KFAC:
         """The factors of everything added so far. Raises ValueError if no layer has one."""

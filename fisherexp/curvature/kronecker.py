@@ -4,14 +4,14 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .diagonal import Estimator
+from .files import write
 
 FORMAT = "fisherexp.KFAC/1"
 
@@ -86,22 +86,32 @@ class KFAC:
         """One block as a matrix over `matrix(δ).flatten()`; for small layers."""
         return torch.kron(self.factors[weight].b, self.factors[weight].a)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Both factors of every layer, as `a.<weight>` and `b.<weight>`: with `about`, all there is to store."""
+        layers = self.factors.values()
+        return {f"a.{f.weight}": f.a for f in layers} | {f"b.{f.weight}": f.b for f in layers}
+
+    def about(self) -> dict[str, Any]:
+        """Everything else, in plain containers."""
+        layers = [{"weight": f.weight, "bias": f.bias, "shape": list(f.shape)} for f in self.factors.values()]
+        about = {"layers": layers, "skipped": list(self.skipped), "estimator": asdict(self.estimator)}
+        return about | {"approximation": self.approximation, "count": self.count}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> "KFAC":
+        """From what `tensors` and `about` gave."""
+        factors = {}
+        for layer in about["layers"]:
+            weight, shape = layer["weight"], torch.Size(layer["shape"])
+            factors[weight] = KroneckerFactor(
+                tensors[f"a.{weight}"], tensors[f"b.{weight}"], weight, layer["bias"], shape
+            )
+        estimator = Estimator(**about["estimator"])
+        return cls(factors, tuple(about["skipped"]), estimator, about["approximation"], about["count"])
+
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file with the estimator in its header; a reader never sees a partial file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        layers = [{"weight": f.weight, "bias": f.bias, "shape": list(f.shape)} for f in self.factors.values()]
-        about = {"layers": layers, "skipped": self.skipped, "estimator": asdict(self.estimator)}
-        about |= {"approximation": self.approximation, "count": self.count}
-        tensors = {f"a.{f.weight}": f.a for f in self.factors.values()}
-        tensors |= {f"b.{f.weight}": f.b for f in self.factors.values()}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            save_file(plain, temporary, {"format": FORMAT, "about": json.dumps(about)})
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write(path, self.tensors(), {"format": FORMAT, "about": json.dumps(self.about())})
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> "KFAC":
@@ -110,16 +120,5 @@ class KFAC:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise ValueError(f"{path} is not a saved KFAC (format {header.get('format')!r})")
-            about = json.loads(header["about"])
-            factors = {
-                layer["weight"]: KroneckerFactor(
-                    file.get_tensor(f"a.{layer['weight']}"),
-                    file.get_tensor(f"b.{layer['weight']}"),
-                    layer["weight"],
-                    layer["bias"],
-                    torch.Size(layer["shape"]),
-                )
-                for layer in about["layers"]
-            }
-        estimator = Estimator(**about["estimator"])
-        return cls(factors, tuple(about["skipped"]), estimator, about["approximation"], about["count"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls.of(tensors, json.loads(header["about"]))

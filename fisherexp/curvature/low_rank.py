@@ -12,11 +12,13 @@ G keeps its own precision (float32 as a rule); the m x m algebra is float64.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .diagonal import Estimator
 from .lanczos import ravel
 from .products import Loss, evaluation, loss_of_batch, trainable_parameters
 
@@ -34,6 +36,7 @@ class LowRankFisher:
         divisor: what G^T G is divided by; the number of rows by default, also while rows are still zero
             (M-FAC counts the window's capacity, so its early steps are over-damped).
         gram, cursor: attributes of an earlier instance, to resume from them without recomputing.
+        estimator: which gradients the rows are, where that is known.
 
     Cost: construction reads G once and takes 2 m^2 d operations or fewer; ``product`` and ``solve`` read G
     twice, ``solve_rows`` and ``replace_row`` once.
@@ -50,6 +53,7 @@ class LowRankFisher:
         divisor: float | None = None,
         gram: Tensor | None = None,
         cursor: int = 0,
+        estimator: Estimator | None = None,
     ) -> None:
         if gradients.ndim != 2 or gradients.numel() == 0 or not gradients.is_floating_point():
             raise ValueError(f"gradients must be a floating (m, d) matrix, got {tuple(gradients.shape)}")
@@ -61,7 +65,7 @@ class LowRankFisher:
         self.gradients = gradients
         self.damping = float(damping)
         self.gram = row_gram(gradients) if gram is None else gram
-        self.cursor = cursor
+        self.cursor, self.estimator = cursor, estimator
         self._factor: Tensor | None = None
         bad = (~self.gram.diagonal().isfinite()).nonzero().flatten().tolist()
         if bad:
@@ -176,6 +180,22 @@ class LowRankFisher:
         self.cursor = (index + 1) % len(self.gradients)
         self._factor = None
         return index
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Gradients (m, d) and Gram matrix (m, m): with `about`, all there is to store."""
+        return {"gradients": self.gradients, "gram": self.gram}
+
+    def about(self) -> dict[str, Any]:
+        """Everything else, in plain containers."""
+        estimator = None if self.estimator is None else asdict(self.estimator)
+        return {"estimator": estimator, "damping": self.damping, "divisor": self.divisor, "cursor": self.cursor}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> LowRankFisher:
+        """From what `tensors` and `about` gave; nothing is computed."""
+        estimator = None if about["estimator"] is None else Estimator(**about["estimator"])
+        options = {name: about[name] for name in ("divisor", "cursor")}
+        return cls(tensors["gradients"], about["damping"], gram=tensors["gram"], estimator=estimator, **options)
 
     @property
     def dim(self) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fisherexp.config.types import Count
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
 from fisherexp.data.chain import ChainedLoader
+from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
@@ -20,7 +21,7 @@ TOGETHER = 512
 
 
 @dataclass(frozen=True)
-class Importance:
+class Importance(Curvature):
     """A named estimator of the diagonal Fisher (see fisherexp.curvature), and the batches it is given.
 
     batch_size: with gradients='batch_mean' a part of the estimator, otherwise only a matter of speed and memory.
@@ -29,21 +30,27 @@ class Importance:
         holds both retained and forgotten samples; 'as_is' that of the data set.
     """
 
+    kind: ClassVar[str] = "fisher"
+    result: ClassVar[type] = FisherDiagonal
+
     labels: Literal["empirical", "pseudo", "sampled", "expected"] = "empirical"
     gradients: Literal["per_sample", "batch_mean"] = "per_sample"
     batch_size: Count = 64
     order: Literal["as_is", "by_class", "forget_apart"] = "as_is"
 
     def key(self) -> dict[str, Any]:
-        """What of this changes the result."""
         found: dict[str, Any] = {"labels": self.labels, "gradients": self.gradients}
         if self.gradients == "batch_mean":
             found |= {"batch_size": self.batch_size, "order": self.order}
         return found
 
     @property
+    def whole(self) -> bool:
+        """Of batch means: shares would be other batches."""
+        return self.gradients == "batch_mean"
+
+    @property
     def together(self) -> int:
-        """How many of the estimator's batches one update of its accumulator is given: a matter of speed alone."""
         return max(1, TOGETHER // self.batch_size) if self.gradients == "batch_mean" else 1
 
     def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
@@ -64,18 +71,7 @@ class Importance:
         behind = (images.labels.max() + 1) * setting.forgotten.to(images.labels.device)
         return setting.loader_of(images.subset(torch.argsort(images.labels + behind, stable=True)), **options)
 
-    def checksum(self, setting: Setting) -> str:
-        """Hash of the samples that the artefact of this estimator is computed from."""
-        return setting.checksum("train")
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        """Classes and modules that decide the result, besides the curvature engine."""
-        return (cls,)
-
     def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> DiagonalAccumulator:
-        """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels, `likelihood` one of
-        fisherexp.curvature's by name."""
         group = self.batch_size if self.gradients == "batch_mean" else None
         estimator = {"labels": self.labels, "gradients": self.gradients, "group": group, "loss": likelihood}
         return DiagonalAccumulator(model, seed=seed, **estimator)
@@ -86,18 +82,20 @@ def _sorted(images: Any) -> Any:
 
 
 class FisherPass(Method):
-    """One epoch that changes nothing and leaves the diagonal Fisher of a part of the data in `self.fisher`."""
+    """One epoch that changes nothing and leaves the Fisher of a part of the data in `self.fisher`: the diagonal, or
+    what else `importance` means."""
 
     start = "source"
 
-    def __init__(self, model: nn.Module, importance: Importance) -> None:
+    def __init__(self, model: nn.Module, importance: Curvature) -> None:
         super().__init__(model)
         self.importance = importance
         self.automatic_optimization = False
         self.label_seed, self.likelihood = 0, "cross_entropy"
-        self.accumulator: DiagonalAccumulator | None = None
-        self.fisher: FisherDiagonal | None = None
+        self.accumulator: Any = None
+        self.fisher: Any = None
         self._restored: dict[str, Any] | None = None
+        self._drawn_from: Tensor | None = None  # state of what sampled labels are drawn from
 
     def batches(self, setting: Setting) -> Any:
         self.label_seed, self.likelihood = derive("labels", setting.seed, self.fits_on), setting.data.likelihood
@@ -109,12 +107,14 @@ class FisherPass(Method):
         self.accumulator = self.importance.accumulator(self.model, self.label_seed, self.likelihood)
         if self._restored is not None:
             self.accumulator.load_sums(self._restored)
+        if self._drawn_from is not None:
+            self.accumulator.generator.set_state(self._drawn_from.cpu())
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self.accumulator.update(*batch)
 
     def on_train_end(self) -> None:
-        if self.importance.gradients == "per_sample":  # of batch means every rank has all
+        if not self.importance.whole:
             self.accumulator.load_sums(over_ranks(self.accumulator.sums(), largest=("batch_size", "batches")))
         self.fisher = self.accumulator.result()
 
@@ -124,7 +124,9 @@ class FisherPass(Method):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["fisher"] = {name: total.clone() for name, total in self.accumulator.sums().items()}
+        if generator := getattr(self.accumulator, "generator", None):
+            checkpoint["labels"] = generator.get_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self._restored = checkpoint["fisher"]
+        self._restored, self._drawn_from = checkpoint["fisher"], checkpoint.get("labels")

@@ -23,10 +23,11 @@ class Method(LightningModule):
     looks_at: further parts of the data on which its outcome, not its weights, depends.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
     needs: further artefacts, found in `self.given` by name when fit begins: 'fisher' (FisherDiagonal of all training
-        data at the source), 'initial' (the state that the training of the source began with), 'experts' (task ->
-        state of a model trained from the source on that task alone, as the attribute `experts` says), 'expert_fishers'
-        and 'expert_grams' (task -> FisherDiagonal, or linear layer -> Gram matrix of its inputs, of that expert),
-        'other_seeds' (states of as many sources of other seeds as the attribute `others` says).
+        data at the source, as the attribute `importance` says), 'kfac' (KFAC, as `factors` says), 'low_rank'
+        (LowRankFisher, as `rows` says), 'initial' (the state that the training of the source began with), 'experts'
+        (task -> state of a model trained from the source on that task alone, as the attribute `experts` says),
+        'expert_fishers' and 'expert_grams' (task -> FisherDiagonal, or linear layer -> Gram matrix of its inputs, of
+        that expert), 'other_seeds' (states of as many sources of other seeds as the attribute `others` says).
     adapts_at_test: gradients are needed in the test loop.
     search: option -> range in Hydra's syntax, for hydra/sweeper=optuna: {"alpha": "tag(log, interval(0.1, 10))"}.
     published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-SENT = ("weights", "fisher")  # kinds of artefacts worth keeping elsewhere
+SENT = ("weights", "fisher", "kfac")  # kinds of artefacts worth keeping elsewhere
 
 
 def csv(folder: Path, run_id: str, group: str) -> Logger:

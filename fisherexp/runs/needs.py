@@ -21,9 +21,14 @@ def met(bench: Workbench, method: Method, source: Artefact) -> Costs:
     return costs
 
 
-def _fisher(bench: Workbench, method: Method, source: Artefact) -> tuple[Any, Costs]:
-    fisher, cost = bench.fisher(method.importance, source)
-    return fisher, [cost]
+def _fisher(attribute: str) -> Callable[[Workbench, Method, Artefact], tuple[Any, Costs]]:
+    """The Fisher at the source that an attribute of the method means."""
+
+    def find(bench: Workbench, method: Method, source: Artefact) -> tuple[Any, Costs]:
+        fisher, cost = bench.fisher(getattr(method, attribute), source)
+        return fisher, [cost]
+
+    return find
 
 
 def _initial(bench: Workbench, method: Method, source: Artefact) -> tuple[Any, Costs]:
@@ -56,7 +61,9 @@ def _of_each(measure: Callable, bench: Workbench, method: Method, source: Artefa
 
 
 NEEDS: dict[str, Callable[[Workbench, Method, Artefact], tuple[Any, Costs]]] = {
-    "fisher": _fisher,
+    "fisher": _fisher("importance"),
+    "kfac": _fisher("factors"),
+    "low_rank": _fisher("rows"),
     "initial": _initial,
     "other_seeds": _other_seeds,
     "experts": _experts,

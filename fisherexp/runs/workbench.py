@@ -22,9 +22,9 @@ from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
 from fisherexp.config.validate import attribute
-from fisherexp.curvature import Estimator, FisherDiagonal
 from fisherexp.data.datamodule import LabelledData
-from fisherexp.methods.importance import FisherPass, Importance
+from fisherexp.methods.curvature import Curvature
+from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import Method
 from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.predictions import Predictions
@@ -202,10 +202,10 @@ class Workbench:
             return dataclasses.replace(known, about=known.about | about)
         return self.store.get("weights", parts, build)
 
-    def fisher(self, importance: Importance, weights: Artefact) -> tuple[FisherDiagonal, dict[str, float]]:
-        """The diagonal Fisher at `weights`, and what building it cost. `importance` names estimator and samples, by
+    def fisher(self, importance: Curvature, weights: Artefact) -> tuple[Any, dict[str, float]]:
+        """The Fisher at `weights`, and what building it cost. `importance` names structure, estimator and samples, by
         default the whole training part."""
-        phase = "Fisher"
+        phase = "Fisher" if importance.kind == "fisher" else f"Fisher, {importance.kind}"
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             model = self.classifier("fisher")
@@ -213,8 +213,7 @@ class Workbench:
             fisher_pass = FisherPass(model, importance)
             self.fit(fisher_pass, scratch, phase)
             fisher = fisher_pass.fisher
-            about = {"estimator": dataclasses.asdict(fisher.estimator), "count": fisher.count, "path": fisher.path}
-            return dict(fisher.items()), about | {"cost": self.costs[phase]}
+            return fisher.tensors(), fisher.about() | {"cost": self.costs[phase]}
 
         parts = {
             "weights": weights.key,
@@ -225,10 +224,8 @@ class Workbench:
             "seed": self.seed,
             "code": code_version(FisherPass, *importance.code(), Path(fisherexp.curvature.__file__).parent),
         }
-        artefact = self.store.get("fisher", parts, build)
-        about = artefact.about
-        estimator = Estimator(**about["estimator"])
-        return FisherDiagonal(artefact.tensors, estimator, about["count"], about.get("path", "plain")), about["cost"]
+        artefact = self.store.get(importance.kind, parts, build)
+        return importance.read(artefact.tensors, artefact.about), artefact.about["cost"]
 
     def judged(self, node: str) -> dict[str, float]:
         """Metrics of the model that `cfg[node]` trains from scratch, under this run's scenario."""

@@ -21,10 +21,8 @@ from torch import Tensor, nn
 from fisherexp.config.types import Count, Positive
 from fisherexp.curvature import LowRankFisher, batch_gradients
 from fisherexp.methods.compression.pruning import Pruning
+from fisherexp.methods.structured import GradientRows
 from fisherexp.scenarios.setting import Setting
-
-# Images sent along together; gradients are taken of `gradient_batch` of them.
-TOGETHER = 64
 
 
 class Blocks:
@@ -86,14 +84,7 @@ class ObsPruning(Pruning):
         self.rows: list[Tensor] = []
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
-        samples = len(setting.parts["train"])
-        if self.gradient_batch > samples:
-            raise ValueError(f"method.gradient_batch={self.gradient_batch}: there are {samples} training samples")
-        rows = max(1, min(TOGETHER, samples) // self.gradient_batch)  # of one batch
-        loader = setting.loader("train", shuffle=True, batch_size=rows * self.gradient_batch, drop_last=True)
-        passes, rest = divmod(-(-self.gradients // rows), len(loader))
-        lengths = passes * [len(loader)] + ([rest] if rest else [])
-        return len(lengths) * [loader], lengths
+        return GradientRows(self.gradients, self.gradient_batch, self.damping).passes(setting, "train")
 
     def on_train_start(self) -> None:
         super().on_train_start()

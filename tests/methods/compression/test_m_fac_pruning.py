@@ -56,5 +56,5 @@ def test_a_look_takes_the_gradients_asked_for(pruned, rows, group):
 
 
 def test_more_samples_per_gradient_than_there_are_is_refused(pruned):
-    with pytest.raises(ValueError, match=r"method\.gradient_batch=5000: there are \d+ training samples"):
+    with pytest.raises(ValueError, match=r"gradient_batch=5000: there are \d+ training samples"):
         pruned("m_fac_pruning", "method.gradient_batch=5000")

@@ -48,6 +48,12 @@ def test_training_learns_the_verse(small, tmp_path):
     assert metrics["validation_accuracy"] > 50
 
 
+@pytest.mark.parametrize("method", ["kfac", "low_rank_fisher"])
+def test_structured_fishers_take_text(small, tmp_path, method):
+    record = run_experiment(small(f"method={method}", "training.epochs=1"), tmp_path / "run", [])
+    assert record["outcome"]["trace"] > 0
+
+
 def test_its_fisher_is_that_of_sequences(small, tmp_path):
     cfg = small("method=fisher", "training.epochs=1")
     run_experiment(cfg, tmp_path / "run", [])

@@ -1,0 +1,61 @@
+"""The rows of a low-rank Fisher, collected batch by batch: gradients of the mean loss of a few samples each."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from .diagonal import Estimator
+from .lanczos import ravel
+from .likelihood import resolve
+from .low_rank import LowRankFisher, batch_gradients
+from .products import trainable_parameters
+
+
+class LowRankAccumulator:
+    """Collects `rows` gradients, each of the mean loss of `batch` samples (1: single samples); then it is full.
+
+    What `update` is given is cut into such batches; a rest of fewer samples is left out. loss, parameters, errors: as
+    in `batch_gradients`. The rows are kept as one matrix (rows, d), allocated at once.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, rows: int, batch: int = 1, damping: float, loss: Any = None, parameters: Any = None
+    ):
+        self.model, self.batch, self.damping, self.names = model, batch, damping, parameters
+        self.loss = resolve(loss, "empirical")
+        like = ravel(trainable_parameters(model, parameters)).detach()
+        self.gradients = like.new_zeros(rows, len(like))
+        self.count = 0
+
+    def update(self, inputs: Tensor, targets: Tensor) -> None:
+        """Add the batches in (N, …) inputs and their targets, in order, as long as there are rows to fill."""
+        whole = len(inputs) - len(inputs) % self.batch
+        batches = zip(inputs[:whole].split(self.batch), targets[:whole].split(self.batch), strict=True)
+        left = list(islice(batches, len(self.gradients) - self.count))
+        for row in batch_gradients(self.model, self.loss, left, self.names):
+            self.gradients[self.count] = row
+            self.count += 1
+
+    def sums(self) -> dict[str, Tensor]:
+        """The state, for `load_sums`: `gradients`, the rows so far, not copied. Nothing here is a sum over ranks."""
+        return {"gradients": self.gradients[: self.count]}
+
+    def load_sums(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the state by a copy of what `sums` returned. Raises ValueError where it does not fit."""
+        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        rows, dim = self.gradients.shape
+        if set(found) != {"gradients"} or found["gradients"][1:] != (dim,) or found["gradients"][0] > rows:
+            raise ValueError(f"state does not fit the accumulator of {rows} rows of {dim}: {found}")
+        self.count = len(state["gradients"])
+        self.gradients[: self.count] = state["gradients"]
+
+    def result(self) -> LowRankFisher:
+        """The Fisher of the rows so far, which share its memory. Raises ValueError without any."""
+        if not self.count:
+            raise ValueError("no samples were added")
+        mean = self.batch > 1
+        gradients, size = ("batch_mean", self.batch) if mean else ("per_sample", None)
+        estimator = Estimator("empirical", gradients, self.loss.name, size)
+        return LowRankFisher(self.gradients[: self.count], self.damping, estimator=estimator)

@@ -1,0 +1,49 @@
+"""What a method means by the curvature it asks for: what every such choice answers, so that it can be an artefact."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from fisherexp.scenarios.setting import Setting
+
+
+class Curvature:
+    """A subclass names an estimator, its options and its samples; `FisherPass` computes it, the store keeps it.
+
+    kind: folder of its artefacts. result: class of what is computed, with `tensors`, `about` and `of`.
+    whole: every rank goes through all batches; otherwise each has a share, and the sums are reduced.
+    batch_size: samples of one of the estimator's batches.
+    together: how many of the estimator's batches one update of its accumulator is given: a matter of speed alone.
+    """
+
+    kind: ClassVar[str]
+    result: ClassVar[type]
+    whole: bool = False
+    batch_size: int
+    together: int = 1
+
+    def key(self) -> dict[str, Any]:
+        """What of this changes the result."""
+        raise NotImplementedError
+
+    def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
+        """Batches of a part in this estimator's order, `together` of them as one."""
+        raise NotImplementedError
+
+    def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> Any:
+        """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels, `likelihood` one of
+        fisherexp.curvature's by name. It has update, sums, load_sums and result."""
+        raise NotImplementedError
+
+    def checksum(self, setting: Setting) -> str:
+        """Hash of the samples that the artefact of this estimator is computed from."""
+        return setting.checksum("train")
+
+    @classmethod
+    def code(cls) -> tuple[Any, ...]:
+        """Classes and modules that decide the result, besides the curvature engine."""
+        return (cls,)
+
+    def read(self, tensors: dict[str, Any], about: dict[str, Any]) -> Any:
+        """The result from what the store kept of it."""
+        return self.result.of(tensors, about)
