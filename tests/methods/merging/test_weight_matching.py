@@ -5,11 +5,8 @@ import itertools
 import pytest
 import torch
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from fisherexp.methods.merging.alignment import alignment
-from fisherexp.methods.merging.batch_norm import with_statistics
-from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.permutations import identity, permuted, sizes, specification
 from fisherexp.methods.merging.weight_matching import agreement, barrier, distance, match
 from fisherexp.models.classifier import Classifier
@@ -117,22 +114,6 @@ def test_barrier_is_the_height_over_the_line_between_the_ends():
     assert barrier([1.0, 2.0, 3.0]) == 0
     assert barrier([0.0, 5.0, 2.0]) == 4
     assert barrier([2.0, 0.0, 2.0]) == 0
-
-
-def test_statistics_are_those_of_the_images():
-    model, images = network("small_cnn"), torch.rand(20, *SHAPE, dtype=torch.float64)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = with_statistics(model, parameters(model), images)
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    inputs = F.conv2d(model.normalise(images), state["backbone.layers.0.weight"], padding=1)
-    torch.testing.assert_close(state["backbone.layers.1.running_mean"], inputs.mean((0, 2, 3)))
-    torch.testing.assert_close(state["backbone.layers.1.running_var"], inputs.var((0, 2, 3)))
-
-
-def test_without_batch_norm_there_are_no_statistics():
-    model = network("mlp")
-    state = mean_of([parameters(model)])
-    assert with_statistics(model, state, torch.rand(2, *SHAPE)) is state
 
 
 @pytest.mark.parametrize(
