@@ -14,6 +14,7 @@ from fisherexp.models.mlp import MLP
 from fisherexp.models.resnet import ResNet18
 from fisherexp.models.small_cnn import SmallCNN
 from fisherexp.models.vit import ViT
+from fisherexp.models.wide_resnet import WideResNet
 
 SHAPE = (1, 8, 8)
 MODELS = {
@@ -21,6 +22,7 @@ MODELS = {
     "mlp_batch_norm": lambda: MLP([12, 9], batch_norm=True, input_shape=SHAPE),
     "small_cnn": lambda: SmallCNN(6, input_shape=SHAPE),
     "resnet18": lambda: ResNet18(4, input_shape=SHAPE),
+    "wide_resnet": lambda: WideResNet(16, 1, input_shape=SHAPE),
 }
 
 
