@@ -5,8 +5,11 @@ import itertools
 import pytest
 import torch
 from torch.func import functional_call
+from torch.nn import functional as F
 
+from fisherexp.config.explain import composed
 from fisherexp.methods.merging.alignment import alignment
+from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.permutations import identity, permuted, sizes, specification
 from fisherexp.methods.merging.weight_matching import agreement, barrier, distance, match
 from fisherexp.models.classifier import Classifier
@@ -15,6 +18,8 @@ from fisherexp.models.resnet import ResNet18
 from fisherexp.models.small_cnn import SmallCNN
 from fisherexp.models.vit import ViT
 from fisherexp.models.wide_resnet import WideResNet
+from fisherexp.runs.finished import finished
+from fisherexp.runs.workbench import Workbench
 
 SHAPE = (1, 8, 8)
 MODELS = {
@@ -116,6 +121,29 @@ def test_barrier_is_the_height_over_the_line_between_the_ends():
     assert barrier([1.0, 2.0, 3.0]) == 0
     assert barrier([0.0, 5.0, 2.0]) == 4
     assert barrier([2.0, 0.0, 2.0]) == 0
+
+
+def test_three_networks_are_judged_together_and_in_pairs(tmp_path):
+    """A matched network is the same function, so every line ends at the loss of a network as it was trained."""
+    options = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "progress=off"]
+    bench = Workbench(composed([*options, "method=weight_matching", "method.others=2", f"output_dir={tmp_path}"]))
+    method, _ = finished(bench, tmp_path / "run")
+    train, model, losses = bench.setting.parts["train"], bench.classifier("judge").eval(), []
+    states = [bench.trained("source").tensors, *method.given["other_seeds"]]
+    with torch.no_grad():
+        for state in states:
+            logits = functional_call(model, dict(state), train.images)
+            losses.append(F.cross_entropy(logits, train.labels).item())
+        mean = functional_call(model, mean_of([{n: s[n] for n in parameters(model)} for s in states]), train.images)
+        merged = method.model(train.images)
+    curve = method.outcome["curve"]
+    ends = {"naive": losses[:2], "matched": losses[:2], "others": losses[1:]}
+    assert {kind: [line[0], line[-1]] for kind, line in curve.items()} == {
+        kind: pytest.approx(pair, rel=1e-4) for kind, pair in ends.items()
+    }
+    for kind, logits in (("naive", mean), ("matched", merged)):
+        accuracy = 100 * (logits.argmax(1) == train.labels).double().mean().item()
+        assert method.outcome["mean_accuracy"][kind] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(
