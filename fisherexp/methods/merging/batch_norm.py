@@ -17,8 +17,6 @@ from torch.func import functional_call
 from fisherexp.methods.method import Method
 from fisherexp.scenarios.setting import Setting
 
-BatchNorm = Literal["average", "recompute"]
-
 
 def recomputed(model: nn.Module, state: dict[str, Tensor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """`state` with running means and variances of BatchNorm from one pass over `batches` of images (B, C, H, W).
@@ -50,7 +48,7 @@ class MergedStatistics(Method):
 
     statistics_of: ClassVar[str] = "train"
 
-    def __init__(self, model: nn.Module, batch_norm: BatchNorm = "average") -> None:
+    def __init__(self, model: nn.Module, batch_norm: Literal["average", "recompute"] = "average") -> None:
         super().__init__(model)
         self.batch_norm = batch_norm
         self.statistics_pass: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
-from fisherexp.methods.merging.batch_norm import BatchNorm, MergedStatistics
+from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
@@ -52,8 +52,8 @@ class Merging(MergedStatistics):
     fits_on = "validation"
     statistics_of = "every_task"
 
-    def __init__(self, model: nn.Module, experts: Callable[..., Method], batch_norm: BatchNorm = "average") -> None:
-        super().__init__(model, batch_norm)
+    def __init__(self, experts: Callable[..., Method], **options: Any) -> None:
+        super().__init__(**options)
         self.experts = experts
         self.automatic_optimization = False
         self.choices: list[dict[str, Any]] = []

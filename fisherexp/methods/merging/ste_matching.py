@@ -10,12 +10,12 @@ there, SGD with momentum 0.9 and rate 0.01, and the best permutation met is kept
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, Positive, Probability
-from fisherexp.methods.merging.batch_norm import BatchNorm, MergedStatistics
+from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, permuted, specification
 from fisherexp.methods.merging.weight_matching import match
@@ -34,17 +34,10 @@ class STEMatching(MergedStatistics):
     needs = ("other_seeds",)
     others = 1
 
-    def __init__(
-        self,
-        model: nn.Module,
-        epochs: Count = 20,
-        lr: Positive = 0.01,
-        momentum: Probability = 0.9,
-        batch_norm: BatchNorm = "recompute",
-    ) -> None:
-        super().__init__(model, batch_norm)
+    def __init__(self, epochs: Count = 20, lr: Positive = 0.01, momentum: Probability = 0.9, **options: Any) -> None:
+        super().__init__(**options)
         self.epochs, self.lr, self.momentum = epochs, lr, momentum
-        self.spec = specification(model)
+        self.spec = specification(self.model)
         self.seed = 0
         self.probe: Any = None
         self.first: State = {}

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count
 from fisherexp.methods.merging.alignment import alignment
-from fisherexp.methods.merging.batch_norm import BatchNorm, MergedStatistics
+from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, Spec, identity, permuted, specification
 from fisherexp.ranks import over_ranks
@@ -98,13 +98,11 @@ class WeightMatching(MergedStatistics):
     start = "source"
     needs = ("other_seeds",)
 
-    def __init__(
-        self, model: nn.Module, others: Count = 1, points: Count = 11, batch_norm: BatchNorm = "recompute"
-    ) -> None:
-        super().__init__(model, batch_norm)
+    def __init__(self, others: Count = 1, points: Count = 11, **options: Any) -> None:
+        super().__init__(**options)
         self.others, self.points = others, points
         self.automatic_optimization = False
-        self.spec = specification(model)
+        self.spec = specification(self.model)
         self.seed = 0
         self.lines: dict[str, list[State]] = {}
         self.means: dict[str, State] = {}

@@ -6,7 +6,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from fisherexp.config.explain import composed
+from fisherexp.config.explain import composed, explain
 from fisherexp.methods.merging.batch_norm import recomputed
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
@@ -91,3 +91,10 @@ def test_a_merged_model_has_the_statistics_that_were_asked_for(method, tmp_path)
         inputs = model.backbone.layers[:2](model.normalise(images))
         same = torch.allclose(layer.running_mean, inputs.mean(0), atol=1e-5)
         assert same == (choice == "recompute"), choice
+
+
+@pytest.mark.parametrize(("method", "scenario"), [("bang", "tasks"), ("ste_matching", "none")])
+def test_a_choice_that_does_not_exist_is_refused(method, scenario):
+    (problem,) = explain([f"method={method}", f"scenario={scenario}", "method.batch_norm=recomputed"])
+    assert str(problem).startswith("method.batch_norm=recomputed")
+    assert "recompute" in str(problem)
