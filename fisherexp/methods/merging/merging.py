@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
+from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
@@ -36,21 +37,23 @@ def moved(base: State, delta: State, scale: float = 1.0) -> State:
     return {name: start + scale * delta[name] for name, start in base.items()}
 
 
-class Merging(Method):
+class Merging(MergedStatistics):
     """Subclasses give the rule (`merged`) and the grid of what it has to be told.
 
     experts: makes a training method from a model; each task's expert is what it arrives at from the source.
 
-    Buffers are no parameters: floating-point ones, the statistics of BatchNorm, are averaged over the experts.
+    Buffers are no parameters: floating-point ones, the statistics of BatchNorm, are averaged over the experts, or
+    taken anew on the training images of all tasks, as batch_norm says.
     """
 
     scenarios = ("tasks",)
     start = "source"
     needs = ("experts",)
     fits_on = "validation"
+    statistics_of = "every_task"
 
-    def __init__(self, model: nn.Module, experts: Callable[..., Method]) -> None:
-        super().__init__(model)
+    def __init__(self, experts: Callable[..., Method], **options: Any) -> None:
+        super().__init__(**options)
         self.experts = experts
         self.automatic_optimization = False
         self.choices: list[dict[str, Any]] = []
@@ -70,6 +73,7 @@ class Merging(Method):
         return mean_of(models)
 
     def batches(self, setting: Setting) -> Any:
+        super().batches(setting)
         return setting.loader(self.fits_on)
 
     def on_train_start(self) -> None:
@@ -79,7 +83,9 @@ class Merging(Method):
         statistics = {name: buffer for name, buffer in self.model.named_buffers() if buffer.is_floating_point()}
         split = [[{n: state[n] for n in part} for state in experts] for part in (parameters, statistics)]
         self.candidates = [
-            self.merged(parameters, split[0], **choice) | self.merged_buffers(statistics, split[1], **choice)
+            self.with_statistics(
+                self.merged(parameters, split[0], **choice) | self.merged_buffers(statistics, split[1], **choice)
+            )
             for choice in self.choices
         ]
         if self.correct is None:

@@ -11,6 +11,7 @@ from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
 from fisherexp.models.resnet import ResNet18
 from fisherexp.models.small_cnn import SmallCNN
+from fisherexp.models.wide_resnet import WideResNet
 
 Spec = dict[str, tuple[str | None, ...]]
 State = dict[str, Tensor]
@@ -18,7 +19,7 @@ Permutations = dict[str, Tensor]
 
 
 def specification(model: Classifier) -> Spec:
-    """The permutations of mlp, small_cnn and resnet18, by the layer whose outputs they reorder.
+    """The permutations of mlp, small_cnn, resnet18 and wide_resnet, by the layer whose outputs they reorder.
 
     Raises ValueError for other backbones, and for normalisation over groups of units.
     """
@@ -35,10 +36,21 @@ def specification(model: Classifier) -> Spec:
             if stream != last:
                 _chain(spec, f"{name}.shortcut", block.shortcut, last, stream)
             last = stream
+    elif isinstance(backbone, WideResNet):
+        last = "backbone.stem"
+        _layer(spec, last, backbone.stem, last, None)
+        for number, block in enumerate(backbone.blocks):
+            name = f"backbone.blocks.{number}"
+            stream = last if block.shortcut is None else name
+            _chain(spec, f"{name}.activate", block.activate, last)
+            _chain(spec, f"{name}.residual", block.residual, last, stream)
+            if stream != last:
+                _layer(spec, f"{name}.shortcut", block.shortcut, stream, last)
+            last = stream
+        _chain(spec, "backbone.top", backbone.top, last)
     else:
-        raise ValueError(
-            f"hidden units can be matched in mlp, small_cnn and resnet18, not in {type(backbone).__name__}"
-        )
+        known = "mlp, small_cnn, resnet18 and wide_resnet"
+        raise ValueError(f"hidden units can be matched in {known}, not in {type(backbone).__name__}")
     _layer(spec, "head", model.head, None, last)
     return spec
 

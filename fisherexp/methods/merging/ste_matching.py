@@ -10,21 +10,22 @@ there, SGD with momentum 0.9 and rate 0.01, and the best permutation met is kept
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, Positive, Probability
-from fisherexp.methods.merging.batch_norm import with_statistics
+from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, permuted, specification
-from fisherexp.methods.merging.weight_matching import PROBE, match
-from fisherexp.methods.method import Method
+from fisherexp.methods.merging.weight_matching import match
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
+PROBE = 1000  # training images to judge a permutation on
 
-class STEMatching(Method):
+
+class STEMatching(MergedStatistics):
     """epochs, lr, momentum: of the search for a permutation. The model's own weights are θ while it is fitted."""
 
     paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
@@ -33,10 +34,10 @@ class STEMatching(Method):
     needs = ("other_seeds",)
     others = 1
 
-    def __init__(self, model: nn.Module, epochs: Count = 20, lr: Positive = 0.01, momentum: Probability = 0.9) -> None:
-        super().__init__(model)
+    def __init__(self, epochs: Count = 20, lr: Positive = 0.01, momentum: Probability = 0.9, **options: Any) -> None:
+        super().__init__(**options)
         self.epochs, self.lr, self.momentum = epochs, lr, momentum
-        self.spec = specification(model)
+        self.spec = specification(self.model)
         self.seed = 0
         self.probe: Any = None
         self.first: State = {}
@@ -53,13 +54,15 @@ class STEMatching(Method):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":  # before a saved state is restored: these are the weights of A
-            self.first = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+            state = self.model.state_dict()
+            self.first = {name: tensor.clone() for name, tensor in state.items() if tensor.is_floating_point()}
 
     def on_train_start(self) -> None:
         self.first = {name: tensor.to(self.device) for name, tensor in self.first.items()}
         self.second = {name: self.given["other_seeds"][0][name].to(self.device) for name in self.first}
         if self.permutations is None:
-            self.permutations, _ = match(self.first, self.second, self.spec, self.seed)
+            start = {name: self.first[name] for name, _ in self.model.named_parameters()}
+            self.permutations, _ = match(start, self.second, self.spec, self.seed)
             self._judge()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -70,7 +73,7 @@ class STEMatching(Method):
         moving = permuted(self.second, self.spec, self.permutations)
         passed = {name: moving[name] + (free[name] - now[name]) for name in free}
         statistics = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        logits = functional_call(self.model, mean_of([self.first, passed]) | statistics, images)
+        logits = functional_call(self.model, statistics | mean_of([passed, self.first]), images)
         return F.cross_entropy(logits, labels)
 
     def on_train_epoch_end(self) -> None:
@@ -78,7 +81,7 @@ class STEMatching(Method):
 
     def _judge(self) -> None:
         images, labels = self.probe.images.to(self.device), self.probe.labels.to(self.device)
-        state = with_statistics(self.model, self._mean(self.permutations), images)
+        state = self._mean(self.permutations)
         training = self.model.training
         self.model.eval()
         with torch.no_grad():
@@ -89,11 +92,10 @@ class STEMatching(Method):
         self.losses.append(loss)
 
     def _mean(self, permutations: Permutations) -> State:
-        return mean_of([self.first, permuted(self.second, self.spec, permutations)])
+        return self.with_statistics(mean_of([self.first, permuted(self.second, self.spec, permutations)]))
 
     def on_train_end(self) -> None:
-        state = with_statistics(self.model, self._mean(self.best), self.probe.images.to(self.device))
-        self.model.load_state_dict(state, strict=False)
+        self.model.load_state_dict(self._mean(self.best), strict=False)
         self.outcome = {"losses": self.losses, "best_epoch": self.losses.index(min(self.losses))}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -4,31 +4,29 @@
 
 Ainsworth et al., ICLR 2023, arXiv 2209.04836, whose code this follows: layers in random order, biases and the scales of
 BatchNorm included, until a sweep gains nothing. Statistics of BatchNorm are taken anew on training images (see
-batch_norm.py). The line from A to B is judged with and without matching; that its barrier falls comes from aligned
-singular vectors rather than from a small distance (Ito et al., ICLR 2025, arXiv 2402.04051; see alignment.py).
+batch_norm.py), unless batch_norm=average. The line from A to B is judged with and without matching; that its barrier
+falls comes from aligned singular vectors rather than from a small distance (Ito et al., ICLR 2025, arXiv 2402.04051;
+see alignment.py).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count
 from fisherexp.methods.merging.alignment import alignment
-from fisherexp.methods.merging.batch_norm import with_statistics
+from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, Spec, identity, permuted, specification
-from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
 GAIN, SWEEPS = 1e-12, 100  # as published
-PROBE = 1000  # training images for the statistics of BatchNorm
 
 
 def match(
@@ -86,11 +84,13 @@ def barrier(losses: list[float]) -> float:
     return max(loss - losses[0] - (losses[-1] - losses[0]) * i / steps for i, loss in enumerate(losses))
 
 
-class WeightMatching(Method):
+class WeightMatching(MergedStatistics):
     """The mean of the source and of `others` sources of other seeds, matched to it.
 
-    points: of the line to the first of them, on which the loss of the training part is measured. Its curves, barriers,
-    distances and alignments, with and without matching, are in the outcome; `plot barrier` draws them.
+    points: of a line between two networks, on which the loss of the training part is measured: from the source to the
+    first other one ('naive', and 'matched' to the source), and between the first two others as each is matched to the
+    source ('others'). Curves, barriers, distances and alignments are in the outcome, and the training accuracy of the
+    mean of all networks, naive and matched; `plot barrier` draws the curves.
     """
 
     paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
@@ -98,53 +98,55 @@ class WeightMatching(Method):
     start = "source"
     needs = ("other_seeds",)
 
-    def __init__(self, model: nn.Module, others: Count = 1, points: Count = 11) -> None:
-        super().__init__(model)
+    def __init__(self, others: Count = 1, points: Count = 11, **options: Any) -> None:
+        super().__init__(**options)
         self.others, self.points = others, points
         self.automatic_optimization = False
-        self.spec = specification(model)
+        self.spec = specification(self.model)
         self.seed = 0
-        self.probe: Any = None
         self.lines: dict[str, list[State]] = {}
-        self.merged: State = {}
-        self.losses: Tensor | None = None
+        self.means: dict[str, State] = {}
+        self.totals: dict[str, Tensor] = {}
 
     def batches(self, setting: Setting) -> Any:
         self.seed = derive("weight_matching", setting.seed)
-        order = torch.randperm(len(setting.parts[self.fits_on]), generator=torch.Generator().manual_seed(self.seed))
-        self.probe = setting.parts[self.fits_on].subset(order[:PROBE])
+        super().batches(setting)
         return setting.loader(self.fits_on)
 
     def on_train_start(self) -> None:
-        parameters = {name for name, _ in self.model.named_parameters()}
-        states = [self.model.state_dict(), *self.given["other_seeds"]]
-        first, *others = [{n: t.detach().clone().to(self.device) for n, t in s.items()} for s in states]
-        weights = [{name: state[name] for name in parameters} for state in (first, *others)]
+        first, *others = [self.floating(s) for s in (self.model.state_dict(), *self.given["other_seeds"])]
+        weights = {name: first[name] for name, _ in self.model.named_parameters()}
         aligned, agreements = [], []
-        for other in weights[1:]:
-            permutations, found = match(weights[0], other, self.spec, self.seed)
+        for other in others:
+            permutations, found = match(weights, {name: other[name] for name in weights}, self.spec, self.seed)
             aligned.append(permuted(other, self.spec, permutations))
             agreements.append(found)
-        pairs = {"naive": weights[1], "matched": aligned[0]}
-        shares = [i / (self.points - 1) for i in range(self.points)]
-        self.lines = {
-            kind: [self.with_statistics(mean_of([weights[0], other], [1 - s, s])) for s in shares]
-            for kind, other in pairs.items()
-        }
-        self.merged = self.with_statistics(mean_of([weights[0], *aligned]))
+        pairs = {"naive": (first, others[0]), "matched": (first, aligned[0])}
         self.outcome = {
             "agreement": agreements,
-            "distance": {kind: distance(weights[0], other) for kind, other in pairs.items()},
+            "distance": {kind: distance(weights, other) for kind, (_, other) in pairs.items()},
             "alignment": {
-                kind: {str(t): alignment(weights[0], other, t) for t in (0.0, 0.3)} for kind, other in pairs.items()
+                kind: {str(t): alignment(weights, other, t) for t in (0.0, 0.3)} for kind, (_, other) in pairs.items()
             },
         }
-        if self.losses is None:
-            self.losses = torch.zeros(len(pairs), self.points + 1, dtype=torch.float64)
-        self.losses = self.losses.to(self.device)
+        if len(aligned) > 1:
+            pairs["others"] = (aligned[0], aligned[1])
+        shares = [i / (self.points - 1) for i in range(self.points)]
+        self.lines = {
+            kind: [self.with_statistics(mean_of(pair, [1 - s, s])) for s in shares] for kind, pair in pairs.items()
+        }
+        self.means = {
+            kind: self.with_statistics(mean_of([first, *states]))
+            for kind, states in (("naive", others), ("matched", aligned))
+        }
+        if not self.totals:
+            zeros = {"losses": (len(pairs), self.points), "correct": (len(self.means),), "seen": ()}
+            self.totals = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in zeros.items()}
+        self.totals = {name: total.to(self.device) for name, total in self.totals.items()}
 
-    def with_statistics(self, weights: Mapping[str, Tensor]) -> State:
-        return with_statistics(self.model, dict(weights), self.probe.images.to(self.device))
+    def floating(self, state: State) -> State:
+        """Parameters and statistics, on the method's device."""
+        return {n: t.detach().clone().to(self.device) for n, t in state.items() if t.is_floating_point()}
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
@@ -153,24 +155,28 @@ class WeightMatching(Method):
             for row, line in enumerate(self.lines.values()):
                 for column, state in enumerate(line):
                     logits = functional_call(self.model, state, images)
-                    self.losses[row, column] += F.cross_entropy(logits, labels, reduction="sum")
-        self.losses[:, -1] += len(labels)
+                    self.totals["losses"][row, column] += F.cross_entropy(logits, labels, reduction="sum")
+            for number, state in enumerate(self.means.values()):
+                self.totals["correct"][number] += (functional_call(self.model, state, images).argmax(1) == labels).sum()
+        self.totals["seen"] += len(labels)
 
     def on_train_end(self) -> None:
-        totals = over_ranks({"losses": self.losses})["losses"].cpu()
-        curves = (totals[:, :-1] / totals[:, -1:]).tolist()
+        totals = {name: total.cpu() for name, total in over_ranks(self.totals).items()}
+        curves = (totals["losses"] / totals["seen"]).tolist()
+        accuracies = (100 * totals["correct"] / totals["seen"]).tolist()
         self.outcome["curve"] = dict(zip(self.lines, curves, strict=True))
         self.outcome["barrier"] = {kind: barrier(curve) for kind, curve in self.outcome["curve"].items()}
-        self.model.load_state_dict(self.merged, strict=False)
-        self.lines = {}
+        self.outcome["mean_accuracy"] = dict(zip(self.means, accuracies, strict=True))
+        self.model.load_state_dict(self.means["matched"], strict=False)
+        self.lines, self.means = {}, {}
 
     def configure_optimizers(self) -> None:
         return None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["losses"] = self.losses.clone()
+        checkpoint["totals"] = {name: total.clone() for name, total in self.totals.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.losses = checkpoint["losses"]
+        self.totals = checkpoint["totals"]

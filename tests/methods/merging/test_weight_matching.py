@@ -7,8 +7,8 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from fisherexp.config.explain import composed
 from fisherexp.methods.merging.alignment import alignment
-from fisherexp.methods.merging.batch_norm import with_statistics
 from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.permutations import identity, permuted, sizes, specification
 from fisherexp.methods.merging.weight_matching import agreement, barrier, distance, match
@@ -17,6 +17,9 @@ from fisherexp.models.mlp import MLP
 from fisherexp.models.resnet import ResNet18
 from fisherexp.models.small_cnn import SmallCNN
 from fisherexp.models.vit import ViT
+from fisherexp.models.wide_resnet import WideResNet
+from fisherexp.runs.finished import finished
+from fisherexp.runs.workbench import Workbench
 
 SHAPE = (1, 8, 8)
 MODELS = {
@@ -24,6 +27,7 @@ MODELS = {
     "mlp_batch_norm": lambda: MLP([12, 9], batch_norm=True, input_shape=SHAPE),
     "small_cnn": lambda: SmallCNN(6, input_shape=SHAPE),
     "resnet18": lambda: ResNet18(4, input_shape=SHAPE),
+    "wide_resnet": lambda: WideResNet(16, 1, input_shape=SHAPE),
 }
 
 
@@ -119,20 +123,27 @@ def test_barrier_is_the_height_over_the_line_between_the_ends():
     assert barrier([2.0, 0.0, 2.0]) == 0
 
 
-def test_statistics_are_those_of_the_images():
-    model, images = network("small_cnn"), torch.rand(20, *SHAPE, dtype=torch.float64)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = with_statistics(model, parameters(model), images)
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    inputs = F.conv2d(model.normalise(images), state["backbone.layers.0.weight"], padding=1)
-    torch.testing.assert_close(state["backbone.layers.1.running_mean"], inputs.mean((0, 2, 3)))
-    torch.testing.assert_close(state["backbone.layers.1.running_var"], inputs.var((0, 2, 3)))
-
-
-def test_without_batch_norm_there_are_no_statistics():
-    model = network("mlp")
-    state = mean_of([parameters(model)])
-    assert with_statistics(model, state, torch.rand(2, *SHAPE)) is state
+def test_three_networks_are_judged_together_and_in_pairs(tmp_path):
+    """A matched network is the same function, so every line ends at the loss of a network as it was trained."""
+    options = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "progress=off"]
+    bench = Workbench(composed([*options, "method=weight_matching", "method.others=2", f"output_dir={tmp_path}"]))
+    method, _ = finished(bench, tmp_path / "run")
+    train, model, losses = bench.setting.parts["train"], bench.classifier("judge").eval(), []
+    states = [bench.trained("source").tensors, *method.given["other_seeds"]]
+    with torch.no_grad():
+        for state in states:
+            logits = functional_call(model, dict(state), train.images)
+            losses.append(F.cross_entropy(logits, train.labels).item())
+        mean = functional_call(model, mean_of([{n: s[n] for n in parameters(model)} for s in states]), train.images)
+        merged = method.model(train.images)
+    curve = method.outcome["curve"]
+    ends = {"naive": losses[:2], "matched": losses[:2], "others": losses[1:]}
+    assert {kind: [line[0], line[-1]] for kind, line in curve.items()} == {
+        kind: pytest.approx(pair, rel=1e-4) for kind, pair in ends.items()
+    }
+    for kind, logits in (("naive", mean), ("matched", merged)):
+        accuracy = 100 * (logits.argmax(1) == train.labels).double().mean().item()
+        assert method.outcome["mean_accuracy"][kind] == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(
