@@ -119,6 +119,7 @@ def test_gap_sentences_and_what_is_left_make_the_findings(reports):
         gone = iter(sentences(asked[SOURCE:].tolist()))
         whole, rest = [], [token for token in other[:SOURCE].tolist() if token != PAD]
         for blank, group in itertools.groupby(rest, BLANK.__eq__):
-            whole += [next(gone) for _ in group] if blank else sentences(group)
+            stretch = list(group)
+            whole += [next(gone) for _ in stretch] if blank else sentences(stretch)
         assert whole == findings
         assert next(gone, None) is None
