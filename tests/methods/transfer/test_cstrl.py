@@ -88,7 +88,7 @@ def test_without_strength_it_is_plain_training_bit_for_bit(make_bench, tmp_path)
     plain = make_bench("sequential")
     start = plain.method("method").model.state_dict()
     expected = fitted(plain, start, tmp_path / "plain")
-    made = fitted(make_bench("cstrl", "method.lambda_=0", "method.floor=0"), start, tmp_path / "made")
+    made = fitted(make_bench("cstrl", "method.lambda_=0"), start, tmp_path / "made")
     for name, tensor in expected.model.state_dict().items():
         assert torch.equal(made.model.state_dict()[name], tensor), name
     assert made.outcome["nll"] == expected.outcome["nll"]
