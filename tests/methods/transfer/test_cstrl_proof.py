@@ -34,7 +34,7 @@ def mean(tmp_path_factory):
 
 
 def test_the_annealed_penalty_keeps_half_of_what_plain_training_loses(mean):
-    """At the λ that validation chooses. Published: for nothing. Here it costs summaries up to 4 points."""
+    """At the λ that validation chooses. It is not for nothing: summaries lose up to 4 points."""
     nothing, annealed = mean(0), mean(1e5)
     assert annealed["loss_rise"] < nothing["loss_rise"] / 2
     assert annealed["gap_sentences_accuracy"] >= nothing["gap_sentences_accuracy"] + 10
