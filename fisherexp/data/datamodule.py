@@ -30,11 +30,13 @@ class LabelledData(LightningDataModule):
     files fill in num_classes, input_shape, class_names, mean and std then, too.
 
     holds: what a sample is; models, methods and scenarios declare what they read.
+    tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
     likelihood: which of fisherexp.curvature's likelihoods a model's outputs and the labels form.
     """
 
     title: str = ""
     holds: str = "images"
+    tasks: tuple[str, ...] = ()
     likelihood: str = "cross_entropy"
     num_classes: int | None = None
     input_shape: tuple[int, ...] | None = None

@@ -1,7 +1,8 @@
-"""What makes another task of the same images: a fixed change of every image, its labels kept.
+"""What makes another task of the same data: a fixed change of every image, its labels kept, or of every text.
 
 plain, inverted (grey values), mirrored (left-right), rotated_<degrees> (anticlockwise), permuted_<number> (a fixed
-permutation of the pixels, as in Goodfellow et al. 2013, arXiv 1312.6211), or the name of a corruption.
+permutation of the pixels, as in Goodfellow et al. 2013, arXiv 1312.6211), or the name of a corruption. Of reports:
+summary (findings to impression, as they come) and gap_sentences (see there).
 """
 
 import re
@@ -16,11 +17,13 @@ from torch import Tensor
 from fisherexp.config.types import Corruption
 from fisherexp.data.augment import rotate
 from fisherexp.data.corruptions.generated import corrupted
+from fisherexp.data.gap_sentences import gap_sentences
 from fisherexp.data.store import Store
 from fisherexp.data.tensors import ImageSet
 from fisherexp.seeds import derive, generator
 
 KNOWN = "plain, inverted, mirrored, rotated_<degrees>, permuted_<number> and the names of corruptions"
+OF_TEXT = {"gap_sentences": gap_sentences, "summary": lambda reports: reports}
 
 
 def transform(task: str, *, severity: int = 5, part: str = "", store: Store | None = None) -> Callable:
@@ -32,6 +35,8 @@ def transform(task: str, *, severity: int = 5, part: str = "", store: Store | No
     """
     pixelwise = {"plain": lambda images: images, "inverted": lambda images: 255 - images, "mirrored": mirrored}
     kind, _, number = task.partition("_")
+    if task in OF_TEXT:
+        return OF_TEXT[task]
     if task in pixelwise:
         return partial(_of_images, pixelwise[task])
     if kind == "rotated" and re.fullmatch(r"\d+(\.\d+)?", number):
@@ -41,7 +46,15 @@ def transform(task: str, *, severity: int = 5, part: str = "", store: Store | No
     if task in get_args(Corruption):
         options = {"name": task, "severity": severity, "seed": derive("task", part), "store": store}
         return partial(corrupted, **options)
-    raise ValueError(f"'{task}' is no task; there are {KNOWN}")
+    raise ValueError(f"'{task}' is no task; there are {KNOWN}; of reports {' and '.join(OF_TEXT)}")
+
+
+def refuse_foreign(tasks: list[str], title: str, of_text: tuple[str, ...] | None) -> None:
+    """Raises ValueError for a task that the data called `title` do not have. of_text: those they have; None: images."""
+    for task in tasks:
+        if task in OF_TEXT if of_text is None else task not in of_text:
+            known = KNOWN if of_text is None else ", ".join(of_text) or "none"
+            raise ValueError(f"scenario.tasks: '{task}' is no task of {title}; there are {known}")
 
 
 def mirrored(images: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torchmetrics import Metric
 class ClassificationMetrics(Metric):
     """Accuracy (%) and mean negative log-likelihood (nats) of each part it is fed.
 
-    update(part, logits (B, C), labels (B,)); compute() -> {"<name>_accuracy": …, "<name>_nll": …}.
+    update(part, logits (B, C), labels (B,)), or of text logits (B, T, V) and the next tokens (B, T), each of which
+    counts but -100; compute() -> {"<name>_accuracy": …, "<name>_nll": …}.
     headings: metric -> its heading, for those that tables show; a "%" in it means one decimal.
     better: metric -> 'higher' or 'lower', for those of which an extreme is the goal.
     """
@@ -25,9 +26,9 @@ class ClassificationMetrics(Metric):
             self.add_state(state, torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, part: int, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        self.correct[part] += (logits.argmax(1) == labels).sum()
-        self.nll[part] += F.cross_entropy(logits.float(), labels, reduction="sum")
-        self.count[part] += len(labels)
+        self.correct[part] += (logits.argmax(-1) == labels).sum()
+        self.nll[part] += F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="sum")
+        self.count[part] += (labels >= 0).sum()
 
     def compute(self) -> dict[str, float]:
         found = {}

@@ -12,7 +12,8 @@ class LanguageMetrics(Metric):
     """Bits per token, perplexity (2 to that power) and next-token accuracy (%) of each part it is fed.
 
     update(part, logits (B, T, V), next tokens (B, T)); compute() -> {"<name>_bits": …, "<name>_perplexity": …,
-    "<name>_accuracy": …}, means over all tokens. Where tokens are characters, the first is bits per character.
+    "<name>_accuracy": …}, means over all tokens but -100. Where tokens are characters, the first is bits per
+    character.
     """
 
     full_state_update = False
@@ -29,7 +30,7 @@ class LanguageMetrics(Metric):
     def update(self, part: int, logits: Tensor, labels: Tensor) -> None:
         self.correct[part] += (logits.argmax(-1) == labels).sum()
         self.nll[part] += F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="sum")
-        self.count[part] += labels.numel()
+        self.count[part] += (labels >= 0).sum()
 
     def compute(self) -> dict[str, float]:
         found = {}

@@ -29,19 +29,22 @@ class SequenceMetrics(TaskMetrics):
     validation_accuracy: mean over tasks of the accuracy (%) on images put aside, to choose on; these parts come behind
         those of all tasks, in the same order.
     forgetting: see below, where `history` was set.
+    loss_rise: mean over former tasks of the negative log-likelihood (nats) minus the lowest it ever was, where `losses`
+        was set.
 
     history: a_{t,i}, accuracy (%) on task i after task t, for every task t but the last; None where there is none.
+    losses: the same of negative log-likelihoods.
     """
 
     def __init__(self, tasks: tuple[str, ...]):
         aside = tuple(f"{task}_aside" for task in tasks)
         super().__init__((*tasks, *aside))
-        self.tasks, self.history = tasks, None
+        self.tasks, self.history, self.losses = tasks, None, None
         # Not those of every task: they may be many, and the outcome has them after each.
         added = {"forgetting": "forgetting\n%", "validation_accuracy": "validation\nacc. %"}
         self.headings = {"mean_accuracy": self.headings["mean_accuracy"]} | added
         ours = ["mean_accuracy", *(f"{task}_accuracy" for task in tasks), "validation_accuracy"]
-        self.better = dict.fromkeys(ours, "higher") | {"forgetting": "lower"}
+        self.better = dict.fromkeys(ours, "higher") | {"forgetting": "lower", "loss_rise": "lower"}
 
     def compute(self) -> dict[str, float]:
         found = ClassificationMetrics.compute(self)
@@ -51,6 +54,9 @@ class SequenceMetrics(TaskMetrics):
         metrics |= {name: found[name] for task in self.tasks for name in (f"{task}_accuracy", f"{task}_nll")}
         if self.history:
             metrics["forgetting"] = forgetting([*self.history, accuracies])
+        if self.losses:
+            losses = [*self.losses, [found[f"{task}_nll"] for task in self.tasks]]
+            metrics["loss_rise"] = forgetting([[-loss for loss in row] for row in losses])
         return metrics
 
 

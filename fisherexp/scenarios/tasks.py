@@ -1,7 +1,7 @@
-"""Several tasks on one data set: every task is a fixed change of all its images (see data/task_transforms.py).
+"""Several tasks on one data set: every task is a fixed change of all its samples (see data/task_transforms.py).
 
-Tasks share images, labels and the head of the network. Each has images to train on, some put aside to choose on, and
-the test images. They are there all at once (experts to be merged) or one after the other (continual learning).
+Tasks share samples and the head of the network. Each has samples to train on, some put aside to choose on, and those of
+the test set. They are there all at once (experts to be merged) or one after the other (continual learning).
 """
 
 from functools import partial
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from fisherexp.config.types import Count, Probability
-from fisherexp.data.datamodule import ImageData, ImageSet
+from fisherexp.data.datamodule import ImageSet, LabelledData
 from fisherexp.data.domains import pooled
-from fisherexp.data.task_transforms import transform
+from fisherexp.data.reports import END, STOP
+from fisherexp.data.task_transforms import refuse_foreign, transform
+from fisherexp.metrics.summaries import SummaryMetrics
 from fisherexp.metrics.tasks import SequenceMetrics, TaskMetrics
 from fisherexp.scenarios.setting import Setting, Store
 from fisherexp.seeds import generator
@@ -32,9 +34,11 @@ class TaskSuite:
             transform(task)  # a name of no task is refused before any data are read
         self.tasks, self.validation, self.severity = tasks, validation, severity
 
-    def settings(self, data: ImageData, seed: int, store: Store | None = None) -> dict[str, Setting]:
+    def settings(self, data: LabelledData, seed: int, store: Store | None = None) -> dict[str, Setting]:
         """For each task a setting of its own, of the parts train, validation and test. The same images are put aside
-        in every task. Raises ValueError where nothing is left to train or to choose on, and for images in files."""
+        in every task. Raises ValueError where nothing is left to train or to choose on, for images in files and for
+        tasks of other data."""
+        refuse_foreign(self.tasks, data.title, None if data.holds == "images" else data.tasks)
         if not isinstance(data.train, ImageSet):
             raise ValueError("tasks can be made of images in memory only; set data.in_memory=true")
         order = torch.randperm(len(data.train), generator=generator("task_validation", seed))
@@ -54,7 +58,7 @@ class TaskSuite:
             found[task] = Setting(data, parts, ("test",), evaluation, seed)
         return found
 
-    def whole(self, data: ImageData, train: ImageSet, settings: dict[str, Setting], seed: int) -> Setting:
+    def whole(self, data: LabelledData, train: ImageSet, settings: dict[str, Setting], seed: int) -> Setting:
         """All tasks as one setting, whose source trains on `train`."""
         parts = {f"{task}/{part}": images for task, one in settings.items() for part, images in one.parts.items()}
         parts |= {name: pooled([one.parts[part] for one in settings.values()]) for name, part in POOLS.items()}
@@ -78,7 +82,7 @@ class Tasks(TaskSuite):
         super().__init__(tasks, **options)
         self.shared = shared
 
-    def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
+    def setting(self, data: LabelledData, seed: int, store: Store | None = None) -> Setting:
         """Parts: '<task>/train', '<task>/validation' and '<task>/test'; pooled over tasks 'every_task' (to train on),
         'validation' and 'test'; 'train' is the shared start. `tasks` has a setting for each task.
 
@@ -94,23 +98,45 @@ class Tasks(TaskSuite):
 
 
 class TaskSequence(TaskSuite):
-    """One task after the other: the source trains on the first, a method goes through the others in their order."""
+    """One task after the other: the source trains on the first, a method goes through the others in their order.
+
+    few: how many training samples every task but the first has, gone through as often as it takes to be as many as the
+        first has; by default all. Further options as for TaskSuite.
+    """
 
     paper = "Kirkpatrick et al., PNAS 2017, arXiv 1612.00796"
     kind = "task_sequence"
+    reads = ("images", "tokens")
 
-    def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
+    def __init__(self, tasks: list[str], few: Count | None = None, **options: Any) -> None:
+        super().__init__(tasks, **options)
+        self.few = few
+
+    def setting(self, data: LabelledData, seed: int, store: Store | None = None) -> Setting:
         """Parts as for Tasks, with 'train' that of the first task; `requests` has the settings of the others. Judged on
-        the test parts and, to choose on, the validation parts of all tasks.
+        the test parts and, to choose on, the validation parts of all tasks; of text also by what is written in the
+        last one.
 
-        Raises ValueError for a single task.
+        Raises ValueError for a single task and for more few samples than there are.
         """
         settings = self.settings(data, seed, store)
         first, *others = settings.values()
         if not others:
             raise ValueError(f"scenario.tasks={self.tasks}: a sequence has at least two tasks")
+        if self.few is not None:
+            for one in others:
+                one.parts["train"] = one.parts["train"].subset(self._few(len(one.parts["train"]), seed))
         whole = self.whole(data, first.parts["train"], settings, seed)
         whole.requests = tuple(others)
         whole.judged += tuple(f"{task}/validation" for task in settings)
         whole.evaluation = partial(SequenceMetrics, tuple(settings))
+        if data.holds == "tokens":
+            whole.evaluation = partial(SummaryMetrics, tuple(settings), end=END, silent=STOP)
         return whole
+
+    def _few(self, samples: int, seed: int) -> torch.Tensor:
+        """Indices (samples,) of few of them, each about as often as any other."""
+        if self.few > samples:
+            raise ValueError(f"scenario.few={self.few}, but a task has only {samples} training samples")
+        chosen = torch.randperm(samples, generator=generator("task_few", seed))[: self.few]
+        return chosen.repeat(-(-samples // self.few))[:samples]

@@ -23,4 +23,5 @@ def test_means_are_over_tasks_and_images_put_aside_count_apart():
     assert (found["a_accuracy"], found["b_accuracy"]) == (100.0, 0.0)
     # A column for every task would not fit a screen.
     assert set(metric.headings) == {"mean_accuracy", "validation_accuracy", "forgetting"}
-    assert set(metric.better) == {"mean_accuracy", "a_accuracy", "b_accuracy", "validation_accuracy", "forgetting"}
+    shown = {"mean_accuracy", "a_accuracy", "b_accuracy", "validation_accuracy", "forgetting", "loss_rise"}
+    assert set(metric.better) == shown

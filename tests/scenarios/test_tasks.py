@@ -87,6 +87,19 @@ def test_sequence_begins_with_the_first_task_and_asks_for_the_others(digits):
     assert [id(one) for one in whole.requests] == [id(whole.tasks[task]) for task in TASKS[1:]]
 
 
+def test_few_samples_of_later_tasks_come_about_equally_often(digits):
+    whole = TaskSequence(["plain", "inverted", "mirrored"], few=100).setting(digits, seed=0)
+    first, *others = (one.parts["train"] for one in whole.tasks.values())
+    assert len(first.images.unique(dim=0)) > 900
+    for one in others:
+        assert len(one) == len(first)
+        images, counts = one.images.unique(dim=0, return_counts=True)
+        assert len(images) == 100
+        assert set(counts.tolist()) == {9, 10}
+    assert torch.equal(255 - others[0].images, others[1].images.flip(-1))  # the same ones in each
+    assert len(whole.parts["mirrored/test"]) == len(digits.test)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -95,6 +108,8 @@ def test_sequence_begins_with_the_first_task_and_asks_for_the_others(digits):
         (lambda: Tasks(["plain"], shared=9999), "scenario.shared=9999"),
         (lambda: Tasks(["plain"], validation=1.0), "scenario.validation=1.0"),
         (lambda: TaskSequence(["plain"]), "at least two"),
+        (lambda: TaskSequence(["plain", "inverted"], few=9999), "scenario.few=9999"),
+        (lambda: TaskSequence(["plain", "summary"]), "'summary' is no task of scikit-learn digits"),
     ],
 )
 def test_bad_choices_are_one_line(make, message, digits):

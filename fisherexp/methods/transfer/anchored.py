@@ -26,8 +26,8 @@ def quadratic(parameters: Tensors, omega: Tensors, anchor: Tensors) -> Tensor:
 
 def strength(schedule: str, lambda_: float, floor: float, epoch: int, epochs: int) -> float:
     """λ in `epoch` = 0, 1, … of `epochs`: lambda_ throughout ('constant'), or max(floor, lambda_ (1 - epoch / epochs))
-    ('linear_floor', as in arXiv 2503.05750; a floor above lambda_ holds from the start)."""
-    return lambda_ if schedule == "constant" else max(floor, lambda_ * (1 - epoch / epochs))
+    ('linear_floor', as in arXiv 2503.05750), but never more than lambda_: at zero strength no floor is left."""
+    return lambda_ if schedule == "constant" else min(lambda_, max(floor, lambda_ * (1 - epoch / epochs)))
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -31,8 +31,8 @@ CODE = (Importance, Path(fisherexp.curvature.__file__).parent)
 
 
 def task_fisher(model: nn.Module, task: Setting, importance: Importance, number: int) -> FisherDiagonal:
-    """The diagonal Fisher of a task's training images, on every rank; `number` of the task: for sampled labels."""
-    accumulator = importance.accumulator(model, derive("labels", task.seed, number))
+    """The diagonal Fisher of a task's training samples, on every rank; `number` of the task: for sampled labels."""
+    accumulator = importance.accumulator(model, derive("labels", task.seed, number), task.data.likelihood)
     for images, labels in importance.batches(task, "train", importance.together):
         accumulator.update(images, labels)
     if importance.gradients == "per_sample":  # of batch means every rank has all

@@ -26,7 +26,8 @@ class TaskTraining(ERM):
     memory: what is known of former tasks, in plain containers of tensors and numbers: saved with the training state.
         memory["task"] is the number of the task at hand.
     tasks: the settings of the tasks by name, on this method's device.
-    outcome: {"accuracy": a_{t,i} in %, rows t, columns i; "average_accuracy": means over the tasks up to t}.
+    outcome: {"accuracy": a_{t,i} in %, rows t, columns i; "nll": the same in nats; "average_accuracy": means over the
+        tasks up to t}.
     """
 
     scenarios = ("task_sequence",)
@@ -37,6 +38,7 @@ class TaskTraining(ERM):
         super().__init__(model, training)
         self.memory: dict[str, Any] = {"task": 0}
         self.accuracy: list[list[float]] = []
+        self.nll: list[list[float]] = []
         self.tasks: dict[str, Setting] = {}
 
     # --- for subclasses --------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ class TaskTraining(ERM):
         self._refuse_divergence()
         self._judge_all()
         seen = [row[: number + 1] for number, row in enumerate(self.accuracy)]
-        self.outcome["accuracy"] = self.accuracy
+        self.outcome["accuracy"], self.outcome["nll"] = self.accuracy, self.nll
         self.outcome["average_accuracy"] = [sum(row) / len(row) for row in seen]
 
     def _refuse_divergence(self) -> None:
@@ -103,16 +105,17 @@ class TaskTraining(ERM):
         self.model.train(training)
         found = metric.compute()
         self.accuracy.append([found[f"{name}_accuracy"] for name in self.tasks])
+        self.nll.append([found[f"{name}_nll"] for name in self.tasks])
 
     def judge(self, setting: Setting) -> None:
         super().judge(setting)
-        self.evaluation.history = self.outcome["accuracy"][:-1]
+        self.evaluation.history, self.evaluation.losses = (self.outcome[name][:-1] for name in ("accuracy", "nll"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["memory"] = apply_to_collection(self.memory, Tensor, torch.clone)
-        checkpoint["accuracy"] = self.accuracy
+        checkpoint["accuracy"], checkpoint["nll"] = self.accuracy, self.nll
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.memory, self.accuracy = checkpoint["memory"], checkpoint["accuracy"]
+        self.memory, self.accuracy, self.nll = (checkpoint[name] for name in ("memory", "accuracy", "nll"))

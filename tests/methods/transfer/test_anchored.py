@@ -32,6 +32,7 @@ def test_strength_falls_by_epochs_to_its_floor():
     fallen = [strength("linear_floor", 0.9, 0.2, epoch, 10) for epoch in range(10)]
     assert fallen == pytest.approx([0.9, 0.81, 0.72, 0.63, 0.54, 0.45, 0.36, 0.27, 0.2, 0.2])
     assert {strength("constant", 0.9, 0.2, epoch, 10) for epoch in range(10)} == {0.9}
+    assert {strength("linear_floor", 0.1, 0.2, epoch, 10) for epoch in range(10)} == {0.1}
 
 
 @pytest.fixture

@@ -1,0 +1,99 @@
+"""Generated radiology reports as sequences for a decoder: source, prompt, target in one row of tokens.
+
+    tokens  findings …  <pad> …  <summarise>  impression …        <pad> …
+    labels  not counted …        impression …            <end>   not counted …
+
+The source is padded to SOURCE tokens, so that the prompt always stands in the same place, and labels are those of the
+target only: neither the source nor padding counts in a loss, a metric or a Fisher. A decoder with its source as a
+prefix does here what an encoder and a decoder do in T5.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fisherexp.config.types import Count
+from fisherexp.data.datamodule import LabelledData
+from fisherexp.data.report_language import report, words
+from fisherexp.data.tensors import ImageSet
+from fisherexp.seeds import derive
+
+PAD, END, STOP, BLANK, FILL, SUMMARISE = range(6)
+MARKS = ["<pad>", "<end>", ".", "<blank>", "<fill>", "<summarise>"]
+SOURCE, TARGET = 36, 13  # tokens at most; the target's include <end>
+IGNORED = -100  # what torch's cross-entropy does not count
+
+Sentence = tuple[int, ...]  # with its full stop
+
+
+class Reports(LabelledData):
+    """Findings to impression, drawn by NumPy's legacy generator, whose stream is frozen.
+
+    reports, test_reports: how many. Further options: see LabelledData; its seed draws splits, not reports.
+    """
+
+    title = "generated radiology reports"
+    holds = "tokens"
+    tasks = ("gap_sentences", "summary")
+    likelihood = "sequence"
+    input_dtype = torch.int64
+    input_shape = (SOURCE + TARGET,)
+
+    def __init__(self, reports: Count = 800, test_reports: Count = 200, **options: Any) -> None:
+        super().__init__(**options)
+        self.reports, self.test_reports = reports, test_reports
+        self.class_names = MARKS + words()
+        self.num_classes = len(self.class_names)
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        return {"input_shape": self.input_shape, "vocabulary": self.num_classes}
+
+    def read(self) -> tuple[ImageSet, ImageSet]:
+        number = {word: token for token, word in enumerate(self.class_names)}
+
+        def spelt(sentences: list[str]) -> list[Sentence]:
+            return [(*(number[word] for word in sentence.split()), STOP) for sentence in sentences]
+
+        def drawn(part: str, count: int) -> ImageSet:
+            random = np.random.RandomState(derive("reports", part))
+            made = (report(random) for _ in range(count))
+            return together(row(spelt(findings), SUMMARISE, spelt(impression)) for findings, impression in made)
+
+        return drawn("train", self.reports), drawn("test", self.test_reports)
+
+
+def row(source: Iterable[Sentence], prompt: int, target: Iterable[Sentence]) -> tuple[list[int], list[int]]:
+    """Tokens and labels (T,) of one sample, T = SOURCE + TARGET. Raises ValueError for what is too long."""
+    source, target = ([token for sentence in given for token in sentence] for given in (source, target))
+    if len(source) > SOURCE or len(target) >= TARGET:
+        raise ValueError(f"{len(source)} tokens to read and {len(target)} to write: at most {SOURCE} and {TARGET - 1}")
+    tokens = source + [PAD] * (SOURCE - len(source)) + [prompt] + target
+    labels = [IGNORED] * SOURCE + target + [END]
+    rest = SOURCE + TARGET - len(tokens)
+    return tokens + [PAD] * rest, labels + [IGNORED] * rest
+
+
+def together(rows: Iterable[tuple[list[int], list[int]]]) -> ImageSet:
+    """One set of rows."""
+    tokens, labels = zip(*rows, strict=True)
+    return ImageSet(torch.tensor(tokens, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))
+
+
+def read_back(tokens: Tensor, labels: Tensor) -> tuple[list[Sentence], list[Sentence]]:
+    """The sentences of source and target of one row."""
+    return sentences(tokens[:SOURCE].tolist()), sentences(labels[SOURCE:].tolist())
+
+
+def sentences(tokens: Iterable[int]) -> list[Sentence]:
+    """Tokens cut behind every full stop; what comes after the last one is left out."""
+    found, begun = [], []
+    for token in tokens:
+        begun.append(token)
+        if token == STOP:
+            found.append(tuple(begun))
+            begun = []
+    return found
