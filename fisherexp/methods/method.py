@@ -8,7 +8,6 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from fisherexp.models.greedy import written
 from fisherexp.scenarios.setting import Setting
 
 
@@ -80,8 +79,8 @@ class Method(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels = batch
         self.evaluation.update(dataloader_idx, self.model(images), labels)
-        if dataloader_idx == getattr(self.evaluation, "written_part", None):
-            self.evaluation.update_written(written(self.model, images, labels, self.evaluation.end), labels)
+        if hasattr(self.evaluation, "ask"):
+            self.evaluation.ask(dataloader_idx, self.model, images, labels)
 
     def leave_files(self, folder: Path) -> None:
         """Write what the method wants to leave in the run's folder (figures, say) once it is done."""

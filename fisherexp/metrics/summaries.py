@@ -2,11 +2,12 @@
 
 import statistics
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
 
 from fisherexp.metrics.overlap import bleu, rouge
 from fisherexp.metrics.tasks import SequenceMetrics
+from fisherexp.models.greedy import written
 
 ORDERS = (1, 2, 3)
 
@@ -23,12 +24,17 @@ class SummaryMetrics(SequenceMetrics):
 
     def __init__(self, tasks: tuple[str, ...], end: int, silent: int):
         super().__init__(tasks)
-        self.written_part, self.end, self.silent = len(tasks) - 1, end, silent
+        self.end, self.silent = end, silent
         shown = {"exact": "exact\n%", "rouge_1": "ROUGE-1\n%", "rouge_2": "ROUGE-2\n%", "bleu_2": "BLEU-2\n%"}
         self.headings |= {"loss_rise": "loss\nrise"} | shown
         self.better |= {"exact": "higher"} | {f"{name}_{n}": "higher" for name in ("rouge", "bleu") for n in ORDERS}
         self.add_state("written", [], dist_reduce_fx="cat")
         self.add_state("wanted", [], dist_reduce_fx="cat")
+
+    def ask(self, part: int, model: nn.Module, tokens: Tensor, labels: Tensor) -> None:
+        """Let the model write the texts of the last task by itself; of other parts nothing is asked."""
+        if part == len(self.tasks) - 1:
+            self.update_written(written(model, tokens, labels, self.end), labels)
 
     def update_written(self, tokens: Tensor, labels: Tensor) -> None:
         self.written.append(tokens)

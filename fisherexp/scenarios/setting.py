@@ -44,8 +44,8 @@ class Setting:
     tasks: name -> setting of each of several tasks that this one is made of, with its own train, validation and test.
     test_forgotten: mask (n_test,) of the test samples that are like them (of the same class, say); none if None.
     evaluation: makes a fresh metric with `update(part_number, logits, labels)` and `compute() -> dict`; one that is
-        a `Predictions` keeps what the model predicts for comparisons with other models; one with a `written_part` is
-        also told what a language model writes by itself at that part.
+        a `Predictions` keeps what the model predicts for comparisons with other models; one with
+        `ask(part_number, model, inputs, labels)` asks the model more than its outputs.
     same_batches: every epoch sees the same ones, unshuffled and without augmentation (to overfit them).
     device, rank, world_size: where batches are to lie and which share of them this process gets.
     """

@@ -12,7 +12,6 @@ END, STOP = 1, 2
 
 def test_written_summaries_count_up_to_their_end_without_full_stops():
     metric = SummaryMetrics(("gap_sentences", "summary"), end=END, silent=STOP)
-    assert metric.written_part == 1
     labels = torch.tensor([[-100, 5, 6, STOP, END, -100], [-100, 7, 8, 9, STOP, END]])
     tokens = torch.tensor([[END, 5, 6, END, 7, 7], [END, 7, 8, STOP, 9, 9]])
     for part in range(4):
@@ -28,6 +27,22 @@ def test_written_summaries_count_up_to_their_end_without_full_stops():
     assert found["bleu_2"] == pytest.approx(100 * (5 / 6 * 3 / 4) ** 0.5)
     assert set(metric.headings) <= set(metric.better)
     assert set(metric.better) <= set(found) | {"forgetting", "loss_rise"}
+
+
+def test_the_model_writes_texts_of_the_last_task_only():
+    class Counts(torch.nn.Module):
+        """The next token is the last one plus one."""
+
+        def forward(self, tokens):
+            return torch.nn.functional.one_hot(tokens + 1, 10).float()
+
+    metric = SummaryMetrics(("gap_sentences", "summary"), end=END, silent=STOP)
+    tokens, labels = torch.tensor([[4, 5, 0, 0]]), torch.tensor([[-100, 6, 7, 8]])
+    for part in range(4):
+        metric.update(part, torch.zeros(1, 4, 10), labels)
+        metric.ask(part, Counts(), tokens, labels)
+    assert len(metric.written) == 1
+    assert metric.compute()["exact"] == 100
 
 
 @pytest.mark.parametrize("make", [LanguageMetrics, SequenceMetrics])
