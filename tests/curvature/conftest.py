@@ -9,14 +9,20 @@ import torch
 from fisherexp.curvature import kernels
 
 
+@pytest.fixture(scope="session")
+def library_folder(tmp_path_factory):
+    """One for all modules of a process: it cannot load the library from two places."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled(library_folder):
     """The user's library if there is one, else one compiled for this run."""
     environment = pytest.MonkeyPatch()
     if not kernels.location().exists():
         if not (shutil.which("c++") and (shutil.which("ninja") or importlib.util.find_spec("ninja"))):
             pytest.skip("the kernel has not been compiled, and there is no C++ compiler with ninja to do it")
-        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        environment.setenv("XDG_CACHE_HOME", str(library_folder))
     kernels._loaded.cache_clear()
     function, path = kernels.kernel(True, torch.device("cpu"))
     assert path == "compiled"
