@@ -16,7 +16,7 @@ from .choices import check_choice
 from .diagonal import Estimator, FisherDiagonal
 from .engine import Engine
 from .finite import finite, first_non_finite
-from .inputs import batch_size, move, outputs_of, select
+from .inputs import batch_size, move, outputs_of, select, weighted
 from .kernels import kernel
 from .likelihood import LABELS, Likelihood, resolve
 from .rules.base import accumulation_dtype
@@ -108,7 +108,7 @@ class DiagonalAccumulator:
         if self.labels == "empirical" and targets is None:
             raise ValueError("labels='empirical' needs targets")
         if weights is not None:
-            inputs, targets, weights, size = _weighted(inputs, targets, weights, size)
+            inputs, targets, weights, size = weighted(inputs, targets, weights, size)
             if not size:
                 return
         if self.gradients == "per_sample":
@@ -255,18 +255,6 @@ def _zeros(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Te
 def _layout(p: Tensor) -> torch.memory_format:
     """Sums of convolution weights are kept as their rule forms them: channels last."""
     return torch.channels_last if p.dim() == 4 else torch.contiguous_format
-
-
-def _weighted(inputs, targets, weights: Tensor, size: int):
-    """Check weights and drop samples of weight zero, whatever is in them."""
-    if weights.shape[0] != size:
-        raise ValueError(f"weights {tuple(weights.shape)} do not fit a batch of {size} samples")
-    if (weights < 0).any():
-        raise ValueError("weights must not be negative")
-    alive = weights != 0 if weights.dim() == 1 else (weights != 0).flatten(1).any(1)
-    if not alive.all():
-        inputs, targets, weights = (select(t, alive, size) for t in (inputs, targets, weights))
-    return inputs, targets, weights if weights.dtype.is_floating_point else weights.float(), int(alive.sum())
 
 
 def fisher_diagonal(

@@ -26,6 +26,22 @@ def select(inputs: Any, index: Tensor | slice, batch: int) -> Any:
     return pytree.tree_map(rows, inputs)
 
 
+def weighted(inputs: Any, targets: Tensor | None, weights: Tensor, size: int) -> tuple[Any, Tensor | None, Tensor, int]:
+    """Inputs, targets and floating weights of the samples of positive weight, and how many these are.
+
+    weights: (N,) or (N, T); whatever is in samples of weight zero is dropped. Raises ValueError for weights that are
+    negative or do not fit `size` samples.
+    """
+    if weights.shape[0] != size:
+        raise ValueError(f"weights {tuple(weights.shape)} do not fit a batch of {size} samples")
+    if (weights < 0).any():
+        raise ValueError("weights must not be negative")
+    alive = weights != 0 if weights.dim() == 1 else (weights != 0).flatten(1).any(1)
+    if not alive.all():
+        inputs, targets, weights = (select(t, alive, size) for t in (inputs, targets, weights))
+    return inputs, targets, weights if weights.dtype.is_floating_point else weights.float(), int(alive.sum())
+
+
 def move(inputs: Any, device: torch.device) -> Any:
     """Inputs on `device`, usable by autograd even if made in inference mode."""
 
