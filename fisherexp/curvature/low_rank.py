@@ -34,7 +34,7 @@ class LowRankFisher:
         gradients: (m, d). Kept, not copied, being the largest object in play; ``replace_row`` writes to it.
         damping: lambda > 0.
         divisor: what G^T G is divided by; the number of rows by default, also while rows are still zero
-            (M-FAC counts the window's capacity, so its early steps are over-damped).
+            (M-FAC counts the window's capacity: its early F is too small and its early steps are too long).
         gram, cursor: attributes of an earlier instance, to resume from them without recomputing.
         estimator: which gradients the rows are, where that is known.
 
