@@ -35,7 +35,7 @@ def task_fisher(model: nn.Module, task: Setting, importance: Importance, number:
     accumulator = importance.accumulator(model, derive("labels", task.seed, number), task.data.likelihood)
     for images, labels in importance.batches(task, "train", importance.together):
         accumulator.update(images, labels)
-    if importance.gradients == "per_sample":  # of batch means every rank has all
+    if not importance.whole:
         accumulator.load_sums(over_ranks(accumulator.sums(), largest=("batch_size", "batches")))
     return accumulator.result()
 
