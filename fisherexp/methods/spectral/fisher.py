@@ -14,7 +14,7 @@ from torch import nn
 
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.method import Method
+from fisherexp.methods.spectral.study import Study
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
@@ -31,15 +31,11 @@ def spectrum(fisher: FisherDiagonal) -> torch.Tensor:
     return torch.cat([values.double().flatten() for values in fisher.values()]).sort(descending=True).values
 
 
-class Fisher(Method):
-    """Leaves the model alone; `given["fisher"]` is what it is about."""
+class Fisher(Study):
+    """`given["fisher"]` is what it is about."""
 
     paper = "Amari, Neural Computation 1998; Kunstner et al., NeurIPS 2019, arXiv 1905.12558"
-    reads = ("images", "tokens")
-    start = "source"
     needs = ("fisher",)
-    study = True
-    epochs = 0
 
     def __init__(self, model: nn.Module, importance: Importance) -> None:
         super().__init__(model)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fisherexp.curvature import KFAC
-from fisherexp.methods.method import Method
+from fisherexp.methods.spectral.study import Study
 from fisherexp.methods.structured import KroneckerFactors
 
 
@@ -30,16 +30,12 @@ def spread(fisher: KFAC) -> dict[str, dict[str, float]]:
     return found
 
 
-class KroneckerFisher(Method):
-    """Leaves the model alone; `given["kfac"]` is what it is about."""
+class KroneckerFisher(Study):
+    """`given["kfac"]` is what it is about."""
 
     name = "kfac"
     paper = "Martens & Grosse, ICML 2015, arXiv 1503.05671; Eschenhagen et al., NeurIPS 2023, arXiv 2311.00636"
-    reads = ("images", "tokens")
-    start = "source"
     needs = ("kfac",)
-    study = True
-    epochs = 0
 
     def __init__(self, model: nn.Module, factors: KroneckerFactors) -> None:
         super().__init__(model)

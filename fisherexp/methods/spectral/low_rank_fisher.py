@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fisherexp.curvature import LowRankFisher
 from fisherexp.files import write_atomically
-from fisherexp.methods.method import Method
+from fisherexp.methods.spectral.study import Study
 from fisherexp.methods.structured import GradientRows
 
 
@@ -23,16 +23,12 @@ def spectrum(fisher: LowRankFisher) -> Tensor:
     return torch.linalg.eigvalsh(fisher.gram).flip(0).clamp(min=0) / fisher.divisor
 
 
-class LowRankStudy(Method):
-    """Leaves the model alone; `given["low_rank"]` is what it is about."""
+class LowRankStudy(Study):
+    """`given["low_rank"]` is what it is about."""
 
     name = "low_rank_fisher"
     paper = "Frantar et al., NeurIPS 2021, arXiv 2107.03356"
-    reads = ("images", "tokens")
-    start = "source"
     needs = ("low_rank",)
-    study = True
-    epochs = 0
 
     def __init__(self, model: nn.Module, rows: GradientRows) -> None:
         super().__init__(model)
