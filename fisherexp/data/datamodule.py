@@ -31,12 +31,15 @@ class LabelledData(LightningDataModule):
 
     holds: what a sample is; models, methods and scenarios declare what they read.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
+    marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count
+        ('silent'); None of other data.
     likelihood: which of fisherexp.curvature's likelihoods a model's outputs and the labels form.
     """
 
     title: str = ""
     holds: str = "images"
     tasks: tuple[str, ...] = ()
+    marks: dict[str, int] | None = None
     likelihood: str = "cross_entropy"
     num_classes: int | None = None
     input_shape: tuple[int, ...] | None = None

@@ -38,6 +38,7 @@ class Reports(LabelledData):
     title = "generated radiology reports"
     holds = "tokens"
     tasks = ("gap_sentences", "summary")
+    marks = {"end": END, "silent": STOP}
     likelihood = "sequence"
     input_dtype = torch.int64
     input_shape = (SOURCE + TARGET,)

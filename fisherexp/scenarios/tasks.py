@@ -12,7 +12,6 @@ import torch
 from fisherexp.config.types import Count, Probability
 from fisherexp.data.datamodule import ImageSet, LabelledData
 from fisherexp.data.domains import pooled
-from fisherexp.data.reports import END, STOP
 from fisherexp.data.task_transforms import refuse_foreign, transform
 from fisherexp.metrics.summaries import SummaryMetrics
 from fisherexp.metrics.tasks import SequenceMetrics, TaskMetrics
@@ -129,9 +128,10 @@ class TaskSequence(TaskSuite):
         whole = self.whole(data, first.parts["train"], settings, seed)
         whole.requests = tuple(others)
         whole.judged += tuple(f"{task}/validation" for task in settings)
-        whole.evaluation = partial(SequenceMetrics, tuple(settings))
-        if data.holds == "tokens":
-            whole.evaluation = partial(SummaryMetrics, tuple(settings), end=END, silent=STOP)
+        names = tuple(settings)
+        whole.evaluation = partial(SequenceMetrics, names)
+        if data.marks:
+            whole.evaluation = partial(SummaryMetrics, names, **data.marks)
         return whole
 
     def _few(self, samples: int, seed: int) -> torch.Tensor:
