@@ -22,8 +22,8 @@ def models(base):
 
 
 @pytest.fixture
-def same():
-    """Are two states the same, up to `tolerance`?"""
+def assert_same():
+    """Fails unless two states are the same, up to `tolerance`."""
 
     def check(found, expected, tolerance: float = 1e-10) -> None:
         assert set(found) == set(expected)

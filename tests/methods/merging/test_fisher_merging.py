@@ -12,15 +12,15 @@ def ones(models):
     return [{name: torch.ones_like(tensor) for name, tensor in model.items()} for model in models]
 
 
-def test_equal_fishers_give_the_weighted_mean(models, same):
+def test_equal_fishers_give_the_weighted_mean(models, assert_same):
     for weights in ([1.0, 1.0, 1.0], [0.5, 0.3, 0.2]):
-        same(fisher_average(models, ones(models), weights), mean_of(models, weights))
+        assert_same(fisher_average(models, ones(models), weights), mean_of(models, weights))
 
 
-def test_a_much_larger_fisher_wins(models, same):
+def test_a_much_larger_fisher_wins(models, assert_same):
     fishers = ones(models)
     fishers[1] = {name: 1e12 * tensor for name, tensor in fishers[1].items()}
-    same(fisher_average(models, fishers), models[1], tolerance=1e-9)
+    assert_same(fisher_average(models, fishers), models[1], tolerance=1e-9)
 
 
 def test_minimises_the_sum_of_quadratics(models):
@@ -33,10 +33,10 @@ def test_minimises_the_sum_of_quadratics(models):
 
 
 @pytest.mark.parametrize("favour_first", [True, False])
-def test_where_all_fishers_vanish(favour_first, models, same):
+def test_where_all_fishers_vanish(favour_first, models, assert_same):
     zero = [{name: torch.zeros_like(tensor) for name, tensor in model.items()} for model in models]
     merged = fisher_average(models, zero, favour_first=favour_first)
-    same(merged, models[0] if favour_first else mean_of(models))
+    assert_same(merged, models[0] if favour_first else mean_of(models))
 
 
 def test_normalising_removes_the_scale_and_leaves_zero_alone(models):

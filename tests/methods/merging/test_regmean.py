@@ -21,9 +21,9 @@ def test_is_the_joint_least_squares_solution(models):
     torch.testing.assert_close(merged.T, torch.linalg.lstsq(torch.cat(inputs), targets).solution)
 
 
-def test_without_correlations_of_inputs_it_is_the_mean(models, same):
+def test_without_correlations_of_inputs_it_is_the_mean(models, assert_same):
     eye = [{"a": torch.eye(5, dtype=torch.float64)}] * 3
-    same(regression_mean(models, eye), mean_of(models))
+    assert_same(regression_mean(models, eye), mean_of(models))
 
 
 def test_scale_zero_weights_every_input_by_itself(models):

@@ -28,18 +28,18 @@ def test_without_clean_training_all_of_the_change_is_the_signature(base, models)
     assert torch.equal(signature(start, start, robust), robust - start)
 
 
-def test_alpha_zero_is_the_clean_model_and_other_tensors_stay(base, models, same):
+def test_alpha_zero_is_the_clean_model_and_other_tensors_stay(base, models, assert_same):
     clean, *robust = models
-    same(patched(base, clean, robust, LAYERS, NORMS, 0.0), clean, tolerance=0)
+    assert_same(patched(base, clean, robust, LAYERS, NORMS, 0.0), clean, tolerance=0)
     found = patched(base, clean, robust, LAYERS[:1], [], 1.0)
     assert all(torch.equal(found[name], clean[name]) for name in clean if name != "a.weight")
 
 
-def test_patches_of_several_corruptions_add_up(base, models, same):
+def test_patches_of_several_corruptions_add_up(base, models, assert_same):
     clean, one, other = models
     both = patched(base, clean, [one, other], LAYERS, NORMS, 1.0)
     single = [patched(base, clean, [robust], LAYERS, NORMS, 0.5) for robust in (one, other)]
-    same(both, {name: single[0][name] + single[1][name] - clean[name] for name in clean})
+    assert_same(both, {name: single[0][name] + single[1][name] - clean[name] for name in clean})
 
 
 def test_first_layers_with_the_normalisation_between_them():

@@ -35,20 +35,20 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("copies", [1, 3])
-def test_copies_of_a_model_are_that_model(rule, copies, base, models, same):
-    same(RULES[rule](base, [models[0]] * copies), models[0], tolerance=1e-6)
+def test_copies_of_a_model_are_that_model(rule, copies, base, models, assert_same):
+    assert_same(RULES[rule](base, [models[0]] * copies), models[0], tolerance=1e-6)
 
 
 @pytest.mark.parametrize("merge", [singular_merge, lambda deltas, kernels: reweighted_merge(deltas, 0.0, kernels)])
-def test_one_expert_at_full_rank_is_itself(merge, base, models, same):
+def test_one_expert_at_full_rank_is_itself(merge, base, models, assert_same):
     for kernels in ("average", "matrix"):
-        same(moved(base, merge(task_vectors(base, models[:1]), kernels)), models[0])
+        assert_same(moved(base, merge(task_vectors(base, models[:1]), kernels)), models[0])
 
 
 @pytest.mark.parametrize("rule", ["average", "task_arithmetic", "ties"])
-def test_order_of_the_experts_does_not_matter(rule, base, models, same):
-    same(RULES[rule](base, models), RULES[rule](base, models[::-1]))
+def test_order_of_the_experts_does_not_matter(rule, base, models, assert_same):
+    assert_same(RULES[rule](base, models), RULES[rule](base, models[::-1]))
 
 
-def test_dropping_nothing_changes_nothing(models, same):
-    same(dropped(models[0], 0.0, torch.Generator()), models[0])
+def test_dropping_nothing_changes_nothing(models, assert_same):
+    assert_same(dropped(models[0], 0.0, torch.Generator()), models[0])

@@ -6,20 +6,32 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.methods.merging.bang import SmoothedMixup
-from fisherexp.methods.merging.merging import mean_of
+from fisherexp.methods.merging.wise_ft import WiSEFT
 from fisherexp.methods.recipe import Recipe
 
 
-def test_end_points_are_exact(base, models):
-    for alpha, end in ((0.0, base), (1.0, models[0])):
-        found = mean_of([base, models[0]], [1 - alpha, alpha])
-        assert all(torch.equal(found[name], tensor) for name, tensor in end.items())
+@pytest.fixture
+def wise_ft():
+    """Of the second of several experts."""
+    return WiSEFT(model=nn.Linear(1, 1), experts=None, alphas=[0.5], expert=1)
 
 
-def test_of_linear_models_weights_and_logits_are_averaged_alike(base, models):
+def test_end_points_are_exact(wise_ft, base, models):
+    for alpha, end in ((0.0, base), (1.0, models[1])):
+        for found in (wise_ft.merged(base, models, alpha), wise_ft.merged_buffers(base, models, alpha)):
+            assert all(torch.equal(found[name], tensor) for name, tensor in end.items())
+
+
+def test_an_expert_of_no_task_is_refused(wise_ft, models):
+    wise_ft.given = {"experts": {"plain": models[0]}}
+    with pytest.raises(ValueError, match=r"method\.expert=1: there are 1 tasks, 0 … 0"):
+        wise_ft.grid()
+
+
+def test_of_linear_models_weights_and_logits_are_averaged_alike(wise_ft, base, models):
     x = torch.randn(4, 5, dtype=torch.float64)
-    found = mean_of([base, models[0]], [0.3, 0.7])
-    logits = [F.linear(x, state["a.weight"], state["a.bias"]) for state in (base, models[0], found)]
+    found = wise_ft.merged(base, models, 0.7)
+    logits = [F.linear(x, state["a.weight"], state["a.bias"]) for state in (base, models[1], found)]
     torch.testing.assert_close(logits[2], 0.3 * logits[0] + 0.7 * logits[1])
 
 

@@ -38,11 +38,17 @@ SMALL = [
 
 
 @pytest.fixture
-def make_bench(tmp_path) -> Callable[..., Workbench]:
-    """A workbench for a method on 4 batches an epoch, 2 epochs a task, 3 tasks; callbacks join its own fit."""
+def small() -> list[str]:
+    """Three tasks of 4 batches an epoch, 2 epochs each."""
+    return SMALL
+
+
+@pytest.fixture
+def make_bench(tmp_path, small) -> Callable[..., Workbench]:
+    """A workbench for a method on the small setting; callbacks join its own fit."""
 
     def make(method: str, *options: str, callbacks=None) -> Workbench:
-        config = composed([f"method={method}", *SMALL, f"output_dir={tmp_path / method}", *options])
+        config = composed([f"method={method}", *small, f"output_dir={tmp_path / method}", *options])
         return Workbench(config, callbacks=callbacks)
 
     return make

@@ -1,7 +1,5 @@
 """CSTRL on generated reports: its λ in each epoch, its Fisher, what nothing of it leaves, and what it refuses."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from pytorch_lightning import Callback
@@ -34,14 +32,9 @@ SMALL = [
 
 
 @pytest.fixture
-def make_bench(tmp_path) -> Callable[..., Workbench]:
-    """A workbench on 64 small reports, 4 batches an epoch, 5 epochs a stage."""
-
-    def make(method: str, *options: str, callbacks=None) -> Workbench:
-        config = composed([f"method={method}", *SMALL, f"output_dir={tmp_path / method}", *options])
-        return Workbench(config, callbacks=callbacks)
-
-    return make
+def small() -> list[str]:
+    """64 small reports, 4 batches an epoch, 5 epochs a stage."""
+    return SMALL
 
 
 class Watch(Callback):
