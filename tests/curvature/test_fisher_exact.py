@@ -235,9 +235,9 @@ def test_squared_outer(way, width, rows, threads):
     torch.set_num_threads(threads)
     try:
         if way == "batched":
-            add_many_at_once(g, x, total)
+            add_many_at_once([(g, x)], total)
         else:
-            add_in_cache(g, x, total, 3 * width * 8 if way == "blocks" else 8 * total.nbytes)
+            add_in_cache([(g, x)], total, 3 * width * 8 if way == "blocks" else 8 * total.nbytes)
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(total, 1 + torch.einsum("nto,ntk->nok", g, x).square().sum(0))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Call, Use, chunks
-from .outer import add_squared_outer
+from .outer import add_squared_outer, add_squared_outers
 
 PATCH_BYTES = 2 * 2**20  # per thread; patches repeat every input nine times for a 3x3 kernel: a few samples at a time
 KERNEL_BYTES = 2**20  # of all images of a sample: the kernel reads them again for every few features
@@ -161,10 +161,15 @@ class Conv(Use):
             return
         sums = total.movedim(1, -1).reshape(self.groups, total.shape[0] // self.groups, -1)
         patches = sums.shape[2] * self.groups * positions * g.element_size()
-        for rows in chunks(g.shape[0], patches, PATCH_BYTES * torch.get_num_threads(), g.device.type):
-            left, right = self.factors(x[rows], g[rows])
-            for group in range(self.groups):
-                add_squared_outer(left[:, group], right[:, group], sums[group])
+        chunked = list(chunks(g.shape[0], patches, PATCH_BYTES * torch.get_num_threads(), g.device.type))
+        if self.groups == 1:
+            parts = (self.factors(x[rows], g[rows]) for rows in chunked)
+            add_squared_outers(((left[:, 0], right[:, 0]) for left, right in parts), sums[0])
+        else:
+            for rows in chunked:
+                left, right = self.factors(x[rows], g[rows])
+                for group in range(self.groups):
+                    add_squared_outer(left[:, group], right[:, group], sums[group])
         if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
             total.copy_(sums.reshape(total.shape[0], *self.kernel, -1).movedim(-1, 1))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..layout import batch_first
 from .base import Call, Use, chunks
 
-CACHE_BYTES = 2**20  # a few samples at a time: x̂ and its product with g stay in cache
+CACHE_BYTES = 2**21  # a few samples at a time: x̂ and its product with g stay in cache
 
 
 class CoupledSamples(ValueError):

@@ -6,6 +6,8 @@ that stays in cache, small ones of several samples, large ones by blocks of rows
 its memory are formed at once.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -17,21 +19,30 @@ BLOCK_BYTES = 5 * 2**19
 
 def add_squared_outer(g: Tensor, x: Tensor, total: Tensor) -> None:
     """g (N, T, O), x (N, T, K): add Σ_n (Σ_t g_nt x_ntᵀ)² to `total` (O, K)."""
-    (add_in_cache if total.device.type == "cpu" else add_many_at_once)(g, x, total)
+    add_squared_outers([(g, x)], total)
 
 
-def add_in_cache(g: Tensor, x: Tensor, total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
+def add_squared_outers(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor) -> None:
+    """The same for a batch in parts, each (g, x) of some samples."""
+    add = add_in_cache if total.device.type == "cpu" else add_many_at_once
+    add(parts, total)
+
+
+def add_in_cache(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
     """Products in a buffer of at most `block_bytes` per thread: of several samples, or of some rows of one sample."""
-    threads = torch.get_num_threads()
+    threads, (o, k) = torch.get_num_threads(), total.shape
     several = block_bytes // (2 * total.nbytes)  # half of it: the running sum is read as often
-    if several >= 4:
-        add_several(g, x, total, threads * several)
-    elif threads > 1 and x.shape[2] > g.shape[2]:  # threads share rows: the transposed product has more of them
-        sums = torch.zeros_like(total.mT, memory_format=torch.contiguous_format)
-        add_rows(x, g, sums, block_bytes * threads)
-        total += sums.mT
-    else:
-        add_rows(g, x, total, block_bytes * threads)
+    # Threads share rows, of which the transposed product has more; its sum is turned round once for all parts.
+    turned = torch.zeros(k, o, dtype=total.dtype) if several < 4 and threads > 1 and k > o else None
+    for g, x in parts:
+        if several >= 4:
+            add_several(g, x, total, threads * several)
+        elif turned is None:
+            add_rows(g, x, total, block_bytes * threads)
+        else:
+            add_rows(x, g, turned, block_bytes * threads)
+    if turned is not None:
+        total += turned.mT
 
 
 def add_several(g: Tensor, x: Tensor, total: Tensor, samples: int) -> None:
@@ -65,7 +76,8 @@ def add_rows(g: Tensor, x: Tensor, total: Tensor, buffer_bytes: int) -> None:
             part.addcmul_(product, product)
 
 
-def add_many_at_once(g: Tensor, x: Tensor, total: Tensor) -> None:
+def add_many_at_once(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor) -> None:
     """As many samples at a time as the device's scratch memory holds."""
-    for rows in chunks(g.shape[0], total.numel() * total.element_size(), device=total.device.type):
-        total += torch.bmm(g[rows].mT, x[rows]).square_().sum(0)
+    for g, x in parts:
+        for rows in chunks(g.shape[0], total.numel() * total.element_size(), device=total.device.type):
+            total += torch.bmm(g[rows].mT, x[rows]).square_().sum(0)
