@@ -37,8 +37,8 @@ class DiagonalAccumulator:
     be smaller), which go through the model at once. None: what it is given is one batch.
     loss: "cross_entropy" (default), "gaussian", "sequence", "token", or a function (outputs, targets) → (N,).
     parameters: None for all that require gradients, else names, tensors or a predicate on names.
-    compiled: whether convolutions use the C++ kernel (`fisherexp.curvature.kernels`): "auto" if it has been built,
-    True to build it, False. Results agree up to rounding; they say in `path` which it was.
+    compiled: whether convolutions and linear layers over positions use the C++ kernel (`fisherexp.curvature.kernels`):
+    "auto" if it has been built, True to build it, False. Results agree up to rounding; they say in `path` which it was.
 
     The model is evaluated in eval mode and left as it was: modes, buffers, .grad, requires_grad. No hook stays on
     it. Raises ValueError for unknown names, for batch norm without stored statistics under per_sample, and for

@@ -58,7 +58,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, parameters: Any = None):
         self.model = model
-        self.kernel: Callable | None = None  # for convolutions, where an accumulator wants it
+        self.kernel: Callable | None = None  # of `.kernels`, where an accumulator wants it
         self.wanted = wanted_parameters(model, parameters)
         self.places, self._undisturbed = Places(model), Undisturbed(model, self.wanted)
         self.steps: list | None = None

@@ -1,15 +1,17 @@
 """The compiled kernel gives the plain path's sums, and it is recorded which of the two was used."""
 
+from itertools import product
+
 import pytest
 import torch
-from fisher_oracles import Residual, TinyGPT, one_at_a_time, worst
+from fisher_oracles import Residual, TinyGPT, Tokens, one_at_a_time, worst
 from test_fisher_exact import RULES
 from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal, fisher_diagonal, kernels
 
-COVERED = [name for name in RULES if name.startswith("conv")]
+COVERED = [name for name in RULES if name.startswith(("conv", "linear", "matmul"))]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -25,32 +27,55 @@ def test_layers(compiled, name, dtype):
     assert worst(found, dict(plain.items())) <= (1e-10 if dtype == torch.float64 else 1e-4)
 
 
-@pytest.mark.parametrize("outputs", [1, 8, 19])
-@pytest.mark.parametrize("features", [1, 48, 113])
+@pytest.mark.parametrize(("outputs", "features"), [*product([1, 8, 19], [1, 48, 113]), (2800, 50)])
+@pytest.mark.parametrize(("samples", "positions"), [(3, 5), (60, 5), (3, 300)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_edges_of_tiles(compiled, outputs, features, dtype):
-    """Sums that are no multiple of a tile, gradients in both memory layouts."""
+def test_edges_of_tiles(compiled, outputs, features, samples, positions, dtype):
+    """Sums that are no multiple of a tile, parts of many samples and of one, gradients in both memory layouts."""
     torch.manual_seed(0)
-    x = torch.randn(3, 5, features, dtype=torch.float64)
-    g = torch.randn(3, 5, outputs, dtype=torch.float64)
+    x = torch.randn(samples, positions, features, dtype=torch.float64)
+    g = torch.randn(samples, positions, outputs, dtype=torch.float64)
     expected = 2 * torch.einsum("nto,ntk->nok", g, x).square().sum(0)
     total = torch.zeros(outputs, 1, 1, features, dtype=dtype)
     x, g = x.to(dtype), g.to(dtype)
     for left in (g, g.mT.contiguous().mT):
-        compiled(left, x.unsqueeze(2), total, [5, 1], [1, 1], [0, 0], [1, 1])
+        compiled(left, x.unsqueeze(2), total, [positions, 1], [1, 1], [0, 0], [1, 1])
     rounding = 1e-12 if dtype == torch.float64 else 1e-4
-    torch.testing.assert_close(total[:, 0, 0].double(), expected, rtol=rounding, atol=rounding)
+    scale = expected.max().item()
+    torch.testing.assert_close(total[:, 0, 0].double(), expected, rtol=rounding, atol=rounding * scale)
 
 
-@pytest.mark.parametrize("language", [False, True])
-def test_networks(compiled, language):
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_parts_of_several_images(compiled, dilation):
+    """A sample of three images whose positions are more than are packed at a time; they end within an image."""
     torch.manual_seed(0)
-    if language:
-        model, x, y = TinyGPT().double(), torch.randint(0, 11, (5, 7)), torch.randint(0, 11, (5, 7))
-        loss, oracle = "sequence", lambda z, t: F.cross_entropy(z.mT, t)
-    else:
-        model, x, y = Residual().double(), torch.randn(5, 3, 8, 8).double(), torch.randint(0, 5, (5,))
-        loss, oracle = None, F.cross_entropy
+    conv = nn.Conv2d(5, 9, 3, stride=(1, 2), padding=(2, 1), dilation=dilation, bias=False).double()
+    x = torch.randn(6, 5, 17, 30).double()
+    y = conv(x)
+    g = torch.randn_like(y)
+    expected = sum(
+        torch.autograd.grad((conv(x[part]) * g[part]).sum(), conv.weight)[0].square()
+        for part in torch.arange(6).split(3)
+    )
+    total = torch.zeros(9, 3, 3, 5).double()
+    options = [*y.shape[2:]], [1, 2], [2, 1], [dilation, dilation]
+    compiled(g.flatten(2).mT, x.movedim(1, -1).contiguous(), total, *options, 3)
+    torch.testing.assert_close(total.movedim(-1, 1), expected, rtol=1e-12, atol=1e-12)
+
+
+NETWORKS = {
+    "convolutions": (Residual, lambda: torch.randn(5, 3, 8, 8).double(), lambda: torch.randint(0, 5, (5,)), None),
+    "attention": (Tokens, lambda: torch.randn(5, 4, 8).double(), lambda: torch.randint(0, 5, (5,)), None),
+    "tied embedding": (TinyGPT, *[lambda: torch.randint(0, 11, (5, 7))] * 2, "sequence"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(compiled, name):
+    torch.manual_seed(0)
+    make, inputs, targets, loss = NETWORKS[name]
+    model, x, y = make().double().eval(), inputs(), targets()
+    oracle = F.cross_entropy if loss is None else lambda z, t: F.cross_entropy(z.mT, t)
     found = fisher_diagonal(model, [(x, y)], loss=loss, compiled=True)
     assert found.path == "compiled"
     assert worst(found, one_at_a_time(model, x, y, oracle)) <= 1e-10

@@ -1,6 +1,6 @@
-"""The Fisher of convolutions in C++ for CPUs, optional: same sums as the plain path, up to rounding.
+"""The Fisher of convolutions and linear layers in C++ for CPUs, optional: the plain path's sums, up to rounding.
 
-    python -m fisherexp.curvature.kernels     # compile it once for this torch and CPU (half a minute; C++17, ninja)
+    python -m fisherexp.curvature.kernels     # compile it once for this torch and CPU (C++17 and ninja)
 
 From then on accumulators use it (`compiled="auto"`); `compiled=True` compiles it when first needed, False never uses
 it. The library lies in the user's cache directory (XDG_CACHE_HOME). Every process compiles in a folder of its own

@@ -1,16 +1,15 @@
 // Sum over samples of squared per-sample weight gradients of convolutions and linear layers:
 //   total[o, k] += sum_n (sum_l g[n, l, o] u[n, l, k])^2
 // or, where several images make a sample, the square of the sum over those. u are the patches of the input, which are
-// never formed as a whole. One image is copied into a frame of zeros; there the features of a patch that follow each other in memory are read in place, a panel of at most COLUMNS
-// at a time, and only those of narrow kernels are packed first. Each tile of the product lives in registers, and its
-// square goes straight to the running sum.
+// never formed as a whole: a panel of some features at some positions is packed with zeros for the border, so is g, and
+// each tile of their product lives in registers until its square is added to a block of the running sum in cache.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
+#include <memory>
 #include <vector>
 
 namespace {
@@ -23,163 +22,195 @@ constexpr int BYTES = 32, ROWS = 4;  // 12 of 16
 constexpr int BYTES = 16, ROWS = 4;
 #endif
 constexpr int VECTORS = 3;
-constexpr int64_t BLOCK_BYTES = 16 * 1024;  // of the running sum: stays in the first cache over the samples
+constexpr int64_t BLOCK_BYTES = 512 * 1024;  // of the running sum: stays in the second cache over the samples
+constexpr int64_t POSITIONS = 128;           // at a time: panel and gradients stay in the first cache over the tiles
 
 template <typename T>
 struct Vector {
   typedef T type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
-  static constexpr int lanes = BYTES / sizeof(T), columns = VECTORS * lanes;
+  static constexpr int64_t lanes = BYTES / sizeof(T), columns = VECTORS * lanes;
 };
 
-struct Shape {  // of one convolution; a linear layer is one with a 1x1 kernel
+// Zeros that begin where a line of the cache does: no vector lies across two.
+template <typename T>
+struct Buffer {
+  std::vector<T> held;
+  T* at;
+  explicit Buffer(int64_t size) : held(size + BYTES / sizeof(T), T(0)) {
+    void* start = held.data();
+    size_t space = held.size() * sizeof(T);
+    at = static_cast<T*>(std::align(BYTES, size * sizeof(T), start, space));
+  }
+};
+
+struct Shape {  // of one convolution; a linear layer is one with a 1x1 kernel and its positions in a row
   int64_t samples, images, outputs, positions, width, channels, kernel_width, features;
-  int64_t in[2], stride[2], padding[2], dilation[2];
-  int64_t frame[2];  // height and width of the input with its border
+  int64_t in[2], stride[2], padding[2], dilation[2], x_strides[3];
+  bool rows_adjacent;  // features of a row of the kernel follow each other in memory
 
-  int64_t frame_size() const { return frame[0] * frame[1] * channels; }
-
-  int64_t run() const {  // features that follow each other in memory
-    return dilation[1] == 1 ? kernel_width * channels : channels;
-  }
-  int64_t offset(int64_t feature) const {  // of a feature in the frame, from where the patch begins
-    const int64_t y = feature / (kernel_width * channels) * dilation[0];
-    const int64_t x = feature / channels % kernel_width * dilation[1];
-    return (y * frame[1] + x) * channels + feature % channels;
-  }
+  int64_t run() const { return rows_adjacent ? kernel_width * channels : channels; }
 };
 
-// Some features of all patches of one sample, and how far apart they lie from one position to the next.
-template <typename T>
-struct Panel {
-  const T* at;
-  int64_t image, row, column;
-};
+// Copies of `length` in steps of W, which it reaches; the last may overlap the one before.
+template <typename T, int W>
+void copy(const T* from, int64_t length, T* to) {
+  for (int64_t c = 0; c + W <= length; c += W) std::memcpy(to + c, from + c, W * sizeof(T));
+  if (length % W) std::memcpy(to + length - W, from + length - W, W * sizeof(T));
+}
 
-// Gradients of one sample's results, from some output channel on, and how far apart they lie.
-template <typename T>
-struct Gradients {
-  const T* at;
-  int64_t image, position, output;
-};
-
-// R rows of one sample's product with V vectors of the panel, squared into `total`.
-template <typename T, int R, int V>
-void tile(const Shape& s, Panel<T> panel, Gradients<T> gradients, T* total, int64_t columns) {
-  using Lanes = typename Vector<T>::type;
-  constexpr int lanes = Vector<T>::lanes;
-  Lanes sum[R][V] = {};
-  for (int64_t image = 0; image < s.images; ++image) {
-    const T *row = panel.at + image * panel.image, *g = gradients.at + image * gradients.image;
-    for (int64_t l = 0; l < s.positions; l += s.width, row += panel.row) {
-      const T* at = row;
-      for (int64_t column = 0; column < s.width; ++column, at += panel.column, g += gradients.position) {
-        Lanes p[V];
-        for (int j = 0; j < V; ++j) p[j] = *reinterpret_cast<const Lanes*>(at + j * lanes);
-        for (int r = 0; r < R; ++r) {
-          const T factor = g[r * gradients.output];
-          for (int j = 0; j < V; ++j) sum[r][j] += factor * p[j];
-        }
+// What lies [inside, inside + length) in a run of the patches at positions [begin, end). The run begins (dy, dx) from
+// where a window without padding would; zeros outside of the image.
+template <typename T, int W>
+void pack_run(const Shape& s, const T* all, int64_t dy, int64_t dx, int64_t inside, int64_t length, int64_t begin,
+              int64_t end, T* to) {
+  constexpr int64_t columns = Vector<T>::columns, lanes = Vector<T>::lanes;
+  const int64_t last = s.in[1] * s.channels - length, step = s.stride[1] * s.channels;
+  const int64_t height = s.positions / s.width;
+  int64_t image = begin / s.positions, top = begin % s.positions / s.width, left = begin % s.width;
+  for (int64_t l = begin; l < end; left = 0) {  // a row of the positions
+    const int64_t until = std::min(end, l + s.width - left), x = left * s.stride[1] + dx, y = top * s.stride[0] + dy;
+    const T* from = all + image * s.x_strides[0] + y * s.x_strides[1] + x * s.x_strides[2] + inside;
+    const bool within = y >= 0 && y < s.in[0];
+    for (int64_t at = x * s.channels + inside; l < until; ++l) {
+      if (within && at >= 0 && at <= last) {
+        copy<T, W>(from, length, to);
+        if (length == columns)  // the next panel
+          for (int64_t c = 0; c < columns; c += lanes) __builtin_prefetch(from + columns + c);
+      } else {
+        for (int64_t c = 0; c < length; ++c) to[c] = within && at + c >= 0 && at + c < last + length ? from[c] : T(0);
       }
+      at += step, from += s.stride[1] * s.x_strides[2], to += columns;
     }
+    if (++top == height) top = 0, ++image;
   }
-  for (int r = 0; r < R; ++r, total += s.features) {
-    for (int j = 0; j < V; ++j) {
-      T* to = total + j * lanes;
-      const int64_t left = columns - j * lanes;
-      if (left >= lanes) {
-        *reinterpret_cast<Lanes*>(to) += sum[r][j] * sum[r][j];
-      } else {  // behind the last feature the panel holds others
-        const Lanes square = sum[r][j] * sum[r][j];
-        for (int64_t k = 0; k < left; ++k) to[k] += square[k];
+}
+
+// Features [first, first + width) of the patches at positions [begin, end), counted over all images.
+template <typename T>
+void pack(const Shape& s, const T* all, int64_t first, int64_t width, int64_t begin, int64_t end, T* packed) {
+  constexpr int half = Vector<T>::lanes / 2;  // of a vector, which is stored in half the time
+  const int64_t run = s.run(), runs = s.rows_adjacent ? 1 : s.kernel_width;
+  for (int64_t k = 0, length; k < width; k += length) {
+    const int64_t inside = (first + k) % run, number = (first + k) / run;  // of the run, counted over the kernel
+    length = std::min(run - inside, width - k);
+    const int64_t dy = number / runs * s.dilation[0] - s.padding[0];
+    const int64_t dx = number % runs * s.dilation[1] - s.padding[1];
+    const auto one = length >= half ? pack_run<T, half> : length >= 2 ? pack_run<T, 2> : pack_run<T, 1>;
+    one(s, all, dy, dx, inside, length, begin, end, packed + k);
+  }
+}
+
+// Gradients of outputs [top, bottom) at positions [begin, end): (tiles, positions, ROWS), zeros behind. Several tiles
+// are packed together, so that whole lines of the cache are read.
+template <typename T>
+void pack(const Shape& s, const T* all, const int64_t* strides, int64_t top, int64_t bottom, int64_t begin,
+          int64_t end, T* packed) {
+  constexpr int64_t TILES = 8;
+  const int64_t size = (end - begin) * ROWS;
+  for (int64_t o = top; o < bottom; o += TILES * ROWS, packed += TILES * size) {
+    const int64_t rows = std::min<int64_t>(TILES * ROWS, bottom - o), whole = strides[2] == 1 ? rows / ROWS : 0;
+    T* to = packed;
+    for (int64_t l = begin, image = begin / s.positions; l < end; ++image) {
+      const int64_t until = std::min(end, (image + 1) * s.positions);
+      const T* g = all + image * strides[0] + (l - image * s.positions) * strides[1] + o * strides[2];
+      for (; l < until; ++l, g += strides[1], to += ROWS) {
+        for (int64_t t = 0; t < whole; ++t) copy<T, ROWS>(g + t * ROWS, ROWS, to + t * size);
+        for (int64_t t = whole; t * ROWS < rows; ++t)
+          for (int64_t r = 0, row = t * ROWS; r < ROWS; ++r, ++row)
+            to[t * size + r] = row < rows ? g[row * strides[2]] : T(0);
       }
     }
   }
 }
 
-// Rows [0, rows) of one sample's product with one panel.
+// One tile of each sample's product, ROWS by V vectors, `positions` to a sample: continued from `partial` unless they
+// are its first, left there unless they are its last; then its square goes to `total`.
 template <typename T, int V>
-void rows(const Shape& s, Panel<T> panel, Gradients<T> g, int64_t rows, T* total, int64_t columns) {
-  int64_t o = 0;
-  for (; o + ROWS <= rows; o += ROWS, g.at += ROWS * g.output, total += ROWS * s.features)
-    tile<T, ROWS, V>(s, panel, g, total, columns);
-  for (; o < rows; ++o, g.at += g.output, total += s.features) tile<T, 1, V>(s, panel, g, total, columns);
-}
-
-// One image, into the middle of a frame of zeros.
-template <typename T>
-void enframe(const Shape& s, const T* x, const int64_t* strides, T* frame) {
-  const int64_t length = s.in[1] * s.channels;
-  for (int64_t y = 0; y < s.in[0]; ++y) {
-    const T* from = x + y * strides[1];
-    T* to = frame + ((y + s.padding[0]) * s.frame[1] + s.padding[1]) * s.channels;
-    if (strides[2] == s.channels) {
-      std::memcpy(to, from, length * sizeof(T));
-    } else {
-      for (int64_t xx = 0; xx < s.in[1]; ++xx, from += strides[2], to += s.channels)
-        std::memcpy(to, from, s.channels * sizeof(T));
-    }
-  }
-}
-
-// Features [first, first + columns) of all patches in a frame.
-template <typename T>
-void pack(const Shape& s, const T* frame, int64_t first, int64_t columns, T* packed) {
-  const int64_t run = s.run();
-  for (int64_t k = 0, length; k < columns; k += length) {
-    length = std::min(run - (first + k) % run, columns - k);
-    const T* row = frame + s.offset(first + k);
-    T* to = packed + k;
-    for (int64_t l = 0; l < s.positions; l += s.width, row += s.stride[0] * s.frame[1] * s.channels) {
-      const T* from = row;
-      for (int64_t column = 0; column < s.width; ++column, from += s.stride[1] * s.channels, to += Vector<T>::columns)
-        for (int64_t c = 0; c < length; ++c) to[c] = from[c];
-    }
-  }
-}
-
-template <typename T>
-void run(const Shape& s, const T* g, at::IntArrayRef g_strides, const T* x, at::IntArrayRef x_strides, T* total) {
+void tile(const T* g, const T* panel, int64_t samples, int64_t positions, bool first, bool last, T* partial, T* total) {
+  using Lanes = typename Vector<T>::type;
   constexpr int64_t lanes = Vector<T>::lanes, columns = Vector<T>::columns;
-  const bool in_place = s.run() >= lanes;
-  std::vector<std::pair<int64_t, int64_t>> panels;  // first feature and how many; in place, within one run
-  for (int64_t first = 0, width; first < s.features; first += width) {
-    width = std::min(columns, (in_place ? s.run() - first % s.run() : s.features - first));
-    panels.emplace_back(first, width);
+  for (int64_t n = 0; n < samples; ++n) {
+    Lanes sum[ROWS][V];
+    // Unrolled, or the compiler moves the tile through memory.
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+      for (int j = 0; j < V; ++j) sum[r][j] = Lanes{};
+    if (!first) {
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+        for (int j = 0; j < V; ++j) sum[r][j] = *reinterpret_cast<const Lanes*>(partial + r * columns + j * lanes);
+    }
+    for (int64_t l = 0; l < positions; ++l, g += ROWS, panel += columns) {
+      Lanes p[V];
+#pragma GCC unroll 3
+      for (int j = 0; j < V; ++j) p[j] = *reinterpret_cast<const Lanes*>(panel + j * lanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+        for (int j = 0; j < V; ++j) sum[r][j] += g[r] * p[j];
+    }
+    if (last) {
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+        for (int j = 0; j < V; ++j)
+          *reinterpret_cast<Lanes*>(total + r * columns + j * lanes) += sum[r][j] * sum[r][j];
+    } else {
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 3
+        for (int j = 0; j < V; ++j) *reinterpret_cast<Lanes*>(partial + r * columns + j * lanes) = sum[r][j];
+    }
   }
-  const int64_t threads = at::get_num_threads(), count = panels.size();
-  // Work is divided into blocks of the running sum, some panels wide; narrow sums also by rows.
-  int64_t wide = std::max<int64_t>(1, BLOCK_BYTES / (s.outputs * columns * int64_t(sizeof(T))));
-  wide = std::min(wide, std::max<int64_t>(1, count / threads));
-  const int64_t groups = (count + wide - 1) / wide;
-  int64_t high = groups >= threads ? s.outputs : (s.outputs + threads - 1) / threads;
-  high = (high + ROWS - 1) / ROWS * ROWS;
-  const int64_t parts = (s.outputs + high - 1) / high;
-  at::parallel_for(0, groups * parts, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> frames(s.images * s.frame_size() + columns, T(0));  // vectors may reach behind the end
-    std::vector<T> packed(in_place ? 0 : s.images * s.positions * columns, T(0));
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t top = block % parts * high, bottom = std::min(top + high, s.outputs);
-      const int64_t left = block / parts * wide, right = std::min(left + wide, count);
-      for (int64_t n = 0; n < s.samples; ++n) {
-        for (int64_t i = 0; i < s.images; ++i)
-          enframe(s, x + (n * s.images + i) * x_strides[0], x_strides.data(), frames.data() + i * s.frame_size());
+}
+
+template <typename T>
+void run(const Shape& s, const T* g, at::IntArrayRef g_strides, const T* x, T* total) {
+  constexpr int64_t lanes = Vector<T>::lanes, columns = Vector<T>::columns, size = ROWS * columns;
+  const int64_t panels = (s.features + columns - 1) / columns, tiles = (s.outputs + ROWS - 1) / ROWS;
+  // Work is divided into blocks of the running sum, some panels wide; by rows where outputs are too many for that or
+  // threads would not get equally many.
+  const int64_t threads = at::get_num_threads(), most = BLOCK_BYTES / (size * int64_t(sizeof(T)));
+  int64_t high = tiles, wide = std::max<int64_t>(1, std::min(most / tiles, panels / threads));
+  const int64_t blocks = (panels + wide - 1) / wide;
+  if (tiles > most || (blocks % threads != 0 && blocks < 8 * threads)) {
+    const int64_t shares = std::max(threads, (tiles + most - 1) / most);
+    high = (tiles + shares - 1) / shares;
+    wide = std::clamp<int64_t>(most / high, 1, panels);
+  }
+  const int64_t groups = (panels + wide - 1) / wide, parts = (tiles + high - 1) / high;
+  const int64_t all = s.images * s.positions;
+  at::parallel_for(0, groups * parts, 1, [&](int64_t first, int64_t behind) {
+    const int64_t several = std::max<int64_t>(1, POSITIONS / all), some = std::min(several * all, POSITIONS);
+    Buffer<T> sums(wide * high * size), partial(all > some ? wide * high * size : 0);
+    Buffer<T> gradients(high * ROWS * some), panel(columns * some);
+    for (int64_t block = first; block < behind; ++block) {
+      const int64_t top = block % parts * high * ROWS, bottom = std::min(top + high * ROWS, s.outputs);
+      const int64_t left = block / parts * wide, right = std::min(left + wide, panels);
+      std::fill_n(sums.at, wide * high * size, T(0));
+      for (int64_t begin = 0, end; begin < s.samples * all; begin = end) {  // several samples or a part of one
+        end = std::min(begin + some, all > some ? (begin / all + 1) * all : s.samples * all);
+        const int64_t samples = std::max<int64_t>(1, (end - begin) / all), positions = (end - begin) / samples;
+        pack(s, g, g_strides.data(), top, bottom, begin, end, gradients.at);
         for (int64_t p = left; p < right; ++p) {
-          const auto [first, width] = panels[p];
-          Panel<T> panel{packed.data(), s.positions * columns, s.width * columns, columns};
-          if (in_place)
-            panel = {frames.data() + s.offset(first), s.frame_size(), s.stride[0] * s.frame[1] * s.channels,
-                     s.stride[1] * s.channels};
-          else
-            for (int64_t i = 0; i < s.images; ++i)
-              pack(s, frames.data() + i * s.frame_size(), first, width, packed.data() + i * panel.image);
-          const Gradients<T> gradients{g + n * s.images * g_strides[0] + top * g_strides[2], g_strides[0], g_strides[1],
-                                       g_strides[2]};
-          T* sum = total + top * s.features + first;
-          const int64_t vectors = (width + lanes - 1) / lanes;
-          const auto product = vectors == 1 ? rows<T, 1> : vectors == 2 ? rows<T, 2> : rows<T, VECTORS>;
-          product(s, panel, gradients, bottom - top, sum, width);
+          const int64_t width = std::min(columns, s.features - p * columns), vectors = (width + lanes - 1) / lanes;
+          pack(s, x, p * columns, width, begin, end, panel.at);
+          const auto product = vectors == 1 ? tile<T, 1> : vectors == 2 ? tile<T, 2> : tile<T, VECTORS>;
+          for (int64_t t = 0; t * ROWS < bottom - top; ++t) {
+            const int64_t at = ((p - left) * high + t) * size;
+            product(gradients.at + t * ROWS * (end - begin), panel.at, samples, positions, begin % all == 0,
+                    end % all == 0, partial.at + at, sums.at + at);
+          }
         }
       }
+      for (int64_t p = left; p < right; ++p)
+        for (int64_t o = top; o < bottom; ++o) {
+          const T* from = sums.at + ((p - left) * high * ROWS + o - top) * columns;
+          T* to = total + o * s.features + p * columns;
+          for (int64_t k = 0; k < std::min(columns, s.features - p * columns); ++k) to[k] += from[k];
+        }
     }
   });
 }
@@ -199,15 +230,14 @@ void add_squares(const at::Tensor& g, const at::Tensor& x, at::Tensor total, at:
   for (int a = 0; a < 2; ++a) {
     s.in[a] = x.size(a + 1);
     s.stride[a] = stride[a], s.padding[a] = padding[a], s.dilation[a] = dilation[a];
-    // Padding behind the image may differ from that before it: the frame ends where the last patch does.
-    const int64_t last = (size[a] - 1) * stride[a] + (total.size(a + 1) - 1) * dilation[a] + 1;
-    s.frame[a] = std::max(s.in[a] + padding[a], last);
   }
+  std::copy_n(x.strides().data(), 3, s.x_strides);
+  s.rows_adjacent = dilation[1] == 1 && x.stride(2) == x.size(3);
   if (g.scalar_type() == at::kFloat) {
-    run<float>(s, g.const_data_ptr<float>(), g.strides(), x.const_data_ptr<float>(), x.strides(), total.data_ptr<float>());
+    run<float>(s, g.const_data_ptr<float>(), g.strides(), x.const_data_ptr<float>(), total.data_ptr<float>());
   } else {
     TORCH_CHECK(g.scalar_type() == at::kDouble, "float32 or float64");
-    run<double>(s, g.const_data_ptr<double>(), g.strides(), x.const_data_ptr<double>(), x.strides(), total.data_ptr<double>());
+    run<double>(s, g.const_data_ptr<double>(), g.strides(), x.const_data_ptr<double>(), total.data_ptr<double>());
   }
 }
 

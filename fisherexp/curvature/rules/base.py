@@ -65,7 +65,7 @@ class Call:
     step: Step
     handles: dict[int, Handle]
     channels_last: bool = False  # convolutions may lay out their results so, which libraries compute faster
-    kernel: Callable | None = None  # for convolutions (`fisherexp.curvature.kernels`), if it is used
+    kernel: Callable | None = None  # of `fisherexp.curvature.kernels`, if it is used
     known: tuple[list, dict] | None = None  # arguments after the input as `run` passes them, once found out
 
     def value(self, item):

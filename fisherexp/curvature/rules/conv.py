@@ -15,7 +15,6 @@ from .base import Call, Use, chunks
 from .outer import add_squared_outer, add_squared_outers
 
 PATCH_BYTES = 2 * 2**20  # per thread; patches repeat every input nine times for a 3x3 kernel: a few samples at a time
-KERNEL_BYTES = 2**20  # of all images of a sample: the kernel reads them again for every few features
 # From here on the weight gradient of one sample is worth a call: so many positions and multiply-adds.
 MANY_POSITIONS, MANY_PRODUCTS = 256, 2**25
 
@@ -149,7 +148,7 @@ class Conv(Use):
 
     def _add_weight(self, g: Tensor, total: Tensor) -> None:
         x, g = self.images(g)
-        if self.call.kernel is not None and self.groups == 1 and x[0].nbytes <= KERNEL_BYTES:
+        if self.call.kernel is not None and self.groups == 1:
             self._add_compiled(x, g, total)
             return
         positions = g.shape[1] * prod(g.shape[-self.spatial :])

@@ -47,7 +47,17 @@ class Linear(Use):
             totals["bias"] += g.flatten(1, -2).sum(1).square_().sum(0)
         if "weight" in totals:
             x, g = self.positions(g)
-            add_squared_outer(g, x, totals["weight"])
+            if self.call.kernel is None:
+                add_squared_outer(g, x, totals["weight"])
+            else:
+                self._add_compiled(x, g, totals["weight"])
+
+    def _add_compiled(self, x: Tensor, g: Tensor, total: Tensor) -> None:
+        """A convolution with a 1x1 kernel over positions in a row."""
+        if not total.is_contiguous():  # the transposed layer's
+            x, g, total = g, x, total.mT
+        x = (x if x.stride(-1) == 1 else x.contiguous()).unsqueeze(1)
+        self.call.kernel(g, x, total[:, None, None], [1, g.shape[1]], [1, 1], [0, 0], [1, 1])
 
     def _add_factorised(self, g: Tensor, totals: dict[str, Tensor], last: bool) -> None:
         """One position per sample. Gradients of several backward passes share x: their squares are added first."""
