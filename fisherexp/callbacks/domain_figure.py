@@ -39,8 +39,8 @@ def draw(records: list[dict[str, Any]], stem: Path) -> None:
     figure.colorbar(points, ax=scatter, label="step")
     for axis, columns in ((accuracy, 1), (hessian, 1), (slope, 2)):
         axis.legend(fontsize=7, framealpha=0.7, edgecolor="none", ncols=columns)
-    for axis in (hessian, slope):
-        axis.margins(y=0.35)  # room for the legend
+    hessian.margins(y=0.6)  # room for the legends
+    slope.margins(y=0.35)
     for axis in (hessian.yaxis, slope.yaxis, scatter.xaxis):
         _plain_ticks(axis)
     save(figure, stem)
@@ -51,6 +51,7 @@ def _plain_ticks(axis: Any) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=range(1, 10) if high < 15 * low else (1, 3)))
+    subs = range(1, 10) if high < 3 * low else (1, 2, 3, 5) if high < 15 * low else (1, 3)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
