@@ -36,6 +36,10 @@ RULES = {
     "conv2d, many channels, dilation": (lambda: flat(nn.Conv2d(18, 3, 3, dilation=2)), images(18, 6, 7)),
     "conv2d, groups": (lambda: flat(nn.Conv2d(4, 6, 3, groups=2, bias=False)), images(4, 6, 6)),
     "conv2d, groups, many positions": (lambda: flat(nn.Conv2d(4, 6, 3, groups=2, padding=1)), images(4, 16, 16)),
+    "conv2d, groups, channels last": (
+        lambda: flat(nn.Conv2d(4, 6, 3, groups=2, padding=1).to(memory_format=torch.channels_last)),
+        images(4, 16, 16),
+    ),
     "conv2d, depthwise": (lambda: flat(nn.Conv2d(4, 4, 3, groups=4)), images(4, 6, 6)),
     "conv2d, same padding of an even kernel": (lambda: flat(nn.Conv2d(3, 4, 2, padding="same")), images(3, 5, 5)),
     "conv2d, same, many": (lambda: flat(nn.Conv2d(2, 3, 2, padding="same")), images(2, 16, 16)),

@@ -113,7 +113,10 @@ class Conv(Use):
             padding = [0] * self.spatial
         else:
             padding = [p for p, _ in self.padding]
-        for sample, gradient in zip(x.unbind(0), g.unbind(0), strict=True):
+        # Cut from all images: a single one would keep a stride of its windows from which torch misreads its layout, and
+        # weights in channels-last then get wrong gradients for channel groups in double precision.
+        parts = (t.flatten(0, 1).split(t.shape[1]) for t in (x, g))
+        for sample, gradient in zip(*parts, strict=True):
             yield torch.ops.aten.convolution_backward(
                 gradient,
                 sample,
