@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Call, Use, chunks
-from .outer import add_squared_outer, add_squared_outers
+from .outer import add_squared_outers
 
 PATCH_BYTES = 2 * 2**20  # per thread; patches repeat every input nine times for a 3x3 kernel: a few samples at a time
 # From here on the weight gradient of one sample is worth a call: so many positions and multiply-adds.
@@ -171,7 +171,7 @@ class Conv(Use):
             for rows in chunked:
                 left, right = self.factors(x[rows], g[rows])
                 for group in range(self.groups):
-                    add_squared_outer(left[:, group], right[:, group], sums[group])
+                    add_squared_outers([(left[:, group], right[:, group])], sums[group])
         if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
             total.copy_(sums.reshape(total.shape[0], *self.kernel, -1).movedim(-1, 1))
 

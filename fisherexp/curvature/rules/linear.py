@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Call, Use, chunks
-from .outer import add_squared_outer
+from .outer import add_squared_outers
 
 SQUARE_BYTES = 208 * 2**10  # squared inputs are formed some samples at a time
 
@@ -48,7 +48,7 @@ class Linear(Use):
         if "weight" in totals:
             x, g = self.positions(g)
             if self.call.kernel is None:
-                add_squared_outer(g, x, totals["weight"])
+                add_squared_outers([(g, x)], totals["weight"])
             else:
                 self._add_compiled(x, g, totals["weight"])
 

@@ -17,13 +17,8 @@ from .base import chunks
 BLOCK_BYTES = 5 * 2**19
 
 
-def add_squared_outer(g: Tensor, x: Tensor, total: Tensor) -> None:
-    """g (N, T, O), x (N, T, K): add Σ_n (Σ_t g_nt x_ntᵀ)² to `total` (O, K)."""
-    add_squared_outers([(g, x)], total)
-
-
 def add_squared_outers(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor) -> None:
-    """The same for a batch in parts, each (g, x) of some samples."""
+    """Add Σ_n (Σ_t g_nt x_ntᵀ)² to `total` (O, K) for a batch in parts, each g (N, T, O) and x (N, T, K)."""
     add = add_in_cache if total.device.type == "cpu" else add_many_at_once
     add(parts, total)
 
