@@ -81,7 +81,7 @@ def classes_of(model, x, n):
     return torch.randint(0, model(x).shape[-1], (n,))
 
 
-def compare(model, inputs, tolerance=1e-10, **options):
+def assert_exact(model, inputs, tolerance=1e-10, **options):
     model = model.double().eval()
     x = inputs(6)
     x = x.double() if x.is_floating_point() else x
@@ -102,7 +102,7 @@ def test_rule(name):
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm1d, nn.GroupNorm, nn.LayerNorm)):
             nn.init.normal_(module.weight)
-    compare(model, inputs)
+    assert_exact(model, inputs)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -137,7 +137,7 @@ def test_multihead_attention(batch_first, need_weights, kdim):
 def test_network(module):
     torch.manual_seed(0)
     shape = {Shared: (6,), Residual: (3, 8, 8), Windows: (8, 6)}[module]
-    compare(module(), images(*shape))
+    assert_exact(module(), images(*shape))
 
 
 @pytest.mark.parametrize("length", [5, 6, 8])  # 6 samples: one length equals the batch size
@@ -275,7 +275,7 @@ def test_models_that_view_their_activations(view):
             return self.head(h.view(h.size(0), -1) if view else h.flatten(1))
 
     torch.manual_seed(0)
-    compare(Net(), images(3, 6, 6))
+    assert_exact(Net(), images(3, 6, 6))
 
 
 @pytest.mark.parametrize("module", [Residual, Tokens])

@@ -26,7 +26,7 @@ def one_batch_at_a_time(model, x, y, size, loss=F.cross_entropy):
     return total
 
 
-def compare(model, x, group=3, **options):
+def assert_sums_of_batches(model, x, group=3, **options):
     model = model.double().eval()
     x = x.double() if x.is_floating_point() else x
     y = torch.randint(0, model(x).shape[-1], (len(x),))
@@ -43,7 +43,7 @@ def test_layers(name):
     make, inputs = RULES[name]
     model = make()
     model(inputs(2))  # lazy layers
-    compare(model, inputs(8), compiled=False)
+    assert_sums_of_batches(model, inputs(8), compiled=False)
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name.startswith("conv")])
@@ -52,14 +52,14 @@ def test_compiled_convolutions(compiled, name):
     make, inputs = RULES[name]
     model = make()
     model(inputs(2))
-    compare(model, inputs(8), compiled=True)
+    assert_sums_of_batches(model, inputs(8), compiled=True)
 
 
 @pytest.mark.parametrize("group", [1, 4, 9])
 @pytest.mark.parametrize("module", NETWORKS)
 def test_networks(module, group):
     torch.manual_seed(0)
-    compare(module(), torch.randn(8, *NETWORKS[module]), group)
+    assert_sums_of_batches(module(), torch.randn(8, *NETWORKS[module]), group)
 
 
 def test_rows_that_lie_between_others_go_one_batch_at_a_time():
@@ -109,7 +109,7 @@ class Centred(nn.Module):
 )
 def test_samples_that_meet_in_the_model_meet_those_of_their_batch_only(model, shape):
     torch.manual_seed(0)
-    compare(model, torch.randn(8, *shape))
+    assert_sums_of_batches(model, torch.randn(8, *shape))
 
 
 @pytest.mark.parametrize("labels", ["pseudo", "sampled"])
