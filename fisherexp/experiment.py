@@ -15,6 +15,7 @@ from fisherexp.ranks import is_follower
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of, semantic
 from fisherexp.runs.loggers import close, mirror
+from fisherexp.runs.memory import keep_freed_memory
 from fisherexp.runs.prune import Prune
 from fisherexp.runs.record import peak_memory, provenance
 from fisherexp.runs.workbench import Workbench
@@ -35,6 +36,7 @@ def run_experiment(
     run's own method.
     """
     begun = time.perf_counter()
+    keep_freed_memory()
     named = {"folder": folder, "run_id": identity(cfg), "group": family(cfg)}
     loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]
     callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
