@@ -5,7 +5,8 @@
 
 Everything runs in alternation in one process, on the same batch; the figure is the median of the per-round
 ratios. One thread is measured in process CPU time (insensitive to pre-emption), more threads in wall time.
-The plain pass is the mean loss, eval mode, default memory layout, all parameters requiring gradients.
+The plain pass is the mean loss, eval mode, default memory layout, all parameters requiring gradients. Malloc keeps what
+is freed, as in a run; otherwise the ratio depends on which pass gave back what the next one needs (`--malloc left`).
 """
 
 import argparse
@@ -29,6 +30,7 @@ from fisher_peers import PEERS
 
 from fisherexp.curvature import DiagonalAccumulator
 from fisherexp.curvature.kfac import KFACAccumulator
+from fisherexp.runs.memory import keep_freed_memory
 
 
 def plain(model, inputs, targets):
@@ -137,6 +139,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="measure each model at least so long")
+    parser.add_argument("--malloc", choices=("kept", "left"), default="kept", help="what becomes of freed memory")
     parser.add_argument("--peers", action="store_true", help="also run the peers that are installed")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory")
     parser.add_argument("--json", type=Path, help="write the rows here too")
@@ -156,11 +159,11 @@ def main() -> None:
         model.zero_grad(set_to_none=True)
         print(high_water(lambda: make(model, inputs, targets)()))
         return
+    malloc = "keeps" if options.malloc == "kept" and keep_freed_memory() else "does not keep"
     clock = time.process_time if options.threads == 1 else time.perf_counter
     unit = "process CPU time" if options.threads == 1 else "wall time"
-    print(
-        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {options.threads} thread(s), {unit}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"torch {torch.__version__}, {machine}, {options.threads} thread(s), {unit}, malloc {malloc} freed memory")
     rows = []
     for name in options.models:
         for batch in options.batch:

@@ -8,8 +8,8 @@ from fisher_oracles import Residual, Shared, TinyGPT, Tokens, Windows, one_at_a_
 from torch import nn
 from torch.nn import functional as F
 
-from fisherexp.curvature import fisher_diagonal
-from fisherexp.curvature.rules import conv
+from fisherexp.curvature import DiagonalAccumulator, fisher_diagonal
+from fisherexp.curvature.rules import conv, outer
 from fisherexp.curvature.rules.outer import add_in_cache, add_many_at_once
 
 
@@ -227,24 +227,52 @@ def test_large_convolutions_go_one_sample_at_a_time(name, monkeypatch):
     assert worst(found, one_at_a_time(model, x.double(), y)) <= 1e-10
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.fixture
+def threads():
+    """Sets the number of threads for the rest of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("rows", [7, 8])  # an odd number of rows cannot be shared by two threads
 @pytest.mark.parametrize("width", [4, 12])  # of two threads, each forms rows of the larger side
-@pytest.mark.parametrize("way", ["blocks", "several", "batched"])
-def test_squared_outer(way, width, rows, threads):
+@pytest.mark.parametrize("way", ["blocks", "several", "shared", "batched"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_squared_outer(way, width, rows, number, turned, threads, monkeypatch):
     torch.manual_seed(0)
     g, x = torch.randn(5, 3, rows).double(), torch.randn(5, 3, width).double()
-    total = torch.ones(rows, width).double()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        if way == "batched":
-            add_many_at_once([(g, x)], total)
-        else:
-            add_in_cache([(g, x)], total, 3 * width * 8 if way == "blocks" else 8 * total.nbytes)
-    finally:
-        torch.set_num_threads(before)
+    total = torch.ones(width, rows).mT.double() if turned else torch.ones(rows, width).double()
+    monkeypatch.setattr(outer, "GRAIN", 1 if way == "shared" else outer.GRAIN)
+    threads(number)
+    if way == "batched":
+        add_many_at_once([(g, x)], total)
+    else:
+        add_in_cache([(g, x)], total, 3 * width * 8 if way == "blocks" else 8 * total.nbytes)
     torch.testing.assert_close(total, 1 + torch.einsum("nto,ntk->nok", g, x).square().sum(0))
+
+
+def test_large_sums_keep_the_layout_they_are_formed_in(threads, monkeypatch):
+    """Turned by the first of two threads' batches, they serve one thread, other sizes and a restored state too."""
+    monkeypatch.setattr(conv, "MANY_PRODUCTS", 1)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 72, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(288, 5))
+    model.double().eval()
+    sizes = [(2, 4, 5), (2, 5, 4), (1, 19, 18), (50, 5, 5)]  # the third one sample at a time, the last channels-last
+    batches = [(torch.randn(n, 64, h, w).double(), torch.randint(0, 5, (n,))) for n, h, w in sizes]
+    accumulator = DiagonalAccumulator(model, compiled=False)
+    for number, batch in zip((2, 1, 2, 2), batches, strict=True):
+        threads(number)
+        accumulator.update(*batch)
+        if number == 1:
+            state = {name: value.clone() for name, value in accumulator.sums().items()}
+            accumulator = DiagonalAccumulator(model, compiled=False)
+            accumulator.load_sums(state)
+    assert accumulator.sums()["sum.0.weight"].permute(2, 3, 1, 0).is_contiguous()
+    sums = [(len(y), one_at_a_time(model, x, y)) for x, y in batches]
+    expected = {n: sum(size * part[n] for size, part in sums) / sum(n for n, *_ in sizes) for n in sums[0][1]}
+    assert worst(accumulator.result(), expected) <= 1e-10
 
 
 def test_agrees_with_vmap():

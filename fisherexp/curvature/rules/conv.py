@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Call, Use, chunks
-from .outer import add_squared_outers
+from .outer import add_squared_outers, better_turned
 
 PATCH_BYTES = 2 * 2**20  # per thread; patches repeat every input nine times for a 3x3 kernel: a few samples at a time
 # From here on the weight gradient of one sample is worth a call: so many positions and multiply-adds.
@@ -43,7 +43,7 @@ class Conv(Use):
         super().__init__(call, weight=weight, bias=bias)
         self.save(input)
         dims = self.spatial
-        self.kernel = tuple(weight.shape[2:])
+        self.kernel, self.weight_size = tuple(weight.shape[2:]), weight.numel()
         self.stride, self.dilation, self.groups = _pair(stride, dims), _pair(dilation, dims), groups
         if padding == "same":  # the odd cell goes to the end, as torch does
             total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
@@ -53,8 +53,11 @@ class Conv(Use):
 
     def run(self, args, kwargs, receive, token):
         if self.call.channels_last and self.spatial == 2 and args and args[0].dim() == 4:
-            x = args[0].contiguous(memory_format=torch.channels_last)
-            if x.shape[1] == 1:  # is in either layout, and unless its strides say so the result would be in the other
+            # Where weights are larger than the images, laying them out anew costs more than it saves.
+            few = args[0].numel() < self.weight_size
+            x = args[0].contiguous(memory_format=torch.contiguous_format if few else torch.channels_last)
+            if x.shape[1] == 1 and not few:
+                # One channel is in either layout, and unless its strides say so the result would be in the other.
                 x = x.squeeze(1).unsqueeze(-1).movedim(-1, 1)
             args = (x, *args[1:])
             self.save(args[0])
@@ -158,9 +161,11 @@ class Conv(Use):
         # Channel groups are multiplied one after the other here: never worth it with many positions.
         much = self.groups > 1 or positions * total.numel() >= MANY_PRODUCTS
         if positions >= MANY_POSITIONS and much and g.device.type == "cpu":
-            for gradient in self.one_by_one(x, g, self.slots["weight"].value.to(g.dtype)):
+            for gradient in self.one_by_one(x, g, total):  # of the weight only shape and layout matter
                 total.addcmul_(gradient, gradient)
             return
+        if self.groups == 1 and g.device.type == "cpu" and better_turned(total):
+            self._turn(total)
         sums = total.movedim(1, -1).reshape(self.groups, total.shape[0] // self.groups, -1)
         patches = sums.shape[2] * self.groups * positions * g.element_size()
         chunked = list(chunks(g.shape[0], patches, PATCH_BYTES * torch.get_num_threads(), g.device.type))
@@ -174,6 +179,13 @@ class Conv(Use):
                     add_squared_outers([(left[:, group], right[:, group])], sums[group])
         if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
             total.copy_(sums.reshape(total.shape[0], *self.kernel, -1).movedim(-1, 1))
+
+    @staticmethod
+    def _turn(total: Tensor) -> None:
+        """From the first batch on, keep the sums as they are formed: (*kernel, channels, outputs)."""
+        rows = total.movedim(1, -1).movedim(0, -1)
+        if not rows.is_contiguous():
+            total.set_(rows.contiguous().movedim(-1, 0).movedim(-1, 1))
 
     def _add_compiled(self, x: Tensor, g: Tensor, total: Tensor) -> None:
         """Images (samples, windows, channels, *space); one axis of space is the second of two."""

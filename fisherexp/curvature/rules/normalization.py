@@ -38,7 +38,7 @@ class Normalization(Use):
     recurring = True
 
     def normalized(self, x: Tensor) -> Tensor:
-        """x̂ of some samples' inputs, in their layout."""
+        """x̂ of some samples' inputs, in their layout, as a tensor of its own."""
         raise NotImplementedError
 
     def normal_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
@@ -54,7 +54,7 @@ class Normalization(Use):
         shape = self.slots[slot].value.shape
         g = g[rows]
         if slot == "weight":
-            g = g * self.normal_rows(rows, g.dtype)
+            g = self.normal_rows(rows, g.dtype).mul_(g)
         if self.channel is None:
             return g.reshape(g.shape[0], -1, *shape).sum(1)
         # Axis 1 of y counts channels; an axis split off the batch axis would precede it.

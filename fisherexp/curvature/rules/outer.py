@@ -15,6 +15,7 @@ from .base import chunks
 
 # Of each thread: buffer and running sum together stay near its core (measured: 1 MB L2, shared L3).
 BLOCK_BYTES = 5 * 2**19
+GRAIN = 2**15  # torch leaves smaller tensors to one thread
 
 
 def add_squared_outers(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor) -> None:
@@ -25,29 +26,52 @@ def add_squared_outers(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor) ->
 
 def add_in_cache(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor, block_bytes: int = BLOCK_BYTES) -> None:
     """Products in a buffer of at most `block_bytes` per thread: of several samples, or of some rows of one sample."""
-    threads, (o, k) = torch.get_num_threads(), total.shape
-    several = block_bytes // (2 * total.nbytes)  # half of it: the running sum is read as often
-    # Threads share rows, of which the transposed product has more; its sum is turned round once for all parts.
-    turned = torch.zeros(k, o, dtype=total.dtype) if several < 4 and threads > 1 and k > o else None
+    threads = torch.get_num_threads()
+    if total.mT.is_contiguous():
+        turned, sums = True, total.mT
+    elif better_turned(total, block_bytes):  # and turned round once for all parts
+        turned, sums = True, total.new_zeros(total.mT.shape)
+    else:
+        turned, sums = False, total
     for g, x in parts:
-        if several >= 4:
-            add_several(g, x, total, threads * several)
-        elif turned is None:
-            add_rows(g, x, total, block_bytes * threads)
-        else:
-            add_rows(x, g, turned, block_bytes * threads)
-    if turned is not None:
-        total += turned.mT
+        left, right = (x, g) if turned else (g, x)
+        if large(total, block_bytes):
+            add_rows(left, right, sums, threads * block_bytes)
+        else:  # half for the products: the running sum is read as often
+            add_several(left, right, sums, threads * (block_bytes // (2 * total.nbytes)))
+    if turned and sums.data_ptr() != total.data_ptr():
+        total += sums.mT
+
+
+def large(total: Tensor, block_bytes: int = BLOCK_BYTES) -> bool:
+    """Whether less than four products of the size of `total` and their sum find room in `block_bytes`."""
+    return 8 * total.nbytes > block_bytes
+
+
+def better_turned(total: Tensor, block_bytes: int = BLOCK_BYTES) -> bool:
+    """Whether sums (O, ...) are better formed with O last: threads share rows of a large product, then more of them."""
+    return torch.get_num_threads() > 1 and large(total, block_bytes) and total.shape[0] ** 2 < total.numel()
 
 
 def add_several(g: Tensor, x: Tensor, total: Tensor, samples: int) -> None:
-    """`samples` at a time, which threads share among them: small products keep one thread only busy."""
-    buffer = torch.empty(min(samples, g.shape[0]), *total.shape, dtype=total.dtype, device=total.device)
+    """`samples` at a time, shared among threads: each forms products of its own and squares the same ones, which
+    then still lie in the cache of its core.
+    """
+    threads = torch.get_num_threads() if total.numel() >= GRAIN else 1
+    samples = max(threads, min(samples, g.shape[0]) // threads * threads)
+    buffer = torch.empty(samples, *total.shape, dtype=total.dtype, device=total.device)
+    sums = total.unsqueeze(0) if threads == 1 else total.new_zeros(threads, *total.shape)
     for left, right in zip(g.mT.split(samples), x.split(samples), strict=True):
         products = buffer[: left.shape[0]]
         torch.bmm(left, right, out=products)
-        for product in products.unbind(0):
+        shared = products.shape[0] // threads * threads
+        if shared:
+            for product in products[:shared].unflatten(0, (threads, -1)).unbind(1):
+                sums.addcmul_(product, product)
+        for product in products[shared:].unbind(0):
             total.addcmul_(product, product)
+    if threads > 1:
+        total += sums.sum(0)
 
 
 def add_rows(g: Tensor, x: Tensor, total: Tensor, buffer_bytes: int) -> None:
