@@ -27,7 +27,7 @@ class Handle:
     handles of those parameters, in the same order, and `graph` the tensor with its graph to theirs.
     """
 
-    __slots__ = ("_graph", "address", "roots", "sources", "value")
+    __slots__ = ("_graph", "roots", "sources", "value")
 
     def __init__(
         self,
@@ -37,11 +37,6 @@ class Handle:
         graph: Tensor | None = None,
     ):
         self.value, self.roots, self.sources, self._graph = value, roots, sources, graph
-        self.address = value.data_ptr() if not sources else 0
-
-    def lies_at(self, tensor: Tensor) -> bool:
-        """Whether `tensor` has the memory this value was taken from."""
-        return tensor.data_ptr() == self.address and tensor.dtype == self.value.dtype
 
     @property
     def graph(self) -> Tensor:
