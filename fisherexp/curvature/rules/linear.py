@@ -5,6 +5,8 @@ With one position the square factorises, (g_i x_j)² = g_i² x_j², so Σ_n G_n�
 the size of the ordinary weight gradient (Goodfellow, "Efficient per-example gradient computations", 2015).
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +15,12 @@ from .base import Call, Use, chunks
 from .outer import add_squared_outers
 
 SQUARE_BYTES = 416 * 2**10  # squared inputs are formed some samples at a time
+
+
+@lru_cache(maxsize=16)
+def _ones(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """For sums over samples that are added in the same operation."""
+    return torch.ones(n, dtype=dtype, device=device)
 
 
 class Linear(Use):
@@ -65,16 +73,17 @@ class Linear(Use):
         self.squares = None if last else squares
         if not last:
             return
+        squares = squares.mT
         if "bias" in totals:
-            totals["bias"].add_(squares.sum(0))
+            totals["bias"].addmv_(squares, _ones(g.shape[0], g.dtype, g.device))
         if "weight" in totals:
             x, total = self.inputs(g.dtype), totals["weight"]
             x = x if x.dim() == 2 else x.reshape(g.shape[0], -1)
             if x.nbytes <= SQUARE_BYTES:
-                total.addmm_(squares.mT, x.square())
+                total.addmm_(squares, x.square())
                 return
             for rows in chunks(x.shape[0], x.shape[1] * x.element_size(), SQUARE_BYTES, x.device.type):
-                total.addmm_(squares[rows].mT, x[rows].square())
+                total.addmm_(squares[:, rows], x[rows].square())
 
 
 RULES = {F.linear: Linear, torch._C._nn.linear: Linear}
