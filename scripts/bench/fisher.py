@@ -3,7 +3,7 @@
     python scripts/bench/fisher.py                       # all models, batch 32 and 128, one thread
     python scripts/bench/fisher.py --threads 2 --peers --memory --json bench.json
 
-Everything runs in alternation in one process, on the same batch; the figure is the median of the per-round
+Everything runs in rounds of random order in one process, on the same batch; the figure is the median of the per-round
 ratios. One thread is measured in process CPU time (insensitive to pre-emption), more threads in wall time.
 The plain pass is the mean loss, eval mode, default memory layout, all parameters requiring gradients. Malloc keeps what
 is freed, as in a run; otherwise the ratio depends on which pass gave back what the next one needs (`--malloc left`).
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -65,7 +66,11 @@ OURS = {
 
 
 def ratios(candidates: dict, rounds: int, seconds: float, clock) -> dict[str, tuple[float, float]]:
-    """(median ratio to the first candidate, median seconds) of each, run in alternation."""
+    """(median ratio to the first candidate, median seconds) of each, run in rounds.
+
+    Each round has an order of its own: which pass one follows decides what it finds in the caches.
+    """
+    order = random.Random(0)
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():  # warm up: allocator, layout
         run()
@@ -76,10 +81,10 @@ def ratios(candidates: dict, rounds: int, seconds: float, clock) -> dict[str, tu
     inner = max(1, int(0.02 / max(clock() - start, 1e-6)))  # short passes are repeated to be measurable
     deadline = time.perf_counter() + seconds
     while len(times[first]) < rounds or (time.perf_counter() < deadline and len(times[first]) < 15 * rounds):
-        for name, run in candidates.items():
+        for name in order.sample(list(candidates), len(candidates)):
             start = clock()
             for _ in range(inner):
-                run()
+                candidates[name]()
             times[name].append((clock() - start) / inner)
     return {
         name: (statistics.median(t / u for t, u in zip(ts, times[first], strict=True)), statistics.median(ts))
