@@ -259,10 +259,11 @@ def test_large_sums_keep_the_layout_they_are_formed_in(threads, monkeypatch):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 72, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(288, 5))
     model.double().eval()
-    sizes = [(2, 4, 5), (2, 5, 4), (1, 19, 18), (50, 5, 5)]  # the third one sample at a time, the last channels-last
+    # The fourth goes one sample at a time, the last in channels-last: its images are larger than the weights.
+    sizes = [(2, 4, 5), (2, 5, 4), (3, 5, 5), (1, 19, 18), (50, 5, 5)]
     batches = [(torch.randn(n, 64, h, w).double(), torch.randint(0, 5, (n,))) for n, h, w in sizes]
     accumulator = DiagonalAccumulator(model, compiled=False)
-    for number, batch in zip((2, 1, 2, 2), batches, strict=True):
+    for number, batch in zip((2, 1, 2, 2, 2), batches, strict=True):
         threads(number)
         accumulator.update(*batch)
         if number == 1:
