@@ -44,7 +44,7 @@ def add_in_cache(parts: Iterable[tuple[Tensor, Tensor]], total: Tensor, block_by
 
 
 def large(total: Tensor, block_bytes: int = BLOCK_BYTES) -> bool:
-    """Whether less than four products of the size of `total` and their sum find room in `block_bytes`."""
+    """Whether half of `block_bytes` has room for less than four products of the size of `total`."""
     return 8 * total.nbytes > block_bytes
 
 
