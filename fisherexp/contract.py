@@ -116,8 +116,8 @@ class Contract:
         after, record = self.first
         moved = any(not torch.equal(before[name], tensor) for name, tensor in after.items())
         if start.adapts_at_test and "before" in record["metrics"]:
-            judged = [{n: v for n, v in record["metrics"][s].items() if n not in TIMES} for s in ("before", "after")]
-            moved = moved or judged[0] != judged[1]
+            evaluated = [{n: v for n, v in record["metrics"][s].items() if n not in TIMES} for s in ("before", "after")]
+            moved = moved or evaluated[0] != evaluated[1]
         if start.study:
             assert not moved, "a study must leave every weight as it was"
             assert record["outcome"], "a study must say what it found"
@@ -167,7 +167,7 @@ class Contract:
         return composed(self.overrides)
 
     def _lend_references(self) -> None:
-        """Give the second run the first one's reference models and how they were judged, but no work of the method."""
+        """Give the second run the first one's reference models and how they were evaluated, but no method."""
         self.first  # noqa: B018 - builds them
         bench = Workbench(self.config("a"))
         method = bench.method("method")

@@ -54,7 +54,7 @@ def run_experiment(
             "seed": cfg.seed,
             "headings": bench.headings | {"seconds": "seconds"},
             "better": bench.better | {"seconds": "lower"},
-            "trial": cfg.judge_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
+            "trial": cfg.evaluate_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
             "data_checksum": bench.data.checksum(),
             "setting": bench.setting.about,
             "threads": bench.threads,
@@ -74,13 +74,13 @@ def run_experiment(
 def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     # The run's own method first: where it is itself a reference, its loggers see the training.
     method, price = finished(bench, folder, own=True)
-    phase = "adapting" if method.adapts_at_test else "judging the result"
+    phase = "adapting" if method.adapts_at_test else "evaluating the result"
     after = bench.test(method, folder, phase, own=True)
-    if method.adapts_at_test:  # then judging is where it works
+    if method.adapts_at_test:  # then evaluating is where it works
         price = {figure: value + bench.costs[phase][figure] for figure, value in price.items()}
     stages = {"after": after | price | method.outcome.get("metrics", {})}
     for stage, node in bench.references.items():
-        stages[stage] = bench.judged(node) | bench.trained(node).about["cost"]
+        stages[stage] = bench.evaluated(node) | bench.trained(node).about["cost"]
     if bench.audit is not None:
         for stage, found in bench.audit.examine(bench, method).items():
             stages[stage] = stages.get(stage, {}) | found

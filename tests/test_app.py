@@ -85,7 +85,7 @@ def test_a_finished_run_is_found_without_torch(done):
 def test_rerun_builds_on_the_same_artefacts(done):
     output_dir, _ = done
     artefacts = {f: f.stat().st_mtime_ns for f in output_dir.glob("artefacts/*/*.safetensors")}
-    assert len(artefacts) == 6  # two weights, one Fisher, three judgements: an untrained network's is the third
+    assert len(artefacts) == 6  # two weights, one Fisher, three evaluations: an untrained network's is the third
     again = run(*SMALL, f"output_dir={output_dir}", "rerun=true")
     assert again.returncode == 0
     assert {f: f.stat().st_mtime_ns for f in output_dir.glob("artefacts/*/*.safetensors")} == artefacts

@@ -66,7 +66,7 @@ def test_two_processes_get_the_numbers_of_one(two_processes, tmp_path):
     """Fisher, SSD's weights and every metric, from the same source model; some parts are odd in number."""
     output_dir, options, _ = two_processes
     bench = Workbench(composed([*options, "trainer=cpu", "trainer.precision=64-true", f"output_dir={tmp_path}"]))
-    sizes = [len(bench.setting.parts[part]) for part in ("train", "forget", *bench.setting.judged)]
+    sizes = [len(bench.setting.parts[part]) for part in ("train", "forget", *bench.setting.evaluated)]
     assert any(size % 2 for size in sizes)
     (fisher_file,) = output_dir.glob("artefacts/fisher/*.safetensors")
     about = _about(fisher_file)
@@ -86,7 +86,7 @@ def test_two_processes_get_the_numbers_of_one(two_processes, tmp_path):
     _assert_equal(method.model.state_dict(), load_file(run.parent / "weights.safetensors"))
     record = json.loads(run.read_text())
     assert record["outcome"]["selected"] == method.outcome["selected"] > 0
-    for name, value in bench.test(method, tmp_path / "test", "judging").items():
+    for name, value in bench.test(method, tmp_path / "test", "evaluating").items():
         assert value == pytest.approx(record["metrics"]["after"][name], rel=1e-10, abs=1e-12), name
 
 

@@ -28,8 +28,8 @@ def probe(setting: Setting) -> Tensor:
 class Relearn(ERM):
     """Training on the part 'forget' until the mean loss of its probed samples, in eval mode, is `target` or less.
 
-    training: the optimiser is taken from it, at its peak learning rate throughout. cap: steps after which to give up.
-    After fit, `steps` is the number of optimiser steps it took, None where the cap was reached first.
+    training: the optimizer is taken from it, at its peak learning rate throughout. cap: steps after which to give up.
+    After fit, `steps` is the number of optimizer steps it took, None where the cap was reached first.
     """
 
     fits_on = "forget"

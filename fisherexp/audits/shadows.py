@@ -7,7 +7,7 @@ says which of the two it was. False positive rates are thus over negatives under
 is chance.
 
 Two populations of shadow models to calibrate the attacker with. Exactly half of them see a sample that may be picked,
-negatives as well as forgotten ones, so that both kinds are judged alike.
+negatives as well as forgotten ones, so that both kinds are evaluated alike.
 
 online      Source models, each trained on a random half of all training and test samples. They depend on the run's
             seed, not on what is forgotten or how: all methods and requests share them. "In" means saw the sample and
@@ -107,30 +107,30 @@ def shadow_confidence(bench: Workbench, game: Game, source: str, population: Pop
 
     source: the config node that trains the shadows. They and their predictions are artefacts.
     """
-    judged = ("forget", game.negatives)
-    part = dataclasses.replace(bench.setting, judged=judged, evaluation=partial(Predictions, judged))
-    judge = bench.variation("", bench.seed, part)
+    evaluated = ("forget", game.negatives)
+    part = dataclasses.replace(bench.setting, evaluated=evaluated, evaluation=partial(Predictions, evaluated))
+    evaluate = bench.variation("", bench.seed, part)
     return torch.stack(
         [
-            game.confidence(_predictions(bench, judge, game, number, source, population))
+            game.confidence(_predictions(bench, evaluate, game, number, source, population))
             for number in range(len(game.seen))
         ]
     )
 
 
 def _predictions(
-    bench: Workbench, judge: Workbench, game: Game, number: int, source: str, population: Population
+    bench: Workbench, evaluate: Workbench, game: Game, number: int, source: str, population: Population
 ) -> dict[str, Tensor]:
     name = f"shadow {number + 1}/{len(game.seen)}"
     shadow = bench.variation(name, derive("shadow", bench.seed, number), game.shadow(number))
     if population == "online":
         weights = shadow.trained(source)
-        return judge.judgement(name, weights.key, lambda scratch: weights.tensors).tensors
+        return evaluate.evaluation(name, weights.key, lambda scratch: weights.tensors).tensors
 
     def unlearned(scratch: Any) -> dict[str, Tensor]:
         return finished(shadow, scratch)[0].model.state_dict()
 
-    return judge.judgement(name, finished_key(shadow), unlearned).tensors
+    return evaluate.evaluation(name, finished_key(shadow), unlearned).tensors
 
 
 def _where(mask: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ CIRCUMSTANCES = ("relearn_capped", "lira_smallest_fpr")
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under examination. weights, metrics: of its test loop; predictions: logits (n, C) by judged part."""
+    """A model under examination. weights, metrics: of its test loop; predictions: logits (n, C) by evaluated part."""
 
     weights: Mapping[str, Tensor]
     predictions: Mapping[str, Tensor]
@@ -51,14 +51,14 @@ class UnlearningAudit:
         predictions on 'forget' and 'retain' (training samples); with several oracles the mean over them, and for the
         oracles themselves the mean over pairs. oracle_weights, source_weights: ‖θ - θ'‖₂ to these models.
     <metric>_gap, <metric>_in_band ('after'): see band.py.
-    relearn_steps: optimiser steps on the forget set until the loss is back; relearn_capped: 1 where it was not back
+    relearn_steps: optimizer steps on the forget set until the loss is back; relearn_capped: 1 where it was not back
         after `relearn_cap` steps, which is then the figure.
     lira_…: see likelihood_ratio.py for the figures and shadows.py for the game.
 
     oracles: retrained models, the first with the run's seed, others with seeds derived from it. With more than one,
         'oracle' is their mean and 'oracle_deviation' their standard deviation.
     relearn_cap: steps after which relearning gives up; 0: not measured. relearn_tolerance: nats above the source
-        model's loss that count as back. The optimiser is that of the source's recipe at its peak learning rate.
+        model's loss that count as back. The optimizer is that of the source's recipe at its peak learning rate.
     shadows: number of shadow models, of which one half sees a sample; 0: no likelihood-ratio attack.
     false_positive_rates: at which the attack's true positive rate is reported, if there are negatives enough.
     """
@@ -129,13 +129,13 @@ class Examination:
         code = code_version(Classifier, type(model.backbone))
         described = OmegaConf.to_container(bench.cfg.model, resolve=True)
         key = {"untrained": described, "seed": bench.seed, "code": code}
-        return bench.judgement("untrained network", key, lambda scratch: model.state_dict()).tensors
+        return bench.evaluation("untrained network", key, lambda scratch: model.state_dict()).tensors
 
     def _trained(self, bench: Workbench, stage: str) -> Subject:
         node = self.bench.references[stage]
         weights = bench.trained(node)
-        judgement = self.bench.judgement(node, weights.key, lambda scratch: weights.tensors)
-        return Subject(weights.tensors, judgement.tensors, judgement.about["metrics"])
+        evaluation = self.bench.evaluation(node, weights.key, lambda scratch: weights.tensors)
+        return Subject(weights.tensors, evaluation.tensors, evaluation.about["metrics"])
 
     # --- what is found ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ class Accumulate(Callback):
 
     accumulator: makes one from a model: fisherexp.curvature.DiagonalAccumulator or KFACAccumulator, say, with its
         options given (`_partial_: true` in a config). It has update, sums, load_sums and result.
-    during: 'test' looks at the finished model, on the parts it is judged on; 'fit' at the last epoch of training,
+    during: 'test' looks at the finished model, on the parts it is evaluated on; 'fit' at the last epoch of training,
         each batch at the weights of its own step.
     Sums are reduced over ranks, so one process and several give the same result.
     """

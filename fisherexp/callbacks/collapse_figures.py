@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherexp.callbacks.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, canvas, save
+from fisherexp.callbacks.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, canvas, save
 from fisherexp.files import write_atomically
 from fisherexp.metrics.channels import LAMBDAS, fitted_cross_entropy, fitted_squared_error, outward, weights_of_rows
 
@@ -39,7 +39,7 @@ def draw(seen: dict[str, Tensor], folder: Path) -> None:
 def projection(look: dict[str, Tensor]) -> Any:
     """Last-layer features of mixtures of three classes, in the plane of their classifier rows.
 
-    look: what the callback saw in one epoch. Left mixtures of one class, right of two, from their colour at λ = 0 or
+    look: what the callback saw in one epoch. Left mixtures of one class, right of two, from their color at λ = 0 or
     1 to black at λ = 1/2; the lines are the unconstrained-features optimum that fits the channel table.
     """
     figure, panels = canvas(1, 2, (9, 4.8))
@@ -47,14 +47,14 @@ def projection(look: dict[str, Tensor]) -> Any:
     reach = _reach(picture)
     blend = (2 * (picture["lambda"] - 0.5).abs()).numpy()
     halves = (("same", ORANGE, "mixtures within a class"), ("different", BLUE, "mixtures of different classes"))
-    for panel, (name, colour, words) in zip(panels, halves, strict=True):
+    for panel, (name, color, words) in zip(panels, halves, strict=True):
         points = picture[name].numpy()
-        shades = {"c": blend, "cmap": _from_black(colour), "vmin": 0, "vmax": 1}
+        shades = {"c": blend, "cmap": _from_black(color), "vmin": 0, "vmax": 1}
         panel.scatter(points[:, 0], points[:, 1], s=5, linewidths=0, **shades)
         # The rows are directions: they are drawn at one length, whatever their own.
         ends = picture["rows"] * (0.85 * reach / picture["rows"].norm(dim=1).max())
         for marker, label, end in zip(MARKERS, picture["classes"].tolist(), ends.tolist(), strict=True):
-            panel.plot([0, end[0]], [0, end[1]], color=GREY, linewidth=0.8, zorder=0)
+            panel.plot([0, end[0]], [0, end[1]], color=GRAY, linewidth=0.8, zorder=0)
             panel.plot(*end, marker, color=GREEN, markeredgecolor="k", markersize=9, label=f"class {label}")
         panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
         panel.set_title(words, fontsize=10)
@@ -92,7 +92,7 @@ def curves(seen: dict[str, Tensor]) -> Any:
         for metric in metrics:
             clean, mixed = seen[f"clean/{metric}"].numpy(), seen[f"same_class/{metric}"].numpy()
             if metric.endswith("weights"):
-                panel.plot(epochs, clean, "s:", color=GREY, markersize=3, label="classifier")
+                panel.plot(epochs, clean, "s:", color=GRAY, markersize=3, label="classifier")
             else:
                 panel.plot(epochs, clean, "o-", color=BLUE, markersize=3, label="clean")
                 panel.plot(epochs, mixed, "^--", color=ORANGE, markersize=3, label="mixtures within a class")
@@ -115,19 +115,19 @@ def channels(look: dict[str, Tensor]) -> Any:
     table, grid = look["channels"], list(LAMBDAS)
     words, theory = _optimum(look)
     names = ("first class", "second class", "largest other")
-    for column, (name, colour, marker) in enumerate(zip(names, (BLUE, ORANGE, GREY), "o^s", strict=True)):
-        left.plot(grid, table[:, column], marker, color=colour, markersize=5, label=name)
-        left.plot(FINE, theory[:, column], color=colour, linewidth=1)
+    for column, (name, color, marker) in enumerate(zip(names, (BLUE, ORANGE, GRAY), "o^s", strict=True)):
+        left.plot(grid, table[:, column], marker, color=color, markersize=5, label=name)
+        left.plot(FINE, theory[:, column], color=color, linewidth=1)
     for target in (FINE, 1 - FINE):
         left.plot(FINE, target, color="k", linestyle=":", linewidth=0.8)
     output = "output" if look["raw_outputs"] else "probability"
     left.set(xlabel="λ, the share of the first class", ylabel=output, xlim=(-0.02, 1.02))
-    for column, name, colour, marker in ((3, "first class", BLUE, "o"), (4, "second class", ORANGE, "^")):
-        right.plot(grid, table[:, column], marker, color=colour, markersize=5, label=f"along the {name}'s row")
-        right.plot(FINE, theory[:, column], color=colour, linewidth=1)
+    for column, name, color, marker in ((3, "first class", BLUE, "o"), (4, "second class", ORANGE, "^")):
+        right.plot(grid, table[:, column], marker, color=color, markersize=5, label=f"along the {name}'s row")
+        right.plot(FINE, theory[:, column], color=color, linewidth=1)
         ends = [table[0, column].item(), table[-1, column].item()]
-        right.plot([0, 1], ends, color=colour, linestyle=":", linewidth=1)
-    right.set(xlabel="λ, the share of the first class", ylabel="component of the centred feature", xlim=(-0.02, 1.02))
+        right.plot([0, 1], ends, color=color, linestyle=":", linewidth=1)
+    right.set(xlabel="λ, the share of the first class", ylabel="component of the centered feature", xlim=(-0.02, 1.02))
     right.set_title(f"at λ = 1/2 {100 * outward(table):+.0f} % off the chord", fontsize=10)
     left.set_title("dotted: the target", fontsize=10)
     for panel in (left, right):
@@ -151,13 +151,13 @@ def _optimum_in_the_plane(look: dict[str, Tensor]) -> list[Tensor]:
     """The optimum of each pair of the picture's classes, (len(FINE), 2) each."""
     weights = weights_of_rows(_optimum(look)[1][:, 3:5], int(look["classes"]))
     pairs = combinations(look["picture/directions"].double(), 2)
-    return [look["picture/centre"] + weights @ torch.stack(pair) for pair in pairs]
+    return [look["picture/center"] + weights @ torch.stack(pair) for pair in pairs]
 
 
-def _from_black(colour: str) -> Any:
+def _from_black(color: str) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list(colour, ["#000000", colour])
+    return LinearSegmentedColormap.from_list(color, ["#000000", color])
 
 
 def _reach(picture: dict[str, Tensor]) -> float:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fisherexp.callbacks.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, canvas, save
+from fisherexp.callbacks.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, canvas, save
 
 
 def draw(records: list[dict[str, Any]], stem: Path) -> None:
@@ -25,15 +25,15 @@ def draw(records: list[dict[str, Any]], stem: Path) -> None:
         curve(hessian, column(f"{norm}_training"), f"between training domains, {words}", BLUE, style)
         curve(hessian, column(f"{norm}_target"), f"to the target, {words}", ORANGE, style)
     hessian.set(title="distance of head Hessians", xlabel="step", yscale="log")
-    colours = iter((BLUE, GREEN, PURPLE, SKY, GREY) * len(records[0]["gradient_norm"]))
+    colors = iter((BLUE, GREEN, PURPLE, SKY, GRAY) * len(records[0]["gradient_norm"]))
     for name in records[0]["gradient_norm"]:
         values = [record["gradient_norm"][name] for record in records]
-        curve(slope, values, f"‖gradient‖, {name}", ORANGE if name == "target" else next(colours))
+        curve(slope, values, f"‖gradient‖, {name}", ORANGE if name == "target" else next(colors))
     curve(slope, column("transfer"), "transfer measure", "black")
     curve(slope, column("transfer_bound"), "second-order bound", "black", ":")
     slope.set(title="head gradients and transfer", xlabel="step", yscale="log")
     distances, reached = column("frobenius_training"), column("target_accuracy")
-    scatter.plot(distances, reached, color=GREY, linewidth=0.6, zorder=0)
+    scatter.plot(distances, reached, color=GRAY, linewidth=0.6, zorder=0)
     points = scatter.scatter(distances, reached, c=steps, cmap="viridis", s=18)
     scatter.set(title="target accuracy (%)", xlabel="Frobenius distance between training domains", xscale="log")
     figure.colorbar(points, ax=scatter, label="step")

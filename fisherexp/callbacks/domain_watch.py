@@ -1,6 +1,6 @@
 """What the head sees of the domains while it is trained, beside the accuracy on each: numbers, curves, a scatter.
 
-Per checkpoint: accuracy on every judged part; gradient norms of the head by domain; exact ||H_e - H_f||_F and
+Per checkpoint: accuracy on every evaluated part; gradient norms of the head by domain; exact ||H_e - H_f||_F and
 ||H_e - H_f||_2 of the head's Hessians, between training domains and between each of them and the target; the transfer
 measure to the target with the bound that its Hessian distance gives (see transfer.py).
 """
@@ -75,7 +75,7 @@ class DomainWatch(Callback):
         metric = setting.evaluation().to(module.device)
         # A trial that tests on a few batches looks at as few here.
         limit = trainer.limit_test_batches if isinstance(trainer.limit_test_batches, int) else None
-        for number, part in enumerate(setting.judged):
+        for number, part in enumerate(setting.evaluated):
             # All of a part on every rank: the figures are then the same everywhere, without a reduction.
             batches = setting.loader_of(setting.parts[part], shuffle=False, rank=0, world_size=1)
             for images, labels in islice(batches, limit):
@@ -88,7 +88,7 @@ class DomainWatch(Callback):
         model = module.model
         found = {
             name.removeprefix("train_"): self._seen(module, name)
-            for name in module.setting.judged
+            for name in module.setting.evaluated
             if name.startswith("train_") or name == "target"
         }
         return geometry(found, torch.cat([model.head.weight, model.head.bias[:, None]], dim=1), self.delta)

@@ -5,8 +5,8 @@ from typing import Any
 
 from fisherexp.files import write_atomically
 
-# Okabe and Ito's palette, which the colour-blind can tell apart.
-BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#777777"
+# Okabe and Ito's palette, which the color-blind can tell apart.
+BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#777777"
 
 
 def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:

@@ -22,7 +22,8 @@ class Measure(Callback):
     """Calls `measure(model, batches)` and keeps its tensors as `file` (safetensors) in the run's folder.
 
     measure: one of measures.py, say, with its options given (`_partial_: true` in a config).
-    during: 'test' looks at the finished model, on the parts it is judged on. 'fit' looks after every `every`-th epoch
+    during: 'test' looks at the finished model, on the parts it is evaluated on. 'fit' looks after every `every`-th
+        epoch
         and after the last one, on that epoch's training batches; tensors then have one entry per look in front, and
         `epoch` says when, counted from 1.
     first: only as many batches (per rank), for what is costly.

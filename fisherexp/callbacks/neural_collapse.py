@@ -118,20 +118,20 @@ class Look:
     def everything(self) -> dict[str, Tensor]:
         """Named tensors: metrics (scalars), the channel table, the points of the picture."""
         with _eval(self.model, batch_statistics=False):
-            labels, found, centre = self._clean()
+            labels, found, center = self._clean()
             found |= self._same_class(labels)
-            found["channels"] = self._channels(labels, centre)
+            found["channels"] = self._channels(labels, center)
             found["raw_outputs"] = torch.tensor(self.raw_outputs)
         with _eval(self.model, batch_statistics=self.options.bn_mode == "train"):
-            return found | self._points(labels, centre)
+            return found | self._points(labels, center)
 
     def _clean(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         parts = self.loader.fetch(self.chosen.split(self.options.batch_size))
         features, labels = zip(*((self.model.features(images), labels) for images, labels in parts), strict=True)
         features, labels = torch.cat(features), torch.cat(labels)
-        found, centre = self._collapse("clean", features, labels)
+        found, center = self._collapse("clean", features, labels)
         hits = (self.model.head(features).argmax(1) == labels).double().mean()
-        return labels, found | {"clean/accuracy": 100 * hits}, centre
+        return labels, found | {"clean/accuracy": 100 * hits}, center
 
     def _same_class(self, labels: Tensor) -> dict[str, Tensor]:
         partners = same_class_partners(labels.cpu(), self._random("same class"))
@@ -147,27 +147,27 @@ class Look:
         values = {f"{name}/{metric}": torch.tensor(value, dtype=torch.float64) for metric, value in found.items()}
         return values, moments.means.mean(0)
 
-    def _channels(self, labels: Tensor, centre: Tensor) -> Tensor:
+    def _channels(self, labels: Tensor, center: Tensor) -> Tensor:
         labels = labels.cpu()
         first, second = self._different(labels, torch.arange(len(labels)), self.options.pairs)
-        pairs = torch.stack([labels[first], labels[second]], 1).to(centre.device)
+        pairs = torch.stack([labels[first], labels[second]], 1).to(center.device)
         rows = []
         for lam in LAMBDAS:
             features = self._mixed(self.chosen[first], self.chosen[second], torch.full((len(first),), lam))
             outputs = self.model.head(features)
             probabilities = outputs if self.raw_outputs else outputs.softmax(1)
-            rows.append(channel_row(features, probabilities, pairs, self.model.head.weight, centre))
+            rows.append(channel_row(features, probabilities, pairs, self.model.head.weight, center))
         return torch.stack(rows)
 
-    def _points(self, labels: Tensor, centre: Tensor) -> dict[str, Tensor]:
+    def _points(self, labels: Tensor, center: Tensor) -> dict[str, Tensor]:
         labels, count = labels.cpu(), self.options.points
         classes = torch.tensor(self.options.classes)
         among = torch.nonzero(torch.isin(labels, classes)).flatten()
         weight = self.model.head.weight.double()
         rows, directions = (w[classes.to(w.device)] for w in (weight, unit_rows(weight)))
         found = {"picture/rows": coordinates(rows, rows), "picture/classes": classes}
-        found["picture/centre"] = coordinates(centre[None], rows)[0]
-        found["picture/directions"] = coordinates(directions + centre, rows) - found["picture/centre"]
+        found["picture/center"] = coordinates(center[None], rows)[0]
+        found["picture/directions"] = coordinates(directions + center, rows) - found["picture/center"]
         same = among[torch.randint(len(among), (count,), generator=self._random("picture"))]
         partners = torch.empty_like(same)
         for label in classes:

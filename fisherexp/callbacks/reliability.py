@@ -1,11 +1,11 @@
-"""Reliability diagram of the finished model: accuracy against confidence on the data it is judged on."""
+"""Reliability diagram of the finished model: accuracy against confidence on the data it is evaluated on."""
 
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from fisherexp.callbacks.figures import BLUE, GREY, ORANGE, canvas, save
+from fisherexp.callbacks.figures import BLUE, GRAY, ORANGE, canvas, save
 from fisherexp.metrics.calibration import CalibrationMetrics, calibration_errors
 from fisherexp.ranks import over_ranks
 
@@ -13,12 +13,12 @@ from fisherexp.ranks import over_ranks
 class Reliability(Callback):
     """Leaves reliability.png and reliability.pdf in the run's folder, drawn from the sums of the run's own metrics.
 
-    Raises ValueError where the scenario does not judge by calibration. Of several judged parts it draws the last.
+    Raises ValueError where the scenario does not evaluate by calibration. Of several evaluated parts it draws the last.
     """
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         if not isinstance(module.evaluation, CalibrationMetrics):
-            raise ValueError("callbacks=reliability needs a scenario that judges by calibration: scenario=none")
+            raise ValueError("callbacks=reliability needs a scenario that evaluates by calibration: scenario=none")
 
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         sums = over_ranks({"bins": module.evaluation.bins})["bins"][-1].cpu()
@@ -32,7 +32,7 @@ def draw(sums: Tensor, part: str, stem: Path) -> None:
     confidence, accuracy = confidence / count, hits / count
     ece, mce = calibration_errors(sums)
     figure, (above, below) = canvas(2, 1, (4.2, 5.2))
-    above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
+    above.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1, label="perfect")
     above.vlines(confidence, confidence, accuracy, color=ORANGE, linewidth=3, alpha=0.7, label="gap")
     above.plot(confidence, accuracy, "o-", color=BLUE, markersize=4, label="model")
     above.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel=f"accuracy on {part}")

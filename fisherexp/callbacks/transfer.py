@@ -26,7 +26,7 @@ def head_loss(weight: Tensor, samples: Samples) -> Tensor:
 def transfer_measure(source: Samples, target: Samples, head: Tensor, delta: float, steps: int = 50) -> float:
     """The transfer measure found by projected gradient ascent from `head` (C, d + 1): a lower bound, at least 0.
 
-    delta: radius of the ball. steps: of length shrinking from delta to delta / steps, along the normalised gradient.
+    delta: radius of the ball. steps: of length shrinking from delta to delta / steps, along the normalized gradient.
     """
     head = head.detach()
     with torch.enable_grad():

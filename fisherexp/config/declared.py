@@ -16,7 +16,7 @@ class Declared:
     """The static face of an importable class or function.
 
     parameters: name -> annotation source text, or None where there is no annotation.
-    open: accepts further keywords (**kwargs), so unknown names cannot be judged.
+    open: accepts further keywords (**kwargs), so unknown names cannot be checked.
     attributes: literal class attributes, inherited ones included.
     """
 

@@ -35,7 +35,7 @@ def unknown_choices(lines: list[str]) -> list[Problem]:
 def explain(lines: list[str]) -> list[Problem]:
     """Every problem of a command line's overrides, each value of a sweep included; empty when all is well.
 
-    A wrong choice is replaced by its nearest neighbour, so that the options behind it are checked as well.
+    A wrong choice is replaced by its nearest neighbor, so that the options behind it are checked as well.
     Swept dimensions are checked one value at a time, not as a product: what only a combination gets wrong
     is reported when its turn comes.
     """

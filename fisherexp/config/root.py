@@ -10,7 +10,7 @@ from fisherexp.config.types import Count, NonNegative, Size
 class Root:
     """seed: every random stream of a run is derived from it by name.
     draw: which random draw of the hyper-parameters that have a search range; 0 for their defaults.
-    judge_on: 'validation' puts the share that data.validation holds out of training in the place of the test set.
+    evaluate_on: 'validation' puts the share that data.validation holds out of training in the place of the test set.
     threads: intra-op threads; 'auto' takes one for small models and says so.
     output_dir: where runs and artefacts lie.
     rerun: run again although the result is there.
@@ -21,7 +21,7 @@ class Root:
 
     seed: Size = 0
     draw: Size = 0
-    judge_on: Literal["test", "validation"] = "test"
+    evaluate_on: Literal["test", "validation"] = "test"
     threads: Count | Literal["auto"] = "auto"
     output_dir: str = "outputs"
     rerun: bool = False

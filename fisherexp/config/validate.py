@@ -63,7 +63,7 @@ def validate(cfg: DictConfig) -> list[Problem]:
         problems += _check_options(path, node, declaration, namespace)
     problems += _check_samples(cfg)
     problems += _check_fit(cfg)
-    problems += _check_judge(cfg)
+    problems += _check_evaluate(cfg)
     return problems
 
 
@@ -128,7 +128,7 @@ def _check_value(option: str, value: Any, annotation: str | None, namespace: dic
     try:
         wanted = eval(annotation or "Any", {}, namespace)
     except (NameError, AttributeError, TypeError):
-        return None  # a type from some other package: its constructor will judge
+        return None  # a type from some other package: its constructor will check
     if isinstance(wanted, str):
         return None
 
@@ -214,18 +214,18 @@ def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
             yield Problem(f"trainer.{option}={number}", reason, f"trainer.{option}=1")
 
 
-def _check_judge(cfg: DictConfig) -> Iterator[Problem]:
+def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:
     """Is there something to put in the place of the test set?"""
-    if OmegaConf.select(cfg, "judge_on") != "validation":
+    if OmegaConf.select(cfg, "evaluate_on") != "validation":
         return
     if attribute(cfg, "scenario", "kind") == "domains":
         yield Problem(
-            "judge_on=validation",
+            "evaluate_on=validation",
             "domains have parts of their own to select on (python -m fisherexp selection)",
-            "judge_on=test",
+            "evaluate_on=test",
         )
     elif not OmegaConf.select(cfg, "data.validation"):
-        yield Problem("data.validation=0.0", "nothing is put aside to be judged on", "data.validation=0.1")
+        yield Problem("data.validation=0.0", "nothing is put aside to be evaluated on", "data.validation=0.1")
     if OmegaConf.select(cfg, "scenario.published"):
         yield Problem(
             f"scenario.published={cfg.scenario.published}",

@@ -137,9 +137,9 @@ class FisherDiagonal(Mapping):
         """Every entry limited to [minimum, maximum]."""
         return self.map(lambda v: v.clamp(minimum, maximum))
 
-    def normalise(self, by: str = "trace") -> "FisherDiagonal":
+    def normalize(self, by: str = "trace") -> "FisherDiagonal":
         """Divided by the trace (entries sum to 1), the mean entry, or the max entry. Zero Fishers stay zero."""
-        check_choice("normalisation", by, ("trace", "mean", "max"))
+        check_choice("normalization", by, ("trace", "mean", "max"))
         if by == "max":
             scale = torch.stack([v.max().double() for v in self.values_by_name.values()]).max()
         else:

@@ -59,11 +59,11 @@ def head_hessian_diagonal(features: Tensor, logits: Tensor, *, head: Head = "sof
 
 
 def frobenius_gram(
-    domains: Sequence[Domain], *, head: Head = "softmax", bias: bool = True, centred: bool = False
+    domains: Sequence[Domain], *, head: Head = "softmax", bias: bool = True, centered: bool = False
 ) -> Tensor:
     """Frobenius inner products (E, E) of the head Hessians of E domains, each (features, logits).
 
-    ``centred`` subtracts the plain mean of the E Hessians first. Two exact routes, the one with fewer
+    ``centered`` subtracts the plain mean of the E Hessians first. Two exact routes, the one with fewer
     operations is taken: over pairs of samples, O(N^2 (d + C)) for N samples in all (small batches, wide
     heads), or over pairs of classes, O(N d^2 C^2) (full-batch training of a small head).
 
@@ -79,8 +79,8 @@ def frobenius_gram(
     (d, classes), n = shapes.pop(), sum(len(features) for features, _ in domains)
     blocks = classes if head == "binary" else classes * (classes + 1) // 2
     if n * (d + classes) <= blocks * d * d:
-        return _gram_over_samples(domains, head, bias, centred)
-    return _gram_over_classes(domains, head, bias, centred)
+        return _gram_over_samples(domains, head, bias, centered)
+    return _gram_over_classes(domains, head, bias, centered)
 
 
 def frobenius_inner(a: Domain, b: Domain, *, head: Head = "softmax", bias: bool = True) -> Tensor:
@@ -103,7 +103,7 @@ def alignment_penalty(domains: Sequence[Domain], *, head: Head = "softmax", bias
     gradient. Rounding is relative to the Hessians themselves, so for domains that agree to the last digits
     of float32 pass float64 tensors.
     """
-    return frobenius_gram(domains, head=head, bias=bias, centred=True).diagonal().sum()
+    return frobenius_gram(domains, head=head, bias=bias, centered=True).diagonal().sum()
 
 
 def spectral_distance(
@@ -134,20 +134,20 @@ def spectral_distance(
     return (vector * difference(vector)).sum().abs()
 
 
-def _domain_weights(domains: Sequence[Domain], centred: bool) -> Tensor:
-    """(E, N): row e averages over the samples of domain e, minus the mean of all rows when centred."""
+def _domain_weights(domains: Sequence[Domain], centered: bool) -> Tensor:
+    """(E, N): row e averages over the samples of domain e, minus the mean of all rows when centered."""
     features = domains[0][0]
     rows = [features.new_full((1, len(h)), 1 / len(h)) for h, _ in domains]
     weights = torch.block_diag(*rows)
-    return weights - weights.mean(dim=0) if centred else weights
+    return weights - weights.mean(dim=0) if centered else weights
 
 
-def _gram_over_samples(domains: Sequence[Domain], head: Head, bias: bool, centred: bool) -> Tensor:
+def _gram_over_samples(domains: Sequence[Domain], head: Head, bias: bool, centered: bool) -> Tensor:
     """The inner products from one (N, N) matrix of pairs of samples."""
     features = torch.cat([h for h, _ in domains])
     logits = torch.cat([z for _, z in domains])
     pairs = (features @ features.T + float(bias)).square() * _output_gram(logits, head)
-    weights = _domain_weights(domains, centred)
+    weights = _domain_weights(domains, centered)
     return weights @ pairs @ weights.T
 
 
@@ -173,7 +173,7 @@ def _output_gram(logits: Tensor, head: Head) -> Tensor:
     return gram + rest.square() - s.square() @ s.square().T
 
 
-def _gram_over_classes(domains: Sequence[Domain], head: Head, bias: bool, centred: bool) -> Tensor:
+def _gram_over_classes(domains: Sequence[Domain], head: Head, bias: bool, centered: bool) -> Tensor:
     """The inner products summed over the d x d class blocks, one block of every domain at a time."""
     inputs = [with_bias(h, bias) for h, _ in domains]
     predictions = [probabilities(z, head) for _, z in domains]
@@ -186,7 +186,7 @@ def _gram_over_classes(domains: Sequence[Domain], head: Head, bias: bool, centre
                 weight = p[:, c] * (complement[:, c] if other == c else -p[:, other])
                 blocks.append(h.T @ (weight[:, None] * h) / len(h))
             stacked = torch.stack(blocks).flatten(1)
-            if centred:
+            if centered:
                 stacked = stacked - stacked.mean(dim=0)
             total = total + (1 if other == c else 2) * (stacked @ stacked.T)
     return total

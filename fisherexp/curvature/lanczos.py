@@ -1,4 +1,4 @@
-"""Extreme eigenpairs of a symmetric operator by Lanczos with full reorthogonalisation.
+"""Extreme eigenpairs of a symmetric operator by Lanczos with full reorthogonalization.
 
 Golub and Van Loan, Matrix Computations, §10.1-10.3. The operator is any callable that maps a vector to a
 vector of the same form; a vector is a tensor or a dict of tensors addressed by parameter name, so a Hessian
@@ -101,7 +101,7 @@ def extreme_eigenpairs(
         count += 1
         image = ravel(operator(unravel(vector, like)))
         alphas.append(torch.dot(image, vector).item())
-        image = _orthogonalise(image, basis[:count])
+        image = _orthogonalize(image, basis[:count])
         beta = image.norm().item()
         if not (abs(alphas[-1]) < float("inf") and beta < float("inf")):
             raise FloatingPointError(f"the operator returned NaN or infinity at product {count}")
@@ -129,7 +129,7 @@ def extreme_eigenpairs(
     return Eigenpairs(values[:k], vectors, residuals[:k], count, converged)
 
 
-def _orthogonalise(vector: Tensor, basis: Tensor) -> Tensor:
+def _orthogonalize(vector: Tensor, basis: Tensor) -> Tensor:
     """Removes the rows of ``basis`` from ``vector``, twice: once leaves rounding behind."""
     for _ in range(2):
         vector = vector - basis.T @ (basis @ vector)
@@ -141,7 +141,7 @@ def _fresh_direction(template: Tensor, basis: Tensor, generator: torch.Generator
     if generator is None:
         generator = torch.Generator().manual_seed(len(basis))
     noise = torch.randn(template.shape, generator=generator, dtype=torch.float64, device=generator.device)
-    noise = _orthogonalise(noise.to(template), basis)
+    noise = _orthogonalize(noise.to(template), basis)
     return noise / noise.norm()
 
 

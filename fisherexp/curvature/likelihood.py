@@ -2,7 +2,7 @@
 
 Every estimator of the Fisher is a sum over samples of squared gradients Jᵀs, where J is the Jacobian of the
 outputs and s a vector in output space: s = ∂ℓ/∂z at the true, predicted or drawn label, or the vectors of any
-factorisation S Sᵀ of the model's own E[∂ℓ ∂ℓᵀ] for the exact expectation. `seeds` yields those vectors.
+factorization S Sᵀ of the model's own E[∂ℓ ∂ℓᵀ] for the exact expectation. `seeds` yields those vectors.
 Notation: z outputs, p = softmax(z), e_y unit vector; cross-entropy has ∂ℓ/∂z = p - e_y.
 """
 
@@ -157,7 +157,7 @@ class Regression(Likelihood):
 
 
 class Sequence(Likelihood):
-    """Language modelling with one sample per sequence: ℓ_n = mean over its tokens of the cross-entropy.
+    """Language modeling with one sample per sequence: ℓ_n = mean over its tokens of the cross-entropy.
 
     outputs (N, T, V), targets (N, T); target -100 is not counted; weights (N,) or, per token, (N, T).
     """
@@ -211,7 +211,7 @@ class Sequence(Likelihood):
 
 
 class Token(Sequence):
-    """Language modelling with one sample per token: F = mean over tokens of the squared token gradient.
+    """Language modeling with one sample per token: F = mean over tokens of the squared token gradient.
 
     Shapes as `Sequence`. Tokens share the network's activations, so each position is one backward pass.
     """

@@ -120,7 +120,7 @@ class LowRankFisher:
     def solve_rows(self, coefficients: Tensor) -> Tensor:
         """F^-1 G^T a for a (m,): exact to rounding and one read of G.
 
-        A one-hot ``a`` preconditions one stored gradient, as the M-FAC optimiser does with its newest.
+        A one-hot ``a`` preconditions one stored gradient, as the M-FAC optimizer does with its newest.
         """
         inside = self._solve_gram(coefficients.to(self.gram))
         return _combine(self.divisor * inside, self.gradients)
@@ -210,7 +210,7 @@ class LowRankFisher:
         return self.gradients[:, i].to(self.gram), self.gradients[:, j].to(self.gram)
 
     def _solve_gram(self, rhs: Tensor) -> Tensor:
-        """K^-1 rhs in float64, factorised at the first solve after a change."""
+        """K^-1 rhs in float64, factorized at the first solve after a change."""
         if self._factor is None:
             self._factor = self._cholesky(self.gram)
         solution = torch.cholesky_solve(rhs.reshape(len(rhs), -1), self._factor)

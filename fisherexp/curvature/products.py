@@ -150,7 +150,7 @@ class CurvatureOperator:
         return dict(zip(self.parameters, mean, strict=True))
 
     def _versions(self) -> list[int]:
-        """Changes when a parameter or buffer is written to, as an optimiser step does."""
+        """Changes when a parameter or buffer is written to, as an optimizer step does."""
         return [t._version for t in (*self.model.parameters(), *self.model.buffers())]
 
     def _checked(self, vector: Mapping[str, Tensor]) -> list[Tensor]:

@@ -98,6 +98,6 @@ def refuse_coupled(two: Tensor, three: Tensor) -> None:
         return  # not comparable, not a number (reported elsewhere), or rounding
     raise CoupledSamples(
         "the outputs of a sample change with the other samples of its batch (batch statistics, or randomness in eval "
-        "mode), so it has no gradient of its own. Remedy: normalise with stored statistics (track_running_stats=True) "
+        "mode), so it has no gradient of its own. Remedy: normalize with stored statistics (track_running_stats=True) "
         "or per sample, or ask for gradients='batch_mean'."
     )

@@ -66,7 +66,7 @@ def flip(images: Tensor, which: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Rotate each image anticlockwise about its centre, bilinearly, with zeros from outside."""
+    """Rotate each image anticlockwise about its center, bilinearly, with zeros from outside."""
     height, width = images.shape[-2:]
     angle = torch.deg2rad(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)

@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from fisherexp.config.types import Count, Probability
-from fisherexp.data.datamodule import LabelledData
+from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.errors import DataError
 from fisherexp.data.tensors import ImageSet
 
 
-class CharacterText(LabelledData):
+class CharacterText(LabeledData):
     """Samples are `context` characters of a text, labels the characters one place further on: int64 (N, T) both.
 
     path: of the file (UTF-8); absolute, or relative to the working directory or the data folder.
     context: T, characters in a sequence. Sequences follow each other without overlap; an incomplete last one is left
         out.
     test_share: the end of the text that is held back for testing.
-    Further options: see LabelledData. Numbers of samples are numbers of sequences.
+    Further options: see LabeledData. Numbers of samples are numbers of sequences.
 
     The vocabulary are the distinct characters of the whole text, in the order of their code points: `class_names`.
     """

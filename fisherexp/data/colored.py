@@ -1,8 +1,8 @@
-"""Digits whose colour predicts the label better than their shape, but not in the target domain.
+"""Digits whose color predicts the label better than their shape, but not in the target domain.
 
 Colored MNIST of Arjovsky et al. 2019 (Invariant Risk Minimization, arXiv 1907.02893), exactly: the label is
-y = 1[digit < 5], flipped with probability 0.25; the colour is y, flipped with probability e, where e is 0.2 and 0.1
-in the two training domains and 0.9 in the target. An image has two channels, and the one that is not its colour is
+y = 1[digit < 5], flipped with probability 0.25; the color is y, flipped with probability e, where e is 0.2 and 0.1
+in the two training domains and 0.9 in the target. An image has two channels, and the one that is not its color is
 zero. Shape predicts 75 % of the labels everywhere, so no honest classifier passes 75 % in the target.
 """
 
@@ -20,36 +20,36 @@ from fisherexp.data.tensors import ImageSet
 from fisherexp.data.torchvision_sets import MNIST
 from fisherexp.seeds import generator
 
-# Domain -> probability that the colour contradicts the label.
-COLOUR_FLIPS = {"e20": 0.2, "e10": 0.1, "e90": 0.9}
+# Domain -> probability that the color contradicts the label.
+COLOR_FLIPS = {"e20": 0.2, "e10": 0.1, "e90": 0.9}
 
 
-def colored(images: Tensor, labels: Tensor, colour_flip: float, drawn: torch.Generator) -> ImageSet:
-    """Grey images (N, 1, H, W) in two channels, of which the one that is not their colour is zero.
+def colored(images: Tensor, labels: Tensor, color_flip: float, drawn: torch.Generator) -> ImageSet:
+    """Gray images (N, 1, H, W) in two channels, of which the one that is not their color is zero.
 
-    labels: 0 or 1, (N,). colour_flip: probability that the colour is 1 - label instead of the label.
+    labels: 0 or 1, (N,). color_flip: probability that the color is 1 - label instead of the label.
     """
-    colours = labels ^ (torch.rand(len(labels), generator=drawn) < colour_flip).long()
+    colors = labels ^ (torch.rand(len(labels), generator=drawn) < color_flip).long()
     both = images.repeat(1, 2, 1, 1)
-    both[torch.arange(len(labels)), 1 - colours] = 0
+    both[torch.arange(len(labels)), 1 - colors] = 0
     return ImageSet(both, labels)
 
 
 class Colored(DomainData):
-    """Domains e20, e10 (for training) and e90 (target), and grey: the target's images in both channels.
+    """Domains e20, e10 (for training) and e90 (target), and gray: the target's images in both channels.
 
     train_images, test_images: how many to use; null for all. label_flip: share of wrong labels, in all domains.
     imbalance: how training samples are shared out between the two domains:
         none: alternately. intended: the first gets `majority` of the digits below 5 and 1 - majority of the others,
         the second the rest. official: as the code of arXiv 2308.11778 does, which takes shares of the length of a
         mask over all images for shares of a class: with 50,000 images the first gets every digit below 5.
-    Further options: see ImageData. The seed is that of the run: every restart shuffles, flips and colours anew.
+    Further options: see ImageData. The seed is that of the run: every restart shuffles, flips and colors anew.
     """
 
     num_classes = 2
     class_names = ["5 to 9", "0 to 4"]
     one_logit = True
-    only_judged = ("grey",)
+    only_evaluated = ("gray",)
     mean = [0.0, 0.0]
     std = [1.0, 1.0]
 
@@ -65,7 +65,7 @@ class Colored(DomainData):
         super().__init__(**options)
         self.train_images, self.test_images = train_images, test_images
         self.label_flip, self.imbalance, self.majority = label_flip, imbalance, majority
-        self._grey: tuple[ImageSet, ImageSet] | None = None
+        self._gray: tuple[ImageSet, ImageSet] | None = None
 
     @property
     def altered(self) -> bool:
@@ -73,14 +73,14 @@ class Colored(DomainData):
         return super().altered or sizes != (None, None) or (self.label_flip, self.imbalance) != (0.25, "none")
 
     @abstractmethod
-    def read_grey(self) -> tuple[ImageSet, ImageSet]:
+    def read_gray(self) -> tuple[ImageSet, ImageSet]:
         """Digits (N, 1, H, W) with labels 0 to 9: those of the training domains, those of the target."""
 
     def domains(self, seed: int) -> dict[str, ImageSet]:
-        if self._grey is None:
-            self._grey = self.read_grey()
+        if self._gray is None:
+            self._gray = self.read_gray()
         drawn = generator("colours", seed)
-        train, test = self._grey
+        train, test = self._gray
         train = train.subset(torch.randperm(len(train), generator=drawn)[: self.train_images])
         test = test.subset(torch.arange(min(len(test), self.test_images or len(test))))
         below = train.labels < 5
@@ -91,15 +91,15 @@ class Colored(DomainData):
                 f"domain of {len(train)} images empty"
             )
         found = {}
-        for (name, colour_flip), digits in zip(
-            COLOUR_FLIPS.items(),
+        for (name, color_flip), digits in zip(
+            COLOR_FLIPS.items(),
             (train.subset(first.nonzero().flatten()), train.subset((~first).nonzero().flatten()), test),
             strict=True,
         ):
             flipped = torch.rand(len(digits), generator=drawn) < self.label_flip
             labels = (digits.labels < 5).long() ^ flipped.long()
-            found[name] = colored(digits.images, labels, colour_flip, drawn)
-        found["grey"] = ImageSet(test.images.repeat(1, 2, 1, 1), found["e90"].labels)
+            found[name] = colored(digits.images, labels, color_flip, drawn)
+        found["gray"] = ImageSet(test.images.repeat(1, 2, 1, 1), found["e90"].labels)
         return found
 
 
@@ -124,7 +124,7 @@ class ColoredMNIST(Colored):
     title = "Colored MNIST"
     input_shape = (2, 14, 14)
 
-    def read_grey(self) -> tuple[ImageSet, ImageSet]:
+    def read_gray(self) -> tuple[ImageSet, ImageSet]:
         digits = MNIST(root=str(self.root), download=self.download).load().train
         small = ImageSet(digits.images[:, :, ::2, ::2].contiguous(), digits.labels)
         return small.subset(torch.arange(50_000)), small.subset(torch.arange(50_000, 60_000))
@@ -136,7 +136,7 @@ class ColoredDigits(Colored):
     title = "colored digits"
     input_shape = (2, 8, 8)
 
-    def read_grey(self) -> tuple[ImageSet, ImageSet]:
+    def read_gray(self) -> tuple[ImageSet, ImageSet]:
         parts = Digits().load()
         images = torch.cat([parts.train.images, parts.test.images])
         everything = ImageSet(images, torch.cat([parts.train.labels, parts.test.labels]))

@@ -17,7 +17,7 @@ from fisherexp.data.tensors import ImageSet
 from fisherexp.seeds import generator
 
 
-class LabelledData(LightningDataModule):
+class LabeledData(LightningDataModule):
     """Samples with labels, in memory or in files. Subclasses declare the class attributes and implement `read`.
 
     batch_size: of shuffled loaders, per process. eval_batch_size: of loaders that go through a set in order.
@@ -94,7 +94,7 @@ class LabelledData(LightningDataModule):
         """What an architecture is told of its inputs, by keyword."""
         return {"input_shape": self.input_shape}
 
-    def load(self) -> "LabelledData":
+    def load(self) -> "LabeledData":
         """Read the data, once; later calls do nothing. Returns self."""
         if self.train is None:
             train, self.test = self.read()
@@ -179,13 +179,13 @@ class LabelledData(LightningDataModule):
         }
 
 
-class ImageData(LabelledData):
-    """Labelled images.
+class ImageData(LabeledData):
+    """Labeled images.
 
     augment: what loaders asked for augmentation do; see augment.py.
     download: fetch files that are missing, where the set can be downloaded.
     superclasses: lists of classes that become one class each; every class belongs to one of them.
-    Further options: see LabelledData.
+    Further options: see LabeledData.
 
     Where classes were merged, `fine_labels` has those from before, by split: int64 (N,), in the order of `train` and
     `test`.
@@ -210,7 +210,7 @@ class ImageData(LabelledData):
         self.fine_labels: dict[str, torch.Tensor] = {}
 
     def load(self) -> "ImageData":
-        """As in LabelledData, with classes merged where `superclasses` says so."""
+        """As in LabeledData, with classes merged where `superclasses` says so."""
         if self.train is None:
             super().load()
             if self.superclasses is not None:

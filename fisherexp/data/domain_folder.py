@@ -17,7 +17,7 @@ class DomainFolder(DomainData):
     """<path>/<domain>/<class>/…: the layout of PACS, VLCS, OfficeHome, DomainNet.
 
     path: absolute, or relative to the working directory or the data folder.
-    image_size: images become colour images of this height and width (centred square part, resized).
+    image_size: images become color images of this height and width (centered square part, resized).
     in_memory: decode everything once; false decodes batch by batch, for data larger than memory.
     workers: processes that decode when in_memory is false.
     Further options: see ImageData. Domains and classes are the folder names in sorted order; a domain may lack a

@@ -16,16 +16,16 @@ class DomainData(ImageData):
     """An ImageData with domains. Its own train and test, for scenarios that know nothing of domains, are all
     domains but the last, and the last.
 
-    only_judged: names of domains that are variants of the target (in grey, say) and never trained on.
+    only_evaluated: names of domains that are variants of the target (in gray, say) and never trained on.
     """
 
-    only_judged: ClassVar[tuple[str, ...]] = ()
+    only_evaluated: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def domains(self, seed: int) -> dict[str, ImageSet | FileSet]:
-        """The domains by name, the usual target last, then those in `only_judged`.
+        """The domains by name, the usual target last, then those in `only_evaluated`.
 
-        seed: of what is drawn at random in making them (colours, flipped labels), if anything is.
+        seed: of what is drawn at random in making them (colors, flipped labels), if anything is.
         Raises DataError, in one line, for whatever the user can put right.
         """
 
@@ -34,7 +34,7 @@ class DomainData(ImageData):
         if refused := [name for name, value in given.items() if value]:
             raise DataError(f"{self.title}: data.{refused[0]} knows no domains; scenario.holdout puts samples aside")
         domains = self.domains(self.seed)
-        *others, last = (images for name, images in domains.items() if name not in self.only_judged)
+        *others, last = (images for name, images in domains.items() if name not in self.only_evaluated)
         return pooled(others), last
 
 

@@ -98,7 +98,7 @@ class FileLoader(Loader):
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """An image file as uint8 (3, size, size): centred square part, resized with bilinear filtering.
+    """An image file as uint8 (3, size, size): centered square part, resized with bilinear filtering.
 
     Raises DataError naming the file if it cannot be read.
     """
@@ -106,6 +106,6 @@ def decode(path: Path, size: int) -> Tensor:
         with Image.open(path) as image:
             fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        reason = "no image format is recognised" if isinstance(error, UnidentifiedImageError) else error
+        reason = "no image format is recognized" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{path} cannot be decoded: {reason}") from None
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).contiguous()

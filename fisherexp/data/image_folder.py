@@ -19,7 +19,7 @@ class ImageFolder(ImageData):
     """<path>/train/<class>/… and <path>/test/<class>/…; or <path>/<class>/…, a fixed part of it the test.
 
     path: absolute, or relative to the working directory or the data folder.
-    image_size: images become colour images of this height and width (centred square part, resized).
+    image_size: images become color images of this height and width (centered square part, resized).
     in_memory: decode everything once into tensors; false decodes batch by batch, for data larger than memory.
         Both give the same batches.
     test_share: where there is no test folder; the same images whatever the seed.

@@ -7,7 +7,7 @@ class ImageNet(ImageFolder):
     """<path>/train/<class>/… and <path>/val/<class>/…, 1000 classes; the validation images serve as test images.
 
     Corrupted copies of these are taken from the folder ImageNet-C in the data folder where it is there. Images become
-    their centred square, resized (the usual evaluation cuts a border of a sixteenth off; ImageNet-C comes cut).
+    their centered square, resized (the usual evaluation cuts a border of a sixteenth off; ImageNet-C comes cut).
     Options: see ImageFolder.
     """
 

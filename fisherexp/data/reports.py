@@ -1,6 +1,6 @@
 """Generated radiology reports as sequences for a decoder: source, prompt, target in one row of tokens.
 
-    tokens  findings …  <pad> …  <summarise>  impression …        <pad> …
+    tokens  findings …  <pad> …  <summarize>  impression …        <pad> …
     labels  not counted …        impression …            <end>   not counted …
 
 The source is padded to SOURCE tokens, so that the prompt always stands in the same place, and labels are those of the
@@ -16,23 +16,23 @@ import torch
 from torch import Tensor
 
 from fisherexp.config.types import Count
-from fisherexp.data.datamodule import LabelledData
+from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.report_language import report, words
 from fisherexp.data.tensors import ImageSet
 from fisherexp.seeds import derive
 
-PAD, END, STOP, BLANK, FILL, SUMMARISE = range(6)
-MARKS = ["<pad>", "<end>", ".", "<blank>", "<fill>", "<summarise>"]
+PAD, END, STOP, BLANK, FILL, SUMMARIZE = range(6)
+MARKS = ["<pad>", "<end>", ".", "<blank>", "<fill>", "<summarize>"]
 SOURCE, TARGET = 36, 13  # tokens at most; the target's include <end>
 IGNORED = -100  # what torch's cross-entropy does not count
 
 Sentence = tuple[int, ...]  # with its full stop
 
 
-class Reports(LabelledData):
+class Reports(LabeledData):
     """Findings to impression, drawn by NumPy's legacy generator, whose stream is frozen.
 
-    reports, test_reports: how many. Further options: see LabelledData; its seed draws splits, not reports.
+    reports, test_reports: how many. Further options: see LabeledData; its seed draws splits, not reports.
     """
 
     title = "generated radiology reports"
@@ -62,7 +62,7 @@ class Reports(LabelledData):
         def drawn(part: str, count: int) -> ImageSet:
             random = np.random.RandomState(derive("reports", part))
             made = (report(random) for _ in range(count))
-            return together(row(spelt(findings), SUMMARISE, spelt(impression)) for findings, impression in made)
+            return together(row(spelt(findings), SUMMARIZE, spelt(impression)) for findings, impression in made)
 
         return drawn("train", self.reports), drawn("test", self.test_reports)
 

@@ -40,7 +40,7 @@ class RotatedMNIST(DomainData):
 
 
 def turned(images: ImageSet, degrees: float) -> ImageSet:
-    """Every image turned anticlockwise about its centre; nothing is resampled at 0 degrees."""
+    """Every image turned anticlockwise about its center; nothing is resampled at 0 degrees."""
     if not degrees:
         return images
     return ImageSet(rotate(images.images, torch.full((len(images),), float(degrees))), images.labels)

@@ -1,6 +1,6 @@
 """What makes another task of the same data: a fixed change of every image, its labels kept, or of every text.
 
-plain, inverted (grey values), mirrored (left-right), rotated_<degrees> (anticlockwise), permuted_<number> (a fixed
+plain, inverted (gray values), mirrored (left-right), rotated_<degrees> (anticlockwise), permuted_<number> (a fixed
 permutation of the pixels, as in Goodfellow et al. 2013, arXiv 1312.6211), or the name of a corruption. Of reports:
 summary (findings to impression, as they come) and gap_sentences (see there).
 """
@@ -62,7 +62,7 @@ def mirrored(images: Tensor) -> Tensor:
 
 
 def rotated(images: Tensor, degrees: float) -> Tensor:
-    """Images (N, C, H, W) turned anticlockwise about their centre: square ones by right angles without resampling."""
+    """Images (N, C, H, W) turned anticlockwise about their center: square ones by right angles without resampling."""
     if degrees % 90 == 0 and (images.shape[-1] == images.shape[-2] or degrees % 180 == 0):
         return torch.rot90(images, int(degrees // 90), (-2, -1))
     return rotate(images, torch.full((len(images),), degrees, device=images.device))

@@ -70,7 +70,7 @@ class FashionMNIST(MNIST):
 
 
 class CIFAR10(TorchvisionSet):
-    """50,000 + 10,000 colour photographs (Krizhevsky 2009)."""
+    """50,000 + 10,000 color photographs (Krizhevsky 2009)."""
 
     title = "CIFAR-10"
     num_classes = 10
@@ -104,7 +104,7 @@ class CIFAR10(TorchvisionSet):
 
 
 class CIFAR100(CIFAR10):
-    """50,000 + 10,000 colour photographs of 100 kinds of things (Krizhevsky 2009), fine labels."""
+    """50,000 + 10,000 color photographs of 100 kinds of things (Krizhevsky 2009), fine labels."""
 
     title = "CIFAR-100"
     num_classes = 100

@@ -11,23 +11,24 @@ class Curvature:
     """A subclass names an estimator, its options and its samples; `FisherPass` computes it, the store keeps it.
 
     kind: folder of its artefacts. result: class of what is computed, with `tensors`, `about` and `of`.
-    whole: every rank goes through all batches; otherwise each has a share, and the sums are reduced.
+    replicated: every rank goes through all batches; otherwise each has a share, and the sums are reduced.
     batch_size: samples of one of the estimator's batches.
-    together: how many of the estimator's batches one update of its accumulator is given: a matter of speed alone.
+    batches_per_update: how many of the estimator's batches one update of its accumulator is given: a matter of speed
+        alone.
     """
 
     kind: ClassVar[str]
     result: ClassVar[type]
-    whole: bool = False
+    replicated: bool = False
     batch_size: int
-    together: int = 1
+    batches_per_update: int = 1
 
     def key(self) -> dict[str, Any]:
         """What of this changes the result."""
         raise NotImplementedError
 
-    def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
-        """Batches of a part in this estimator's order, `together` of them as one."""
+    def batches(self, setting: Setting, part: str, batches_per_update: int = 1) -> Any:
+        """Batches of a part in this estimator's order, `batches_per_update` of them as one."""
         raise NotImplementedError
 
     def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> Any:

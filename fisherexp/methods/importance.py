@@ -45,17 +45,17 @@ class Importance(Curvature):
         return found
 
     @property
-    def whole(self) -> bool:
+    def replicated(self) -> bool:
         """Of batch means: shares would be other batches."""
         return self.gradients == "batch_mean"
 
     @property
-    def together(self) -> int:
+    def batches_per_update(self) -> int:
         return max(1, TOGETHER // self.batch_size) if self.gradients == "batch_mean" else 1
 
-    def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
-        """Batches of a part, without augmentation, in this estimator's order; `together` of them as one."""
-        options = {"shuffle": False, "batch_size": together * self.batch_size}
+    def batches(self, setting: Setting, part: str, batches_per_update: int = 1) -> Any:
+        """Batches of a part, without augmentation, in this estimator's order; `batches_per_update` of them as one."""
+        options = {"shuffle": False, "batch_size": batches_per_update * self.batch_size}
         if self.gradients == "per_sample":
             return setting.loader(part, **options)
         # Ranks would cut other batches: each goes through all of them.
@@ -101,7 +101,7 @@ class FisherPass(Method):
         self.label_seed, self.likelihood = derive("labels", setting.seed, self.fits_on), setting.data.likelihood
         # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
         half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
-        return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.together, half)))
+        return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.batches_per_update, half)))
 
     def on_train_start(self) -> None:
         self.accumulator = self.importance.accumulator(self.model, self.label_seed, self.likelihood)
@@ -114,7 +114,7 @@ class FisherPass(Method):
         self.accumulator.update(*batch)
 
     def on_train_end(self) -> None:
-        if not self.importance.whole:
+        if not self.importance.replicated:
             self.accumulator.load_sums(over_ranks(self.accumulator.sums(), largest=("batch_size", "batches")))
         self.fisher = self.accumulator.result()
 

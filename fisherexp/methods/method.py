@@ -1,4 +1,4 @@
-"""What every method is: a model, a Lightning loop that changes it, and a test loop that judges it."""
+"""What every method is: a model, a Lightning loop that changes it, and a test loop that evaluates it."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from fisherexp.scenarios.setting import Setting
 
 
 class Method(LightningModule):
-    """As it stands: a model that is judged and never changed.
+    """As it stands: a model that is evaluated and never changed.
 
     A subclass declares, as literals (they are read without importing the file):
     paper: authors, venue, arXiv number; for `list`, tables and docs.
@@ -54,7 +54,7 @@ class Method(LightningModule):
         self.evaluation: Metric | None = None
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
-        # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the judge.
+        # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the evaluation.
         self.outcome: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,8 +72,8 @@ class Method(LightningModule):
         single = samples > 1 and samples % setting.data.batch_size == 1
         return setting.loader(self.fits_on, shuffle=True, augment=True, drop_last=single)
 
-    def judge(self, setting: Setting) -> None:
-        """Be judged as `setting` says in the next test loop, which goes through its judged parts in order."""
+    def evaluate(self, setting: Setting) -> None:
+        """Be evaluated as `setting` says in the next test loop, which goes through its evaluated parts in order."""
         self.evaluation = setting.evaluation().to(self.device)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -98,7 +98,7 @@ class Method(LightningModule):
 
 
 class LossMean:
-    """Mean of a loss over an epoch, kept as one tensor on the device: no synchronisation per step."""
+    """Mean of a loss over an epoch, kept as one tensor on the device: no synchronization per step."""
 
     def __init__(self) -> None:
         self.total: Tensor | None = None

@@ -1,4 +1,4 @@
-"""How a network is trained: optimiser, schedule, length. Shared by every method that trains."""
+"""How a network is trained: optimizer, schedule, length. Shared by every method that trains."""
 
 import math
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Recipe:
         return 1.0
 
     def configure(self, model: nn.Module, steps_per_epoch: int) -> dict:
-        """Optimiser and per-step schedule of the trainable parameters, for Lightning's configure_optimizers."""
+        """Optimizer and per-step schedule of the trainable parameters, for Lightning's configure_optimizers."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":

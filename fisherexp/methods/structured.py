@@ -30,7 +30,7 @@ class KroneckerFactors(Curvature):
     def key(self) -> dict[str, Any]:
         return {"labels": self.labels, "approximation": self.approximation}
 
-    def batches(self, setting: Setting, part: str, together: int = 1) -> Any:
+    def batches(self, setting: Setting, part: str, batches_per_update: int = 1) -> Any:
         return setting.loader(part, shuffle=False, batch_size=self.batch_size)
 
     def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> KFACAccumulator:
@@ -47,7 +47,7 @@ class GradientRows(Curvature):
 
     kind: ClassVar[str] = "low_rank"
     result: ClassVar[type] = LowRankFisher
-    whole: ClassVar[bool] = True
+    replicated: ClassVar[bool] = True
 
     gradients: Count = 64
     gradient_batch: Count = 32
@@ -60,7 +60,7 @@ class GradientRows(Curvature):
     def key(self) -> dict[str, Any]:
         return {"gradients": self.gradients, "gradient_batch": self.gradient_batch}
 
-    def batches(self, setting: Setting, part: str, together: int = 1) -> ChainedLoader:
+    def batches(self, setting: Setting, part: str, batches_per_update: int = 1) -> ChainedLoader:
         return ChainedLoader(*self.passes(dataclasses.replace(setting, rank=0, world_size=1), part))
 
     def passes(self, setting: Setting, part: str) -> tuple[list[Any], list[int]]:

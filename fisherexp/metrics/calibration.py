@@ -52,16 +52,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 class CalibrationMetrics(ClassificationMetrics):
     """Accuracy (%), NLL (nats), ECE, MCE and Brier score (sum over classes) of each part it is fed.
 
-    held_out: name of a part that is not judged but used to fit a temperature; then there are also `temperature`,
+    held_out: name of a part that is not evaluated but used to fit a temperature; then there are also `temperature`,
     and `<name>_ece_scaled`: the ECE at that temperature. Only then are logits kept.
     """
 
     def __init__(self, names: tuple[str, ...], held_out: str | None = None):
         super().__init__(names)
         self.held_out = held_out
-        judged = [name for name in names if name != held_out]
+        evaluated = [name for name in names if name != held_out]
         shown = {"accuracy": "acc. %", "nll": "NLL", "ece": "ECE"} | ({"ece_scaled": "ECE, T"} if held_out else {})
-        self.headings = {f"{name}_{key}": f"{name}\n{words}" for name in judged for key, words in shown.items()}
+        self.headings = {f"{name}_{key}": f"{name}\n{words}" for name in evaluated for key, words in shown.items()}
         self.better = {name: "higher" if name.endswith("_accuracy") else "lower" for name in self.headings}
         self.add_state("bins", torch.zeros(len(names), BINS, 3, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("brier", torch.zeros(len(names), dtype=torch.float64), dist_reduce_fx="sum")

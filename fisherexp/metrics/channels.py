@@ -10,10 +10,10 @@ from torch import Tensor
 from fisherexp.metrics.unconstrained_features import mixed_targets, optimal_probabilities
 
 LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-# p_*: probability of the two classes, and the largest of any other; along_*: component of the centred feature along
-# the unit rows of the centred head; across, along: standard deviation between samples of (along_first ∓
+# p_*: probability of the two classes, and the largest of any other; along_*: component of the centered feature along
+# the unit rows of the centered head; across, along: standard deviation between samples of (along_first ∓
 # along_second)/√2, the width and the length of the channel; outside: share of its squared length that lies outside
-# the plane of the two rows; length: of the centred feature.
+# the plane of the two rows; length: of the centered feature.
 COLUMNS = (
     "p_first",
     "p_second",
@@ -28,12 +28,12 @@ COLUMNS = (
 KAPPAS = torch.logspace(-2, 4, 241, dtype=torch.float64)
 
 
-def channel_row(features: Tensor, probabilities: Tensor, pairs: Tensor, weight: Tensor, centre: Tensor) -> Tensor:
+def channel_row(features: Tensor, probabilities: Tensor, pairs: Tensor, weight: Tensor, center: Tensor) -> Tensor:
     """The COLUMNS for mixtures at one λ: float64, shape (9,).
 
-    features (n, d), probabilities (n, C), pairs (n, 2) of classes, weight (C, d), centre (d,) of the features.
+    features (n, d), probabilities (n, C), pairs (n, 2) of classes, weight (C, d), center (d,) of the features.
     """
-    features, weight = features.double() - centre, weight.double()
+    features, weight = features.double() - center, weight.double()
     probabilities, samples = probabilities.double(), torch.arange(len(pairs), device=pairs.device)
     directions = unit_rows(weight)
     first, second = directions[pairs[:, 0]], directions[pairs[:, 1]]
@@ -59,8 +59,8 @@ def channel_row(features: Tensor, probabilities: Tensor, pairs: Tensor, weight: 
 
 def unit_rows(weight: Tensor) -> Tensor:
     """The rows of W (C, d) minus their mean, scaled to length one."""
-    centred = weight - weight.mean(0)
-    return centred / centred.norm(dim=1, keepdim=True)
+    centered = weight - weight.mean(0)
+    return centered / centered.norm(dim=1, keepdim=True)
 
 
 def outward(table: Tensor) -> float:

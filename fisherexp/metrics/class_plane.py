@@ -11,9 +11,9 @@ def coordinates(features: Tensor, rows: Tensor) -> Tensor:
     the vanishing value (the nearest partial isometry: directions count, scales do not), and A maps a simplex ETF of
     R³ onto an equilateral triangle. For an exact simplex ETF that is what the rows themselves become.
     """
-    centre = rows.mean(0)
-    left, _, right = torch.linalg.svd(rows - centre, full_matrices=False)
+    center = rows.mean(0)
+    left, _, right = torch.linalg.svd(rows - center, full_matrices=False)
     isometry = left[:, :2] @ right[:2]
     onto = torch.tensor([[0.5, -0.5, 0.0], [0.0, 0.0, 0.75**0.5]], dtype=rows.dtype, device=rows.device)
-    centring = torch.eye(3, dtype=rows.dtype, device=rows.device) - 1 / 3
-    return (features - centre) @ (2**0.5 * onto @ centring @ isometry).T
+    centering = torch.eye(3, dtype=rows.dtype, device=rows.device) - 1 / 3
+    return (features - center) @ (2**0.5 * onto @ centering @ isometry).T

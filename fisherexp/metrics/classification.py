@@ -1,4 +1,4 @@
-"""Accuracy and likelihood, summed as counts: one update per batch, one synchronisation at the end."""
+"""Accuracy and likelihood, summed as counts: one update per batch, one synchronization at the end."""
 
 import torch
 from torch.nn import functional as F

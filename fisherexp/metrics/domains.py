@@ -1,4 +1,4 @@
-"""Accuracy by domain, and what a study of generalisation asks of it."""
+"""Accuracy by domain, and what a study of generalization asks of it."""
 
 import statistics
 

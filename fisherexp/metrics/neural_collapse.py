@@ -84,21 +84,21 @@ class ClassMoments:
 def collapse(moments: ClassMoments, weight: Tensor, bias: Tensor | None = None) -> dict[str, float]:
     """Every metric of NAMES; weight W (C, d), bias b (C,) or None."""
     weight, means = weight.detach().double(), moments.means
-    centre = means.mean(0)
-    centred, classes = means - centre, len(means)
-    offset = weight @ centre if bias is None else weight @ centre + bias.detach().double()
-    trace = _trace_of_ratio(moments.within, centred)
+    center = means.mean(0)
+    centered, classes = means - center, len(means)
+    offset = weight @ center if bias is None else weight @ center + bias.detach().double()
+    trace = _trace_of_ratio(moments.within, centered)
     found = {"nc1": trace / classes, "nc1_notebook": trace}
-    for name, rows in (("means", centred), ("weights", weight)):
+    for name, rows in (("means", centered), ("weights", weight)):
         lengths = rows.norm(dim=1)
         cosines = _off_diagonal((rows / lengths[:, None]) @ (rows / lengths[:, None]).T)
         found[f"nc2_equinorm_{name}"] = lengths.std() / lengths.mean()
         found[f"nc2_equiangular_{name}"] = cosines.std()
         found[f"nc2_angle_{name}"] = (cosines + 1 / (classes - 1)).abs().mean()
-    found["nc3"] = (weight / weight.norm() - centred / centred.norm()).norm()
+    found["nc3"] = (weight / weight.norm() - centered / centered.norm()).norm()
     found["nc3_notebook"] = found["nc3"].square()
     found["zhu_nc2"] = _distance_to_etf(weight @ weight.T)
-    found["zhu_nc3"] = _distance_to_etf(weight @ centred.T)
+    found["zhu_nc3"] = _distance_to_etf(weight @ centered.T)
     found["zhu_bias"] = offset.norm()
     return {name: found[name].item() for name in NAMES}
 
@@ -115,13 +115,13 @@ def disagreements(features: Tensor, means: Tensor, weight: Tensor, bias: Tensor 
     return torch.cat(found)
 
 
-def _trace_of_ratio(within: Tensor, centred: Tensor) -> Tensor:
+def _trace_of_ratio(within: Tensor, centered: Tensor) -> Tensor:
     """Tr(Σ_W Σ_B⁺), with the pseudo-inverse made of exactly the C - 1 leading eigenpairs (d, if fewer) of Σ_B.
 
     They are read off the singular value decomposition of M. A cut-off by size would drop real directions or keep noise.
     """
-    classes, features = centred.shape
-    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+    classes, features = centered.shape
+    _, values, directions = torch.linalg.svd(centered, full_matrices=False)
     rank = min(classes - 1, features)
     variances = values[:rank].square() / classes
     return ((directions[:rank] @ within * directions[:rank]).sum(1) / variances).sum()

@@ -7,7 +7,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from fisherexp.metrics.overlap import bleu, rouge
 from fisherexp.metrics.tasks import SequenceMetrics
-from fisherexp.models.greedy import written
+from fisherexp.models.greedy import greedy_decode
 
 ORDERS = (1, 2, 3)
 
@@ -19,7 +19,7 @@ class SummaryMetrics(SequenceMetrics):
     rouge_1, rouge_2, rouge_3: mean F1 (%) of n-grams. bleu_1, bleu_2, bleu_3: of the whole part (%), up to n-grams.
 
     end: the token that ends a summary. silent: one that does not count (the full stop).
-    update_written(tokens (B, T), labels (B, T)), where -100 is no label.
+    update_decoded(tokens (B, T), labels (B, T)), where -100 is no label.
     """
 
     def __init__(self, tasks: tuple[str, ...], end: int, silent: int):
@@ -28,24 +28,24 @@ class SummaryMetrics(SequenceMetrics):
         shown = {"exact": "exact\n%", "rouge_1": "ROUGE-1\n%", "rouge_2": "ROUGE-2\n%", "bleu_2": "BLEU-2\n%"}
         self.headings |= {"loss_rise": "loss\nrise"} | shown
         self.better |= {"exact": "higher"} | {f"{name}_{n}": "higher" for name in ("rouge", "bleu") for n in ORDERS}
-        self.add_state("written", [], dist_reduce_fx="cat")
+        self.add_state("decoded", [], dist_reduce_fx="cat")
         self.add_state("wanted", [], dist_reduce_fx="cat")
 
     def ask(self, part: int, model: nn.Module, tokens: Tensor, labels: Tensor) -> None:
         """Let the model write the texts of the last task by itself; of other parts nothing is asked."""
         if part == len(self.tasks) - 1:
-            self.update_written(written(model, tokens, labels, self.end), labels)
+            self.update_decoded(greedy_decode(model, tokens, labels, self.end), labels)
 
-    def update_written(self, tokens: Tensor, labels: Tensor) -> None:
-        self.written.append(tokens)
+    def update_decoded(self, tokens: Tensor, labels: Tensor) -> None:
+        self.decoded.append(tokens)
         self.wanted.append(labels)
 
     def compute(self) -> dict[str, float]:
         found = super().compute()
-        if len(self.written):  # of several ranks one tensor
-            wanted, written = dim_zero_cat(self.wanted), dim_zero_cat(self.written)
+        if len(self.decoded):  # of several ranks one tensor
+            wanted, decoded = dim_zero_cat(self.wanted), dim_zero_cat(self.decoded)
             begin = int((wanted >= 0).any(0).int().argmax())
-            pairs = zip(written[:, begin:].tolist(), wanted[:, begin:].tolist(), strict=True)
+            pairs = zip(decoded[:, begin:].tolist(), wanted[:, begin:].tolist(), strict=True)
             candidates, references = zip(*((self._text(c), self._text(r)) for c, r in pairs), strict=True)
             found["exact"] = 100 * statistics.fmean(c == r for c, r in zip(candidates, references, strict=True))
             for n in ORDERS:

@@ -1,7 +1,7 @@
 """The unconstrained-features model of mixup: which feature would be best if the network could choose it freely.
 
 With the head frozen at a simplex ETF of rows of length m (W Wᵀ = m² C/(C-1) (I - J/C), no bias), each mixture with
-target y minimises over its own feature h
+target y minimizes over its own feature h
 
     CE(W h, y) + (μ/2) ‖h‖².
 

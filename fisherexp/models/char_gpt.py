@@ -47,7 +47,7 @@ class CharGPT(nn.Module):
             for projection in (block.attention.out, block.mlp[-1]):
                 nn.init.normal_(projection.weight, std=0.02 / (2 * depth) ** 0.5)
 
-    def initialise(self, head: nn.Linear) -> None:
+    def initialize(self, head: nn.Linear) -> None:
         """Tie the head to the embedding, or give it weights of its own to begin with."""
         if self.tied:
             head.weight, head.bias = self.tokens.weight, None

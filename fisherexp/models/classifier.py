@@ -1,4 +1,4 @@
-"""The one model interface of the project: inputs → normalisation → backbone → features → head → logits."""
+"""The one model interface of the project: inputs → normalization → backbone → features → head → logits."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from fisherexp.models.heads import linear_head
 
 
 class Classifier(nn.Module):
-    """A classifier with its input normalisation inside, so that images stay uint8 up to the device.
+    """A classifier with its input normalization inside, so that images stay uint8 up to the device.
 
-    backbone: module mapping normalised images (B, C, H, W) to features (B, d).
+    backbone: module mapping normalized images (B, C, H, W) to features (B, d).
     num_features: d. num_classes: width of the head.
     mean, std: one number per channel, for intensities in [0, 1]; None leaves intensities as they are.
     head: maps features to logits; by default a linear layer with bias.
     one_logit: of two classes, the head gives one output z only; the logits are then (0, z), so that softmax
         cross-entropy is binary cross-entropy and everything that takes logits stays as it is.
 
-    A backbone with a method `initialise(layer)` has it applied to a head that is trained as well.
+    A backbone with a method `initialize(layer)` has it applied to a head that is trained as well.
 
     The constants are persistent buffers: a checkpoint says by itself how its inputs were scaled.
     """
@@ -45,10 +45,10 @@ class Classifier(nn.Module):
         self.one_logit = one_logit
         width = 1 if one_logit else num_classes
         self.head = linear_head(num_features=num_features, num_classes=width) if head is None else head
-        if hasattr(backbone, "initialise") and self.head.weight.requires_grad:
-            backbone.initialise(self.head)
+        if hasattr(backbone, "initialize") and self.head.weight.requires_grad:
+            backbone.initialize(self.head)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """uint8 images 0…255, or float images already in [0, 1], as the backbone sees them; int64 tokens stay."""
         if images.dtype == torch.int64:
             return images
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features (B, d) of images (B, C, H, W); (B, T, d) of tokens (B, T), one per position."""
-        return self.backbone(self.normalise(images))
+        return self.backbone(self.normalize(images))
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (…, num_classes) of features (…, d)."""

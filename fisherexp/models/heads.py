@@ -13,8 +13,10 @@ def simplex_etf(num_classes: int, num_features: int) -> Tensor:
     """
     if num_features < num_classes - 1:
         raise ValueError(f"a simplex ETF of {num_classes} classes needs {num_classes - 1} features, not {num_features}")
-    centring = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
-    within = torch.linalg.eigh(centring).eigenvectors[:, 1:]  # orthonormal, shape (C, C - 1): centring = within withinᵀ
+    centering = torch.eye(num_classes, dtype=torch.float64) - 1 / num_classes
+    within = torch.linalg.eigh(centering).eigenvectors[
+        :, 1:
+    ]  # orthonormal, shape (C, C - 1): centering = within withinᵀ
     basis, _ = torch.linalg.qr(torch.randn(num_features, num_classes - 1, dtype=torch.float64))
     return (num_classes / (num_classes - 1)) ** 0.5 * within @ basis.T
 

@@ -13,7 +13,7 @@ class MLP(nn.Module):
     """Linear (→ BatchNorm) → ReLU, once per hidden width; features are the last hidden layer.
 
     hidden: widths of the hidden layers; an empty list makes the whole classifier linear.
-    batch_norm: normalise before each ReLU (the Linear then needs no bias).
+    batch_norm: normalize before each ReLU (the Linear then needs no bias).
     init: of weights and biases, the head's too: torch's own, or Xavier's uniform one with zero biases (Glorot,
         Bengio 2010).
     input_shape: (C, H, W).
@@ -33,7 +33,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise(widths):
             layers.append(nn.Linear(before, after, bias=not batch_norm))
-            self.initialise(layers[-1])
+            self.initialize(layers[-1])
             if batch_norm:
                 layers.append(nn.BatchNorm1d(after))
             layers.append(nn.ReLU())
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         self.stage_ends = [f"layers.{i}" for i, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
         self.num_features = widths[-1]
 
-    def initialise(self, layer: nn.Linear) -> None:
+    def initialize(self, layer: nn.Linear) -> None:
         """Give a linear layer the weights it begins with."""
         if self.init == "xavier":
             nn.init.xavier_uniform_(layer.weight)
@@ -49,5 +49,5 @@ class MLP(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         return self.layers(x)

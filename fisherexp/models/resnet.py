@@ -38,20 +38,20 @@ class ResNet18(nn.Module):
         super().__init__()
         if norm == "group" and width % GROUPS:
             raise ValueError(f"model.norm=group has {GROUPS} groups: model.width must be a multiple, got {width}")
-        normalise = nn.BatchNorm2d if norm == "batch" else lambda channels: nn.GroupNorm(GROUPS, channels)
+        normalize = nn.BatchNorm2d if norm == "batch" else lambda channels: nn.GroupNorm(GROUPS, channels)
         self.num_features = 8 * width
         stem = _convolution(input_shape[0], width, 3, stem_stride)
-        self.stem = nn.Sequential(stem, normalise(width), nn.ReLU())
+        self.stem = nn.Sequential(stem, normalize(width), nn.ReLU())
         stages = []
         for before, after, stride in [(1, 1, 1), (1, 2, 2), (2, 4, 2), (4, 8, 2)]:
-            stages.append(BasicBlock(before * width, after * width, stride, normalise))
-            stages.append(BasicBlock(after * width, after * width, 1, normalise))
+            stages.append(BasicBlock(before * width, after * width, stride, normalize))
+            stages.append(BasicBlock(after * width, after * width, 1, normalize))
         self.stages = nn.Sequential(*stages)
         self.stage_ends = ["stages.1", "stages.3", "stages.5", "stages.7"]
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         return self.pool(self.stages(self.stem(x)))
 
 
@@ -59,19 +59,19 @@ class BasicBlock(nn.Module):
     """ReLU(shortcut(x) + conv-norm-ReLU-conv-norm(x)); the shortcut is conv1×1-norm where shapes change."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, stride: int, normalise: Callable[[int], nn.Module] = nn.BatchNorm2d
+        self, channels_in: int, channels_out: int, stride: int, normalize: Callable[[int], nn.Module] = nn.BatchNorm2d
     ) -> None:
         super().__init__()
         self.residual = nn.Sequential(
             _convolution(channels_in, channels_out, 3, stride),
-            normalise(channels_out),
+            normalize(channels_out),
             nn.ReLU(),
             _convolution(channels_out, channels_out, 3, 1),
-            normalise(channels_out),
+            normalize(channels_out),
         )
         self.shortcut = nn.Identity()
         if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(_convolution(channels_in, channels_out, 1, stride), normalise(channels_out))
+            self.shortcut = nn.Sequential(_convolution(channels_in, channels_out, 1, stride), normalize(channels_out))
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class SmallCNN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         return self.layers(x)
 
 

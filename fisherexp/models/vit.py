@@ -48,7 +48,7 @@ class ViT(nn.Module):
         nn.init.trunc_normal_(self.positions, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         patches = self.embed(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1) + self.positions
         return self.norm(self.blocks(tokens)[:, 0])

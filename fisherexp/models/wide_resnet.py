@@ -1,4 +1,4 @@
-"""Wide residual networks (Zagoruyko, Komodakis 2016, arXiv 1605.07146), normalising before convolving."""
+"""Wide residual networks (Zagoruyko, Komodakis 2016, arXiv 1605.07146), normalizing before convolving."""
 
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ class WideResNet(nn.Module):
         self.top = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         return self.top(self.blocks(self.stem(x)))
 
 

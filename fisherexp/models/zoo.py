@@ -48,7 +48,7 @@ class Torchvision(nn.Module):
         self.freeze_batch_norm = freeze_batch_norm
         self.num_features = _probe(self, name, input_shape)
 
-    def initialise(self, head: nn.Linear) -> None:
+    def initialize(self, head: nn.Linear) -> None:
         """Give a head the weights that came with the model, if asked for.
 
         Raises ValueError where it is for other than 1000 classes.
@@ -70,7 +70,7 @@ class Torchvision(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         return self.network(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
 
 
@@ -94,7 +94,7 @@ class Timm(nn.Module):
         self.num_features = _probe(self, name, input_shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalised images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W)."""
         return self.network(x)
 
 

@@ -118,7 +118,7 @@ def selection(
     output_dir: Outputs = Path("outputs"),
     markdown: Annotated[bool, typer.Option(help="Print markdown.")] = False,
 ) -> None:
-    """Target accuracies of domain generalisation, by DomainBed's three ways of choosing run and checkpoint."""
+    """Target accuracies of domain generalization, by DomainBed's three ways of choosing run and checkpoint."""
     from fisherexp.reports import table as tables
     from fisherexp.reports.records import is_trial, read_records
     from fisherexp.reports.selection import grids, selected

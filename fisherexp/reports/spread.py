@@ -41,7 +41,7 @@ def paired_p(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -
     """Two-sided p of a paired t-test over the keys both have; 1 where no pair differs.
 
     None for fewer than two pairs, and where all differ by the same amount up to rounding: without a deviation there
-    is nothing to judge a difference by (R's t.test calls such data essentially constant).
+    is nothing to evaluate a difference by (R's t.test calls such data essentially constant).
     """
     keys = [key for key in ours if key in theirs]
     if len(keys) < 2:

@@ -23,7 +23,7 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool) -> None:
     console.print(table)
     if record.get("trial"):
         console.print(
-            "a trial run (debug preset, limited batches or judged on validation data): left out of tables",
+            "a trial run (debug preset, limited batches or evaluated on validation data): left out of tables",
             style="yellow",
             highlight=False,
         )

@@ -35,8 +35,8 @@ def semantic(cfg: DictConfig) -> dict[str, Any]:
     kept = {k: v for k, v in kept.items() if k not in unused}
     if path := kept["data"].get("path"):
         kept["data"]["path"] = [path, *_stamp(Path(path).expanduser())]
-    if kept["judge_on"] == "test":  # the rule, and older than the option
-        del kept["judge_on"]
+    if kept["evaluate_on"] == "test":  # the rule, and older than the option
+        del kept["evaluate_on"]
     if kept["scenario"].get("published") == "auto":
         kept["scenario"]["published"] = _found(cfg)
     return kept

@@ -1,4 +1,4 @@
-"""Gives a search's trial up early: after every epoch the metric searched for is reported, and Optuna judges."""
+"""Gives a search's trial up early: after every epoch the metric searched for is reported, and Optuna decides."""
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -30,7 +30,7 @@ class Prune(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):
             return  # it is done
-        value = self._judge(module).get(self.metric)
+        value = self._evaluate(module).get(self.metric)
         if value is None:
             return  # a metric that only the end of the run knows
         give_up = False
@@ -40,11 +40,11 @@ class Prune(Callback):
         if agreed(give_up):
             raise Pruned(f"{self.metric} {value:.6g} after epoch {trainer.current_epoch + 1}")
 
-    def _judge(self, module: LightningModule) -> dict[str, float]:
+    def _evaluate(self, module: LightningModule) -> dict[str, float]:
         metric, training = self.setting.evaluation().to(module.device), module.model.training
         module.model.eval()
         with torch.no_grad():
-            for number, part in enumerate(self.setting.judged):
+            for number, part in enumerate(self.setting.evaluated):
                 # All of a part on every rank: no reduction, the same figure everywhere.
                 for images, labels in self.setting.loader(part, rank=0, world_size=1):
                     metric.update(number, module.model(images), labels)

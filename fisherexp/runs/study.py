@@ -16,7 +16,7 @@ class StudyFile:
     """What a trial must know of its study. storage: a URL (sqlite:///…) or the path of a journal file.
 
     pruner: 'median' (worse than the median of earlier trials at the same epoch), 'halving' (asynchronous successive
-    halving) or 'none'. startup_trials: that are never pruned. warmup_epochs: before the first judgement.
+    halving) or 'none'. startup_trials: that are never pruned. warmup_epochs: before the first evaluation.
     """
 
     storage: str

@@ -69,7 +69,7 @@ def build_trainer(
 
 
 def steps_per_epoch(batches: int, trainer: Trainer) -> int:
-    """Optimiser steps for so many batches, as far as options limit them."""
+    """Optimizer steps for so many batches, as far as options limit them."""
     for limit in (trainer.limit_train_batches, trainer.overfit_batches):
         if isinstance(limit, int) and limit > 0:
             batches = min(batches, limit)

@@ -22,7 +22,7 @@ from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
 from fisherexp.config.validate import attribute
-from fisherexp.data.datamodule import LabelledData
+from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import Method
@@ -38,8 +38,8 @@ from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 from fisherexp.stop import finishing_the_step, interruptible
 
-# Judging a model is seldom worth a line of a log; a stream to adapt on is.
-SHORT_JUDGING = 5.0  # seconds
+# Evaluating a model is seldom worth a line of a log; a stream to adapt on is.
+SHORT_EVALUATING = 5.0  # seconds
 
 
 class Workbench:
@@ -73,10 +73,10 @@ class Workbench:
     # --- what the config describes ---------------------------------------------------------------------
 
     @cached_property
-    def data(self) -> LabelledData:
+    def data(self) -> LabeledData:
         """The data set, read. Also settles the number of threads, before the first heavy operation."""
         data = instantiate(self.cfg.data, _convert_="all").load()
-        if self.cfg.judge_on == "validation":
+        if self.cfg.evaluate_on == "validation":
             data.test, data.validation = data.validation, None
         batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=data.input_dtype)
         self.threads, why = choose_threads(self.cfg.threads, self._classifier(data, "threads"), batch)
@@ -153,16 +153,16 @@ class Workbench:
             resumable.file.unlink(missing_ok=True)
 
     def test(self, method: Method, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
-        """Run a method's test loop over the parts the scenario judges; returns the metrics."""
+        """Run a method's test loop over the parts the scenario evaluates; returns the metrics."""
         cost = Cost()
-        progress = self._progress(phase, short=SHORT_JUDGING)
+        progress = self._progress(phase, short=SHORT_EVALUATING)
         trainer = self._trainer(method, folder, [cost, progress], own)
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
-        method.judge(setting)
+        method.evaluate(setting)
         with interruptible():
-            loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.judged]
+            loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.evaluated]
             trainer.test(method, loaders, verbose=False, weights_only=True)
         self.costs[phase] = cost.counts()
         return {name: float(value) for name, value in method.evaluation.compute().items()}
@@ -227,28 +227,29 @@ class Workbench:
         artefact = self.store.get(importance.kind, parts, build)
         return importance.read(artefact.tensors, artefact.about), artefact.about["cost"]
 
-    def judged(self, node: str) -> dict[str, float]:
+    def evaluated(self, node: str) -> dict[str, float]:
         """Metrics of the model that `cfg[node]` trains from scratch, under this run's scenario."""
         weights = self.trained(node)
-        return self.judgement(node, weights.key, lambda scratch: weights.tensors).about["metrics"]
+        return self.evaluation(node, weights.key, lambda scratch: weights.tensors).about["metrics"]
 
-    def judgement(self, name: str, key: Any, weights: Callable[[Path], dict[str, Tensor]]) -> Artefact:
-        """A model's test loop: metrics in `about`, and the logits of each judged part where the evaluation keeps them.
+    def evaluation(self, name: str, key: Any, weights: Callable[[Path], dict[str, Tensor]]) -> Artefact:
+        """A model's test loop: metrics in `about`, and the logits of each evaluated part where the evaluation keeps
+        them.
 
         key: what decides the weights, plain containers; `weights(scratch)` are they, asked for only if needed.
         """
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            method = Method(self.classifier("judged"))
+            method = Method(self.classifier("evaluated"))
             method.model.load_state_dict(weights(scratch))
-            metrics = self.test(method, scratch, f"judging {name}")
+            metrics = self.test(method, scratch, f"evaluating {name}")
             kept = method.evaluation.predictions() if isinstance(method.evaluation, Predictions) else {}
             return kept, {"metrics": metrics}
 
         parts = {
             "weights": key,
-            "samples": {part: self.setting.checksum(part) for part in self.setting.judged},
-            "order": list(self.setting.judged),
+            "samples": {part: self.setting.checksum(part) for part in self.setting.evaluated},
+            "order": list(self.setting.evaluated),
             "trainer": self.semantic["trainer"],
             "code": code_version(Method, type(self.setting.evaluation()), Path(fisherexp.metrics.__file__).parent),
         }
@@ -256,7 +257,7 @@ class Workbench:
 
     # --- pieces ----------------------------------------------------------------------------------------
 
-    def _classifier(self, data: LabelledData, stream: str) -> Classifier:
+    def _classifier(self, data: LabeledData, stream: str) -> Classifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("weights", self.seed, stream))
             backbone = instantiate(self.cfg.model, _partial_=True, _convert_="all")(**data.architecture_options)

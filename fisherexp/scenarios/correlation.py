@@ -1,4 +1,4 @@
-"""Orders in which neighbours have the same label, as in a video or on a walk through a town."""
+"""Orders in which neighbors have the same label, as in a video or on a walk through a town."""
 
 import numpy as np
 import torch

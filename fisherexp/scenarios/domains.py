@@ -1,4 +1,4 @@
-"""Domain generalisation: train on some domains, be judged on one that no training saw.
+"""Domain generalization: train on some domains, be evaluated on one that no training saw.
 
 Protocol of DomainBed (Gulrajani, Lopez-Paz, ICLR 2021, arXiv 2007.01434): each domain is split once, at random, into a
 part to use and a part held out; one domain is the target. Data without domains of their own are given some:
@@ -25,10 +25,10 @@ from fisherexp.seeds import generator
 
 
 class Domains:
-    """target: the domain to generalise to; null for the last one.
-    leave_out: a further domain that is not trained on, only judged: for leave-one-domain-out selection. The target
+    """target: the domain to generalize to; null for the last one.
+    leave_out: a further domain that is not trained on, only evaluated: for leave-one-domain-out selection. The target
         itself leaves out no further one, so that a sweep over all domains has every choice of it and the whole run.
-    holdout: share of every domain that is held out of training; 0 to judge training domains on what they trained on.
+    holdout: share of every domain that is held out of training; 0 to evaluate training domains on what they trained on.
     label_shift: how far the training domains differ in their classes: each keeps all samples of the classes whose
         number is its own modulo the number of training domains, and the share 1 - label_shift of the others.
     made_by, angles (degrees), agreement: domains of data that have none, one for each angle or agreement.
@@ -59,7 +59,7 @@ class Domains:
         Raises ValueError for names of no domain and for domains too small or too few to be cut so.
         """
         domains = self._domains(data, seed)
-        variants = {name: domains.pop(name) for name in getattr(data, "only_judged", ()) if name in domains}
+        variants = {name: domains.pop(name) for name in getattr(data, "only_evaluated", ()) if name in domains}
         target = list(domains)[-1] if self.target is None else self.target
         for option, name in (("target", target), ("leave_out", self.leave_out)):
             if name is not None and name not in domains:
@@ -76,15 +76,15 @@ class Domains:
         train = pooled([kept[name] for name in names])
         counts = torch.tensor([len(kept[name]) for name in names])
         parts = {"train": train, "test": domains[target], "domains": marked(train, counts, data.num_classes)}
-        judged = {f"train_{name}": kept[name] for name in names}
-        judged |= {f"held_out_{name}": out[name] for name in names}
-        judged |= {"target": kept[target], "target_held_out": out[target]}
+        evaluated = {f"train_{name}": kept[name] for name in names}
+        evaluated |= {f"held_out_{name}": out[name] for name in names}
+        evaluated |= {"target": kept[target], "target_held_out": out[target]}
         if left_out is not None:
-            judged["left_out"] = kept[left_out]
-        judged = {name: images for name, images in (judged | variants).items() if len(images)}
+            evaluated["left_out"] = kept[left_out]
+        evaluated = {name: images for name, images in (evaluated | variants).items() if len(images)}
         altered = self.label_shift > 0 or left_out is not None
-        evaluation = partial(DomainMetrics, tuple(judged))
-        return Setting(data, parts | judged, tuple(judged), evaluation, seed, altered=altered)
+        evaluation = partial(DomainMetrics, tuple(evaluated))
+        return Setting(data, parts | evaluated, tuple(evaluated), evaluation, seed, altered=altered)
 
     def _domains(self, data: ImageData, seed: int) -> dict[str, Any]:
         if isinstance(data, DomainData):

@@ -1,4 +1,4 @@
-"""Requests to forget: which training samples are to go, and how it is judged that they have.
+"""Requests to forget: which training samples are to go, and how it is evaluated that they have.
 
 Protocols of Selective Synaptic Dampening (arXiv 2308.07707): a whole class, a class within a super-class, or a
 random part of the training set; besides, classes one after the other, and samples with wrong labels (arXiv
@@ -19,7 +19,7 @@ from fisherexp.metrics.unlearning import UnlearningMetrics
 from fisherexp.scenarios.setting import Setting, Store
 from fisherexp.seeds import derive, generator
 
-JUDGED = ("retain", "forget", "test_retain", "test_forget")
+EVALUATED = ("retain", "forget", "test_retain", "test_forget")
 
 
 class ClassForgetting:
@@ -85,7 +85,7 @@ class RandomForgetting:
         return forgetting(data, forgotten, torch.zeros(len(data.test), dtype=torch.bool), seed)
 
 
-class MislabelledForgetting:
+class MislabeledForgetting:
     """Wrong labels for a random fraction of the training samples before the source is trained; then forget those.
 
     The forgotten part has its wrong labels: accuracy on it says how many of them are still believed. What counts
@@ -179,6 +179,6 @@ def forgetting(
         "test_retain": data.test.subset(torch.nonzero(~test_forgotten).flatten()),
         "test_forget": data.test.subset(torch.nonzero(test_forgotten).flatten()),
     }
-    judged = tuple(name for name in JUDGED if len(parts[name]))
+    evaluated = tuple(name for name in EVALUATED if len(parts[name]))
     masks = {"forgotten": forgotten, "test_forgotten": test_forgotten}
-    return Setting(data, parts, judged, partial(UnlearningMetrics, judged), seed, **masks)
+    return Setting(data, parts, evaluated, partial(UnlearningMetrics, evaluated), seed, **masks)

@@ -1,4 +1,4 @@
-"""What a scenario makes of a data set: the named parts a method may use, and how the outcome is judged."""
+"""What a scenario makes of a data set: the named parts a method may use, and how the outcome is evaluated."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import Any, Literal
 import torch
 from torchmetrics import Metric
 
-from fisherexp.data.datamodule import ImageSet, LabelledData
+from fisherexp.data.datamodule import ImageSet, LabeledData
 from fisherexp.data.store import Store  # noqa: F401 - scenarios import it from here
 from fisherexp.seeds import derive
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What a test-time method does at one of the judged parts, in their order: a stretch of its stream.
+    """What a test-time method does at one of the evaluated parts, in their order: a stretch of its stream.
 
     adapt: False for a frozen evaluation, which leaves the method's state as it is.
     reset: back to the source model before the segment, before each of its batches, or never.
@@ -27,13 +27,13 @@ class Segment:
 
 @dataclass
 class Setting:
-    """Parts of a data set by name, and the judge of a model on some of them.
+    """Parts of a data set by name, and how a model is evaluated on some of them.
 
     parts: 'train' and whatever the scenario cuts from it ('retain', 'forget'…), 'test' and its cuts.
-    judged: the parts a model is evaluated on, in the order in which `evaluation()` numbers them; a stream may come
+    evaluated: the parts a model is evaluated on, in the order in which `evaluation()` numbers them; a stream may come
         back to the same part.
-    segments: one for each judged part where they are a stream that a method may adapt on; else empty.
-    stream_batch_size: of the batches in which judged parts come; by default the data set's for evaluation.
+    segments: one for each evaluated part where they are a stream that a method may adapt on; else empty.
+    stream_batch_size: of the batches in which evaluated parts come; by default the data set's for evaluation.
     window: in a stream of single images, how many of the last ones a method may keep to predict the newest; 0: none.
     altered: options of the scenario leave out or change samples, so that published figures are of another protocol.
     about: what a record should say of the data made here (plain containers).
@@ -50,9 +50,9 @@ class Setting:
     device, rank, world_size: where batches are to lie and which share of them this process gets.
     """
 
-    data: LabelledData
+    data: LabeledData
     parts: dict[str, ImageSet]
-    judged: tuple[str, ...]
+    evaluated: tuple[str, ...]
     evaluation: Callable[[], Metric]
     seed: int = 0
     same_batches: bool = False
@@ -70,7 +70,7 @@ class Setting:
     world_size: int = 1
 
     def loader(self, part: str, *, shuffle: bool = False, augment: bool = False, **options: Any) -> Any:
-        """Batches (images, labels) of a part; options as `LabelledData.loader` takes them."""
+        """Batches (images, labels) of a part; options as `LabeledData.loader` takes them."""
         return self.loader_of(self.parts[part], shuffle=shuffle, augment=augment, **options)
 
     def loader_of(self, images: ImageSet, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Streams of corrupted test images, on which a method adapts while it is judged: one class for each protocol.
+"""Streams of corrupted test images, on which a method adapts while it is evaluated: one class for each protocol.
 
 Everything but the images themselves follows from the scenario's own seed: all methods, and all seeds of a run, meet
 the same stream. Each image is predicted once, when it comes (and whenever clean images come by again).
@@ -44,7 +44,7 @@ class Stream:
     corruptions: in the order in which they come; by default the fifteen of the benchmark in its order.
     severity: 1 … 5. table: of constants, those of CIFAR-10-C or of ImageNet-C; see data/corruptions/tables.py.
     images: how many of the test images, the same ones under every corruption; all by default.
-    clean: clean images after each corruption, on which the method goes on adapting ('online') or is only judged
+    clean: clean images after each corruption, on which the method goes on adapting ('online') or is only evaluated
         ('frozen', and then at the very beginning, too).
     batch_size: of the stream. seed: of the choice and order of images and of the corruptions.
     published: folder of published corrupted images, absolute or in the data folder; 'auto' uses the data set's own
@@ -85,21 +85,21 @@ class Stream:
         Raises ValueError for more images than there are, and for no or repeated corruptions.
         """
         suite = self._suite(data, store)
-        # Clean images are judged before a frozen stream begins: what is lost later is the method's, not the model's.
+        # Clean images are evaluated before a frozen stream begins: what is lost later is the method's, not the model's.
         clean = Stretch(CLEAN, suite.clean, CLEAN, self.clean_reset)
         stream = [clean] if self.clean == "frozen" else []
         for group in self.groups(suite, data.num_classes):
             stream += group + ([clean] if self.clean != "none" else [])
         adapt = {stretch.name: stretch is not clean or self.clean == "online" for stretch in stream}
         domains = {stretch.name: stretch.domain for stretch in stream}
-        judged = tuple(stretch.name for stretch in stream)
+        evaluated = tuple(stretch.name for stretch in stream)
         together = self.window or self.batch_size
         classes = [effective_classes(s.images.labels, together) for s in stream if s is not clean]
         return Setting(
             data,
             {"train": data.train, "test": data.test} | {stretch.name: stretch.images for stretch in stream},
-            judged,
-            partial(StreamMetrics, judged, domains, tuple(self.corruptions)),
+            evaluated,
+            partial(StreamMetrics, evaluated, domains, tuple(self.corruptions)),
             seed,
             segments=tuple(Segment(adapt[stretch.name], stretch.reset) for stretch in stream),
             stream_batch_size=self.batch_size,

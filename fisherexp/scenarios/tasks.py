@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fisherexp.config.types import Count, Probability
-from fisherexp.data.datamodule import ImageSet, LabelledData
+from fisherexp.data.datamodule import ImageSet, LabeledData
 from fisherexp.data.domains import pooled
 from fisherexp.data.task_transforms import refuse_foreign, transform
 from fisherexp.metrics.summaries import SummaryMetrics
@@ -33,7 +33,7 @@ class TaskSuite:
             transform(task)  # a name of no task is refused before any data are read
         self.tasks, self.validation, self.severity = tasks, validation, severity
 
-    def settings(self, data: LabelledData, seed: int, store: Store | None = None) -> dict[str, Setting]:
+    def settings(self, data: LabeledData, seed: int, store: Store | None = None) -> dict[str, Setting]:
         """For each task a setting of its own, of the parts train, validation and test. The same images are put aside
         in every task. Raises ValueError where nothing is left to train or to choose on, for images in files and for
         tasks of other data."""
@@ -57,13 +57,13 @@ class TaskSuite:
             found[task] = Setting(data, parts, ("test",), evaluation, seed)
         return found
 
-    def whole(self, data: LabelledData, train: ImageSet, settings: dict[str, Setting], seed: int) -> Setting:
+    def whole(self, data: LabeledData, train: ImageSet, settings: dict[str, Setting], seed: int) -> Setting:
         """All tasks as one setting, whose source trains on `train`."""
         parts = {f"{task}/{part}": images for task, one in settings.items() for part, images in one.parts.items()}
         parts |= {name: pooled([one.parts[part] for one in settings.values()]) for name, part in POOLS.items()}
-        judged = tuple(f"{task}/test" for task in settings)
+        evaluated = tuple(f"{task}/test" for task in settings)
         evaluation = partial(TaskMetrics, tuple(settings))
-        return Setting(data, parts | {"train": train}, judged, evaluation, seed, tasks=settings)
+        return Setting(data, parts | {"train": train}, evaluated, evaluation, seed, tasks=settings)
 
 
 POOLS = {"every_task": "train", "validation": "validation", "test": "test"}
@@ -81,7 +81,7 @@ class Tasks(TaskSuite):
         super().__init__(tasks, **options)
         self.shared = shared
 
-    def setting(self, data: LabelledData, seed: int, store: Store | None = None) -> Setting:
+    def setting(self, data: LabeledData, seed: int, store: Store | None = None) -> Setting:
         """Parts: '<task>/train', '<task>/validation' and '<task>/test'; pooled over tasks 'every_task' (to train on),
         'validation' and 'test'; 'train' is the shared start. `tasks` has a setting for each task.
 
@@ -111,9 +111,10 @@ class TaskSequence(TaskSuite):
         super().__init__(tasks, **options)
         self.few = few
 
-    def setting(self, data: LabelledData, seed: int, store: Store | None = None) -> Setting:
-        """Parts as for Tasks, with 'train' that of the first task; `requests` has the settings of the others. Judged on
-        the test parts and, to choose on, the validation parts of all tasks; of text also by what is written in the
+    def setting(self, data: LabeledData, seed: int, store: Store | None = None) -> Setting:
+        """Parts as for Tasks, with 'train' that of the first task; `requests` has the settings of the others.
+        Evaluated on the test parts and, to choose on, the validation parts of all tasks; of text also by what is
+        written in the
         last one.
 
         Raises ValueError for a single task and for more few samples than there are.
@@ -127,7 +128,7 @@ class TaskSequence(TaskSuite):
                 one.parts["train"] = one.parts["train"].subset(self._few(len(one.parts["train"]), seed))
         whole = self.whole(data, first.parts["train"], settings, seed)
         whole.requests = tuple(others)
-        whole.judged += tuple(f"{task}/validation" for task in settings)
+        whole.evaluated += tuple(f"{task}/validation" for task in settings)
         names = tuple(settings)
         whole.evaluation = partial(SequenceMetrics, names)
         if data.marks:

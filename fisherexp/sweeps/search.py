@@ -1,8 +1,9 @@
 """`hydra/sweeper=optuna`: search by Optuna's ask and tell, over runs that are found when they are done.
 
 The study is a file (a journal, or SQLite) named by everything that is fixed, so the same line goes on with the same
-study until it holds `n_trials` trials in all, after any kill and from any number of machines. A trial is a run judged
-on validation data (judge_on=validation: the share put aside takes the place of the test set). When the last trial is
+study until it holds `n_trials` trials in all, after any kill and from any number of machines. A trial is a run
+evaluated on validation data (evaluate_on=validation: the share put aside takes the place of the test set). When the
+last trial is
 told, the best configuration is run as it would be without any search, on the test set; its record says how it was
 chosen.
 """
@@ -142,7 +143,7 @@ class Search:
         return overrides
 
     def _composed(self, chosen: list[str]) -> tuple[DictConfig, list[str]]:
-        overrides = [*self.fixed, *chosen, "judge_on=validation"]
+        overrides = [*self.fixed, *chosen, "evaluate_on=validation"]
         cfg = self.compose(overrides)
         if cfg.scenario.get("published") == "auto":  # published corruptions are of the test set
             overrides.append("scenario.published=null")
@@ -167,7 +168,7 @@ class Search:
             self.study.tell(number, state=TrialState.FAIL)
         told = self.study.trials[number]
         shown = "" if told.value is None else f"  {self.options.metric} {told.value:.6g}"
-        chosen = [line for line in overrides if line not in self.fixed and line != "judge_on=validation"]
+        chosen = [line for line in overrides if line not in self.fixed and line != "evaluate_on=validation"]
         print(f"trial {number + 1}/{self.options.n_trials}  {told.state.name.lower()}{shown}  {' '.join(chosen)}")
 
     def _choose(self) -> None:
@@ -181,7 +182,7 @@ class Search:
             print("no trial came to a result: there is nothing to choose", file=sys.stderr)
             return
         best = self.study.best_trial
-        trial_only = {"judge_on=validation", "scenario.published=null"} - set(self.fixed)
+        trial_only = {"evaluate_on=validation", "scenario.published=null"} - set(self.fixed)
         overrides = [line for line in best.user_attrs["overrides"] if line not in trial_only]
         self.launch([overrides])
         folder = RunFolder(run_folder(self.compose(overrides)))
@@ -192,7 +193,7 @@ class Search:
             "study": self.name,
             "storage": self._storage(),
             "metric": self.options.metric,
-            "judged_on": "validation",
+            "evaluated_on": "validation",
             "value": best.value,
             "trial": best.number,
             "trials": {state: count for state, count in counts.items() if count},

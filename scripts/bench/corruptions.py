@@ -1,4 +1,4 @@
-"""Time to corrupt 10,000 colour images of 32×32 by all fifteen corruptions at severity 5.
+"""Time to corrupt 10,000 color images of 32×32 by all fifteen corruptions at severity 5.
 
     python scripts/bench/corruptions.py
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python scripts/bench/data_path.py
 
-Both end with normalised float images, and run in this process, on one thread, in alternation; the ratio is
+Both end with normalized float images, and run in this process, on one thread, in alternation; the ratio is
 the median over rounds. Exits with 1 when the path of 28×28 images is less than 50 times cheaper.
 """
 
@@ -42,9 +42,9 @@ class PerSample(Dataset):
 
 
 def ours(images: torch.Tensor, labels: torch.Tensor, augment: str, mean, std) -> Iterable:
-    normalise = Classifier(torch.nn.Identity(), 1, 1, mean, std).normalise
+    normalize = Classifier(torch.nn.Identity(), 1, 1, mean, std).normalize
     for batch, targets in TensorLoader(images, labels, BATCH, shuffle=True, augment=augment):
-        yield normalise(batch), targets
+        yield normalize(batch), targets
 
 
 def per_image(batches: Iterable) -> float:
@@ -81,9 +81,9 @@ def compare(title: str, shape: tuple[int, int, int], count: int, augment: str) -
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    plain = compare("28×28 grey", (1, 28, 28), 4096, "none")
-    compare("32×32 colour", (3, 32, 32), 4096, "none")
-    compare("32×32 colour, crop and flip", (3, 32, 32), 2048, "crop_flip")
+    plain = compare("28×28 gray", (1, 28, 28), 4096, "none")
+    compare("32×32 color", (3, 32, 32), 4096, "none")
+    compare("32×32 color, crop and flip", (3, 32, 32), 2048, "crop_flip")
     if plain < GOAL:
         sys.exit(f"the plain path is {plain:.1f} times cheaper; the goal is {GOAL}")
 

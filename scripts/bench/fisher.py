@@ -50,7 +50,7 @@ def accumulate(model, inputs, targets, **options):
     return lambda: accumulator.update(inputs, targets)
 
 
-def factorise(model, inputs, targets, approximation):
+def factorize(model, inputs, targets, approximation):
     """One update of a KFAC accumulator that has seen a batch before."""
     accumulator = KFACAccumulator(model, approximation=approximation, loss="sequence" if targets.dim() == 2 else None)
     return lambda: accumulator.update(inputs, targets)
@@ -60,8 +60,8 @@ OURS = {
     "fisher": lambda m, x, y: accumulate(m, x, y, compiled=False),
     "fisher compiled": lambda m, x, y: accumulate(m, x, y, compiled=True),
     "fisher expected": lambda m, x, y: accumulate(m, x, y, labels="expected", compiled=False),
-    "kfac expand": lambda m, x, y: factorise(m, x, y, "expand"),
-    "kfac reduce": lambda m, x, y: factorise(m, x, y, "reduce"),
+    "kfac expand": lambda m, x, y: factorize(m, x, y, "expand"),
+    "kfac reduce": lambda m, x, y: factorize(m, x, y, "reduce"),
 }
 
 

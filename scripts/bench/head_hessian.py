@@ -41,13 +41,13 @@ def exact_diagonal(features, labels, weight, bias):
 
 
 def closed_hgp(features, labels, weight, bias):
-    """Hessian-gradient products in closed form; the centre is that of the mean loss, as published."""
+    """Hessian-gradient products in closed form; the center is that of the mean loss, as published."""
     heads = [(h, F.linear(h, weight, bias)) for h in features]
     gradients = [head_gradient_mean(*head, y) for head, y in zip(heads, labels, strict=True)]
     mean = torch.stack(gradients).mean(0)
     own = [head_hessian_product(*head, g) for head, g in zip(heads, gradients, strict=True)]
-    centre = torch.stack([head_hessian_product(*head, mean) for head in heads]).mean(0)
-    return sum((hg - centre).square().sum() for hg in own)
+    center = torch.stack([head_hessian_product(*head, mean) for head in heads]).mean(0)
+    return sum((hg - center).square().sum() for hg in own)
 
 
 def losses(features, labels, weight, bias):
@@ -64,8 +64,8 @@ def hgp(features, labels, weight, bias):
         norm = torch.sqrt(sum(g.square().sum() for g in gradient))
         slope = torch.autograd.grad(norm, (weight, bias), create_graph=True)
         products.append(torch.cat([(norm * s).flatten() for s in slope]))
-    *own, centre = products
-    return sum((hg - centre).square().sum() for hg in own)
+    *own, center = products
+    return sum((hg - center).square().sum() for hg in own)
 
 
 def hutchinson(features, labels, weight, bias, probes):
@@ -79,8 +79,8 @@ def hutchinson(features, labels, weight, bias, probes):
             images = torch.autograd.grad(gradient, (weight, bias), signs, create_graph=True)
             total = total + torch.cat([(z * hz).flatten() for z, hz in zip(signs, images, strict=True)])
         diagonals.append(total / probes)
-    *own, centre = diagonals
-    return sum((d - centre).square().sum() for d in own)
+    *own, center = diagonals
+    return sum((d - center).square().sum() for d in own)
 
 
 def candidates(classes, d, n, domains, probes):

@@ -41,7 +41,7 @@ def recursion(rows):
 def set_up(rows):
     """The Gram product and the factor: everything before a second solve."""
     fisher = LowRankFisher(rows, DAMPING)
-    fisher.inverse_element(0, 0)  # factorises
+    fisher.inverse_element(0, 0)  # factorizes
     return fisher
 
 

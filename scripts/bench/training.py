@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python scripts/bench/training.py
 
-Both train digits with the default model, batch size and optimiser, in one process, in alternation; the ratio is
+Both train digits with the default model, batch size and optimizer, in one process, in alternation; the ratio is
 the median over rounds of the time per epoch. Exits with 1 when ours takes more than 1.5 times as long.
 """
 

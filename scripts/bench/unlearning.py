@@ -76,7 +76,7 @@ def our_ssd(model: nn.Module, setting: Setting, importance: Importance, alpha: f
     found = []
     for part in ("train", "forget"):
         accumulator = importance.accumulator(model, seed=0)
-        for images, labels in importance.batches(setting, part, importance.together):
+        for images, labels in importance.batches(setting, part, importance.batches_per_update):
             accumulator.update(images, labels)
         found.append(accumulator.result())
     dampen_model(model, found[1], found[0], alpha, LAMBDA)

@@ -65,15 +65,15 @@ def test_several_oracles_are_trained_and_summed_up(output_dir):
     assert len(trained(output_dir) - before) == 2
     bench = Workbench(config(output_dir, "method=erm", "audit.oracles=3"))
     keys = {bench.trained("oracle").key, *(trained(output_dir) - before)}
-    judged = {}
+    evaluated = {}
     for file in output_dir.glob("artefacts/metrics/*.safetensors"):
         with safe_open(file, "pt") as header:
             about = json.loads(header.metadata()["about"])
         if str(about["parts"]["weights"]) in keys:
-            judged[about["parts"]["weights"]] = about["metrics"], load_file(file)
-    assert len(judged) == 3
+            evaluated[about["parts"]["weights"]] = about["metrics"], load_file(file)
+    assert len(evaluated) == 3
     for name in ("forget_accuracy", "retain_accuracy", "mia"):
-        values = [figures[name] for figures, _ in judged.values()]
+        values = [figures[name] for figures, _ in evaluated.values()]
         assert found["oracle"][name] == pytest.approx(statistics.fmean(values))
         assert found["oracle_deviation"][name] == pytest.approx(statistics.stdev(values))
         gap = found["after"][name] - statistics.fmean(values)
@@ -84,7 +84,7 @@ def test_several_oracles_are_trained_and_summed_up(output_dir):
     model.load_state_dict(bench.trained("source").tensors)
     with torch.inference_mode():
         mine = model(bench.setting.parts["forget"].images)
-    oracles = [logits["forget"] for _, logits in judged.values()]
+    oracles = [logits["forget"] for _, logits in evaluated.values()]
     expected = statistics.fmean(jensen_shannon(mine, other).mean().item() for other in oracles)
     assert found["after"]["oracle_js_forget"] == pytest.approx(expected, rel=1e-4)
     pairs = [jensen_shannon(oracles[i], oracles[j]).mean().item() for i, j in ((0, 1), (0, 2), (1, 2))]

@@ -37,7 +37,7 @@ def test_forgotten_samples_and_negatives_are_treated_alike(setting, population):
     assert game.positives == len(forget)
     assert game.member.shape == (SHADOWS, len(forget) + int(game.negative.sum()))
     assert (game.member.sum(0) == SHADOWS // 2).all()
-    if "test_forget" in setting.judged:
+    if "test_forget" in setting.evaluated:
         assert game.negatives == "test_forget"
         assert set(alike.labels.tolist()) == set(forget.labels.tolist())
     limited = population == "unlearned" and len(alike) > len(forget)

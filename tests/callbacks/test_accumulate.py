@@ -15,7 +15,7 @@ SMALL = ["method=erm", "scenario=none", "model.width=4", "training.epochs=2", "p
 
 
 @pytest.mark.parametrize("labels", ["empirical", "expected"])
-def test_during_test_it_is_the_fisher_of_the_judged_data(tmp_path, labels):
+def test_during_test_it_is_the_fisher_of_the_evaluated_data(tmp_path, labels):
     accumulate = Accumulate(partial(DiagonalAccumulator, labels=labels), "test", "fisher.safetensors")
     bench = Workbench(composed([*SMALL, f"output_dir={tmp_path}"]), callbacks=[accumulate])
     module = Method(bench.method("method").model)

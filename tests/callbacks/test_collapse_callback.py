@@ -151,5 +151,5 @@ def test_modes_and_layers_change_what_they_should(tmp_path):
 def test_wrong_options_are_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^neural_collapse.classes=\[0, 1, 1\]: three different ones below 10"):
         run(tmp_path, *WATCHED, "callbacks.neural_collapse.classes=[0,1,1]")
-    with pytest.raises(ValueError, match=r"^callbacks=reliability needs a scenario that judges by calibration"):
+    with pytest.raises(ValueError, match=r"^callbacks=reliability needs a scenario that evaluates by calibration"):
         run(tmp_path, "scenario=class_forgetting", "callbacks=reliability")

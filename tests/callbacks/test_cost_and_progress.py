@@ -12,7 +12,7 @@ from fisherexp.runs.trainer import build_trainer
 
 
 class Walks(LightningModule):
-    """Forwards each batch once and walks back `backward` times, without an optimiser."""
+    """Forwards each batch once and walks back `backward` times, without an optimizer."""
 
     def __init__(self, backward: int) -> None:
         super().__init__()
@@ -85,6 +85,6 @@ def test_a_long_phase_says_how_far_it_is(tmp_path, capsys, monkeypatch):
 
 
 def test_a_short_phase_may_go_without_a_line(tmp_path, capsys):
-    progress = PhaseProgress("judging", "lines", short=1000.0)
+    progress = PhaseProgress("evaluating", "lines", short=1000.0)
     build_trainer("cpu", folder=tmp_path, callbacks=[progress]).test(Walks(0), BATCHES, verbose=False)
-    assert "judging" not in capsys.readouterr().err
+    assert "evaluating" not in capsys.readouterr().err

@@ -61,12 +61,12 @@ def test_arithmetic():
 
 
 @pytest.mark.parametrize("by", ["trace", "mean", "max"])
-def test_normalise(by):
-    flat = torch.cat([v.flatten() for _, v in make().normalise(by).items()])
+def test_normalize(by):
+    flat = torch.cat([v.flatten() for _, v in make().normalize(by).items()])
     measure = {"trace": flat.sum(), "mean": flat.mean(), "max": flat.max()}[by]
     torch.testing.assert_close(measure, torch.tensor(1.0))
     zero = make() * 0.0
-    assert zero.normalise(by).trace() == 0
+    assert zero.normalize(by).trace() == 0
 
 
 def test_refusals():
@@ -77,7 +77,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="nothing"):
         FisherDiagonal.combine([])
     with pytest.raises(ValueError, match="did you mean 'trace'"):
-        make().normalise("traces")
+        make().normalize("traces")
 
 
 def test_file(tmp_path):

@@ -29,7 +29,7 @@ def expected_by_definition(model, x):
     return {n: v / len(x) for n, v in total.items()}
 
 
-def test_softmax_factors_are_a_factorisation():
+def test_softmax_factors_are_a_factorization():
     logits = 5 * torch.randn(3, 6, dtype=torch.float64)
     p = logits.softmax(-1)
     covariance = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)

@@ -90,7 +90,7 @@ class Fused(nn.Module):
         return F.batch_norm(self.conv(x), None, None, self.w, self.b, training=True).mean((2, 3)) ** 2
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
@@ -105,7 +105,7 @@ class Centred(nn.Module):
     [
         (Fused(), (3, 5, 5)),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Tanh()), (3,)),
-        (Centred(), (4,)),
+        (Centered(), (4,)),
     ],
 )
 def test_samples_that_meet_in_the_model_meet_those_of_their_batch_only(model, shape):

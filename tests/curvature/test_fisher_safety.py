@@ -121,7 +121,7 @@ def test_batch_statistics_are_refused(fused):
 def test_coupled_samples(affects_output):
     """A mean over the batch that reaches the outputs is refused; an auxiliary loss beside them is harmless."""
 
-    class Centred(nn.Module):
+    class Centered(nn.Module):
         def __init__(self):
             super().__init__()
             self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
@@ -132,7 +132,7 @@ def test_coupled_samples(affects_output):
             return self.last(h - h.mean(0) if affects_output else h)
 
     torch.manual_seed(0)
-    model, x, y = Centred().double(), torch.randn(5, 4).double(), torch.randint(0, 3, (5,))
+    model, x, y = Centered().double(), torch.randn(5, 4).double(), torch.randint(0, 3, (5,))
     if affects_output:
         with pytest.raises(ValueError, match=r"other samples of its batch.*batch_mean"):
             fisher_diagonal(model, [(x, y)])

@@ -67,13 +67,13 @@ def test_distances_equal_those_of_dense_matrices(head, classes, bias, route, mon
     domains, options = domains_of(features, weight), {"head": head, "bias": bias}
     flat = dense.flatten(1)
     torch.testing.assert_close(hh.frobenius_gram(domains, **options), flat @ flat.T, **CLOSE)
-    centred = flat - flat.mean(0)
-    gram = hh.frobenius_gram(domains, **options, centred=True)
-    torch.testing.assert_close(gram, centred @ centred.T, **CLOSE)
+    centered = flat - flat.mean(0)
+    gram = hh.frobenius_gram(domains, **options, centered=True)
+    torch.testing.assert_close(gram, centered @ centered.T, **CLOSE)
     a, b, _ = domains
     torch.testing.assert_close(hh.frobenius_inner(a, b, **options), flat[0] @ flat[1], **CLOSE)
     torch.testing.assert_close(hh.frobenius_distance(a, b, **options), (flat[0] - flat[1]).norm(), **CLOSE)
-    torch.testing.assert_close(hh.alignment_penalty(domains, **options), centred.square().sum(), **CLOSE)
+    torch.testing.assert_close(hh.alignment_penalty(domains, **options), centered.square().sum(), **CLOSE)
 
 
 @both_biases

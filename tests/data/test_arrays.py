@@ -87,7 +87,7 @@ def test_path_may_be_relative_to_the_data_folder(tmp_path, monkeypatch):
         (
             {"train_images": TRAIN[..., :3]},
             r"train_images have shape \(12, 3, 6, 3\)",
-        ),  # which axis is colour?
+        ),  # which axis is color?
         ({"train_images": TRAIN.reshape(12, -1)}, r"train_images have shape \(12, 90\)"),
         (
             {"train_images": TRAIN[:0], "train_labels": np.arange(0)},

@@ -77,8 +77,8 @@ def test_zero_strength_changes_nothing():
     zeros = torch.zeros(len(images))
     assert torch.equal(augment.flip(images, zeros.bool()), images)
     assert torch.equal(augment.rotate(images, zeros), images)
-    centre = torch.full((len(images),), 4)
-    assert torch.equal(augment.crop(images, centre, centre), images)
+    center = torch.full((len(images),), 4)
+    assert torch.equal(augment.crop(images, center, center), images)
 
 
 def test_generators_are_named_by_their_whole_key():

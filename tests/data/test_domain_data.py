@@ -1,4 +1,4 @@
-"""Data with domains: what colours, labels and folders are."""
+"""Data with domains: what colors, labels and folders are."""
 
 import pytest
 import torch
@@ -12,35 +12,35 @@ from fisherexp.data.tensors import ImageSet
 from fisherexp.seeds import generator
 
 
-def colours(images: ImageSet) -> torch.Tensor:
+def colors(images: ImageSet) -> torch.Tensor:
     """The channel that is not zero; images with both or none are an error."""
     lit = images.images.flatten(2).any(dim=2)
     assert lit.sum(dim=1).eq(1).all()
     return lit[:, 1].long()
 
 
-def test_colours_and_labels_flip_as_often_as_said():
+def test_colors_and_labels_flip_as_often_as_said():
     domains = ColoredDigits().domains(seed=0)
     assert [len(images) for images in domains.values()] == [700, 700, 397, 397]
     for name, flip in (("e20", 0.2), ("e10", 0.1), ("e90", 0.9)):
         images = domains[name]
-        share = (colours(images) != images.labels).double().mean().item()
+        share = (colors(images) != images.labels).double().mean().item()
         assert abs(share - flip) < 4 * (flip * (1 - flip) / len(images)) ** 0.5
 
 
 def test_without_label_noise_the_label_is_the_digit(monkeypatch):
     data = ColoredDigits(label_flip=0.0)
-    grey = data.domains(seed=0)["grey"]
-    digits = data.read_grey()[1]
-    assert torch.equal(grey.labels, (digits.labels < 5).long())
-    assert torch.equal(grey.images[:, :1], digits.images)
-    assert torch.equal(grey.images[:, 1], grey.images[:, 0])
+    gray = data.domains(seed=0)["gray"]
+    digits = data.read_gray()[1]
+    assert torch.equal(gray.labels, (digits.labels < 5).long())
+    assert torch.equal(gray.images[:, :1], digits.images)
+    assert torch.equal(gray.images[:, 1], gray.images[:, 0])
 
 
-def test_grey_and_target_are_the_same_digits_with_the_same_labels():
+def test_gray_and_target_are_the_same_digits_with_the_same_labels():
     domains = ColoredDigits().domains(seed=3)
-    assert torch.equal(domains["e90"].labels, domains["grey"].labels)
-    assert torch.equal(domains["e90"].images.sum(dim=1), domains["grey"].images[:, 0].long())
+    assert torch.equal(domains["e90"].labels, domains["gray"].labels)
+    assert torch.equal(domains["e90"].images.sum(dim=1), domains["gray"].images[:, 0].long())
 
 
 def test_every_restart_draws_anew():
@@ -65,12 +65,12 @@ def test_sizes_of_imbalanced_domains(imbalance, expected):
         assert ((first & below).sum().item(), (first & ~below).sum().item()) == expected
 
 
-def test_colour_of_certain_flips():
-    grey = torch.full((3, 1, 2, 2), 7, dtype=torch.uint8)
+def test_color_of_certain_flips():
+    gray = torch.full((3, 1, 2, 2), 7, dtype=torch.uint8)
     labels = torch.tensor([0, 1, 1])
     for flip, channel in ((0.0, labels), (1.0, 1 - labels)):
-        found = colored(grey, labels, flip, generator("test"))
-        assert torch.equal(colours(found), channel)
+        found = colored(gray, labels, flip, generator("test"))
+        assert torch.equal(colors(found), channel)
         assert found.images.max() == 7
 
 

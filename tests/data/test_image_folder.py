@@ -56,7 +56,7 @@ def test_folders_become_classes(split):
     assert torch.equal(data.test.images[4], decode(split / "test" / "bee" / "01.png", 8))
 
 
-def test_imagenet_is_judged_on_its_validation_images(split):
+def test_imagenet_is_evaluated_on_its_validation_images(split):
     with pytest.raises(DataError, match="a folder 'train' but no folder 'val'"):
         ImageNet(str(split)).load()
     (split / "test").rename(split / "val")
@@ -128,13 +128,13 @@ def test_one_folder_is_split_the_same_whatever_the_seed(single):
     assert len(set(map(tuple, parts))) == 20
 
 
-def test_decoding_takes_the_centred_square_and_keeps_colours(tmp_path):
+def test_decoding_takes_the_centered_square_and_keeps_colors(tmp_path):
     pixels = np.zeros((4, 8, 3), np.uint8)
     pixels[:, 2:6] = RANDOM.randint(0, 256, (4, 4, 3))
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     assert torch.equal(decode(tmp_path / "wide.png", 4), torch.from_numpy(pixels[:, 2:6]).permute(2, 0, 1))
-    Image.fromarray(pixels[:, 2:6, 0]).save(tmp_path / "grey.png")
-    assert torch.equal(decode(tmp_path / "grey.png", 4), torch.from_numpy(pixels[:, 2:6, 0]).expand(3, 4, 4))
+    Image.fromarray(pixels[:, 2:6, 0]).save(tmp_path / "gray.png")
+    assert torch.equal(decode(tmp_path / "gray.png", 4), torch.from_numpy(pixels[:, 2:6, 0]).expand(3, 4, 4))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -15,7 +15,7 @@ from fisherexp.data.reports import (
     PAD,
     SOURCE,
     STOP,
-    SUMMARISE,
+    SUMMARIZE,
     TARGET,
     Reports,
     read_back,
@@ -72,12 +72,12 @@ def test_the_longest_possible_report_fits():
 
 
 def test_a_row_predicts_its_target_and_nothing_else():
-    tokens, labels = row([(9, 8, STOP)], SUMMARISE, [(7, STOP)])
-    assert tokens == [9, 8, STOP, *[PAD] * (SOURCE - 3), SUMMARISE, 7, STOP, *[PAD] * (TARGET - 3)]
+    tokens, labels = row([(9, 8, STOP)], SUMMARIZE, [(7, STOP)])
+    assert tokens == [9, 8, STOP, *[PAD] * (SOURCE - 3), SUMMARIZE, 7, STOP, *[PAD] * (TARGET - 3)]
     assert labels == [*[IGNORED] * SOURCE, 7, STOP, END, *[IGNORED] * (TARGET - 3)]
     assert read_back(torch.tensor(tokens), torch.tensor(labels)) == ([(9, 8, STOP)], [(7, STOP)])
     with pytest.raises(ValueError, match=f"{TARGET} to write: at most {SOURCE} and {TARGET - 1}"):
-        row([], SUMMARISE, [(7,) * TARGET])
+        row([], SUMMARIZE, [(7,) * TARGET])
 
 
 def test_labels_are_one_ahead_and_the_vocabulary_is_all_that_occurs(reports):

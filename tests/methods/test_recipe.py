@@ -40,7 +40,7 @@ def test_schedule(recipe, expected):
 @pytest.mark.parametrize(
     ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )
-def test_optimisers_leave_frozen_parameters_alone(name, kind):
+def test_optimizers_leave_frozen_parameters_alone(name, kind):
     model = torch.nn.Linear(2, 2)
     model.bias.requires_grad_(False)
     optimizer = Recipe(optimizer=name).configure(model, 1)["optimizer"]

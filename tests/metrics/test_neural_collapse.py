@@ -29,13 +29,13 @@ def test_published_formulas():
     """Each one as printed, with dense matrices and loops over classes."""
     found = measured()
     means = torch.stack([FEATURES[c == LABELS].mean(0) for c in range(C)])
-    centred = means - means.mean(0)
+    centered = means - means.mean(0)
     within = sum(torch.outer(h - means[y], h - means[y]) for h, y in zip(FEATURES, LABELS, strict=True)) / 90
-    between = sum(torch.outer(m, m) for m in centred) / C
+    between = sum(torch.outer(m, m) for m in centered) / C
     trace = torch.trace(within @ torch.linalg.pinv(between, rtol=1e-8)).item()
     assert found["nc1_notebook"] == pytest.approx(trace)
     assert found["nc1"] == pytest.approx(trace / C)
-    for name, rows in (("means", centred), ("weights", WEIGHT)):
+    for name, rows in (("means", centered), ("weights", WEIGHT)):
         lengths = [row.norm().item() for row in rows]
         mean = sum(lengths) / C
         deviation = math.sqrt(sum((length - mean) ** 2 for length in lengths) / (C - 1))
@@ -43,11 +43,11 @@ def test_published_formulas():
         cosines = [F.cosine_similarity(rows[i], rows[j], dim=0) for i in range(C) for j in range(C) if i != j]
         assert found[f"nc2_equiangular_{name}"] == pytest.approx(torch.stack(cosines).std().item())
         assert found[f"nc2_angle_{name}"] == pytest.approx(sum(abs(c.item() + 1 / (C - 1)) for c in cosines) / 12)
-    nc3 = (WEIGHT / WEIGHT.norm() - centred / centred.norm()).norm().item()
+    nc3 = (WEIGHT / WEIGHT.norm() - centered / centered.norm()).norm().item()
     assert found["nc3"] == pytest.approx(nc3)
     assert found["nc3_notebook"] == pytest.approx(nc3**2)
     ideal = (torch.eye(C) - torch.ones(C, C) / C).double() / math.sqrt(C - 1)
-    for name, product in (("zhu_nc2", WEIGHT @ WEIGHT.T), ("zhu_nc3", WEIGHT @ centred.T)):
+    for name, product in (("zhu_nc2", WEIGHT @ WEIGHT.T), ("zhu_nc3", WEIGHT @ centered.T)):
         assert found[name] == pytest.approx((product / product.norm() - ideal).norm().item())
     assert found["zhu_bias"] == pytest.approx((WEIGHT @ means.mean(0) + BIAS).norm().item())
     wrong = [(WEIGHT @ h + BIAS).argmax() != torch.stack([(h - m).norm() for m in means]).argmin() for h in FEATURES]
@@ -86,9 +86,9 @@ def test_a_pseudo_inverse_drops_no_real_direction():
     moments = ClassMoments(3, 5)
     moments.update(means[labels] + noise, labels)
     found = collapse(moments, torch.randn(3, 5, dtype=torch.float64))["nc1_notebook"]
-    centred = moments.means - moments.means.mean(0)
-    basis, _ = torch.linalg.qr(centred.T[:, :2])  # Σ_B lives in this plane: invert it there
-    inside = centred @ basis
+    centered = moments.means - moments.means.mean(0)
+    basis, _ = torch.linalg.qr(centered.T[:, :2])  # Σ_B lives in this plane: invert it there
+    inside = centered @ basis
     scaled = torch.diag(1 / inside.norm(dim=0))  # equilibrated, an ordinary inverse keeps all digits
     between = scaled @ (inside.T @ inside / 3) @ scaled
     exact = torch.trace(scaled @ basis.T @ moments.within @ basis @ scaled @ torch.linalg.inv(between))

@@ -16,8 +16,8 @@ def test_written_summaries_count_up_to_their_end_without_full_stops():
     tokens = torch.tensor([[END, 5, 6, END, 7, 7], [END, 7, 8, STOP, 9, 9]])
     for part in range(4):
         metric.update(part, torch.zeros(2, 6, 10), labels)
-    metric.update_written(tokens[:1], labels[:1])
-    metric.update_written(tokens[1:], labels[1:])
+    metric.update_decoded(tokens[:1], labels[:1])
+    metric.update_decoded(tokens[1:], labels[1:])
     found = metric.compute()
     # The second has 7 8 9 9 for 7 8 9: precision 3/4 and recall 1; of pairs 2/3 and 1.
     assert found["exact"] == 50
@@ -41,7 +41,7 @@ def test_the_model_writes_texts_of_the_last_task_only():
     for part in range(4):
         metric.update(part, torch.zeros(1, 4, 10), labels)
         metric.ask(part, Counts(), tokens, labels)
-    assert len(metric.written) == 1
+    assert len(metric.decoded) == 1
     assert metric.compute()["exact"] == 100
 
 

@@ -145,11 +145,11 @@ def test_convex_combinations_bulge_nowhere():
 
 def test_channel_row_is_its_definition():
     torch.manual_seed(0)
-    weight, centre = torch.randn(5, 6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    weight, center = torch.randn(5, 6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     features, pairs = torch.randn(40, 6, dtype=torch.float64), torch.rand(40, 5).argsort(1)[:, :2]
     p = torch.rand(40, 5, dtype=torch.float64).softmax(1)
-    found = channel_row(features, p, pairs, weight, centre)
-    rows, h = weight - weight.mean(0), features - centre
+    found = channel_row(features, p, pairs, weight, center)
+    rows, h = weight - weight.mean(0), features - center
     a = torch.stack([x @ rows[i] / rows[i].norm() for x, (i, _) in zip(h, pairs, strict=True)])
     b = torch.stack([x @ rows[j] / rows[j].norm() for x, (_, j) in zip(h, pairs, strict=True)])
     planes = [torch.linalg.qr(rows[pair].T)[0] for pair in pairs]
@@ -170,7 +170,7 @@ def test_channel_row_is_its_definition():
 
 
 @pytest.mark.proof
-def test_an_optimiser_of_free_features_finds_the_closed_form():
+def test_an_optimizer_of_free_features_finds_the_closed_form():
     """Forty settings of classes, length of rows, decay and λ; LBFGS on the objective itself."""
     torch.manual_seed(0)
     settings = [
@@ -181,15 +181,15 @@ def test_an_optimiser_of_free_features_finds_the_closed_form():
         target = mixed_targets(torch.tensor([lam]), classes)
         found = torch.zeros(1, 16, dtype=torch.float64, requires_grad=True)
         options = {"tolerance_grad": 1e-12, "tolerance_change": 1e-16, "line_search_fn": "strong_wolfe"}
-        optimiser = torch.optim.LBFGS([found], max_iter=500, **options)
+        optimizer = torch.optim.LBFGS([found], max_iter=500, **options)
 
-        def closure(found=found, weight=weight, target=target, decay=decay, optimiser=optimiser):
-            optimiser.zero_grad()
+        def closure(found=found, weight=weight, target=target, decay=decay, optimizer=optimizer):
+            optimizer.zero_grad()
             loss = F.cross_entropy(found @ weight.T, target) + decay / 2 * found.square().sum()
             loss.backward()
             return loss
 
-        optimiser.step(closure)
+        optimizer.step(closure)
         closed = optimal_features(weight, target, decay)
         torch.testing.assert_close(found.detach(), closed, rtol=0, atol=1e-5)
     assert len(settings) == 40

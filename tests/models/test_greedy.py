@@ -5,7 +5,7 @@ from torch import nn
 
 from fisherexp.models.char_gpt import CharGPT
 from fisherexp.models.classifier import Classifier
-from fisherexp.models.greedy import written
+from fisherexp.models.greedy import greedy_decode
 
 
 class Next(nn.Module):
@@ -18,9 +18,9 @@ class Next(nn.Module):
 def test_it_goes_on_from_the_prompt_until_all_have_ended():
     tokens = torch.tensor([[1, 2, 6, 0, 0, 0, 0], [1, 2, 7, 0, 0, 0, 0]])
     labels = torch.tensor([[-100, -100, 3, 3, 3, -100, -100], [-100, -100, 3, -100, -100, -100, -100]])
-    found = written(Next(), tokens, labels, end=9)
+    found = greedy_decode(Next(), tokens, labels, end=9)
     assert found.tolist() == [[9, 9, 7, 8, 9, 9, 9], [9, 9, 8, 9, 9, 9, 9]]
-    assert written(Next(), tokens, labels, end=0)[0, 2:].tolist() == [7, 8, 9, 9, 9]
+    assert greedy_decode(Next(), tokens, labels, end=0)[0, 2:].tolist() == [7, 8, 9, 9, 9]
 
 
 def test_what_follows_the_prompt_is_not_read():
@@ -33,8 +33,8 @@ def test_what_follows_the_prompt_is_not_read():
     other[:, :4] = tokens[:, :4]
     labels = torch.full((16, 8), -100)
     labels[:, 3] = 1
-    found = written(model, tokens, labels, end=0)
-    assert torch.equal(found, written(model, other, labels, end=0))
+    found = greedy_decode(model, tokens, labels, end=0)
+    assert torch.equal(found, greedy_decode(model, other, labels, end=0))
     assert len(found[:, 3:].unique()) > 3
     with torch.no_grad():
         for one, given in zip(found, tokens, strict=True):

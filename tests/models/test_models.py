@@ -57,7 +57,7 @@ def test_contract(name, input_shape):
     assert isinstance(model.head, nn.Linear)
     assert torch.equal(model(images), model.head(features))
     assert model(images).shape == (3, 10)
-    # uint8 and float in [0, 1] are the same image, and normalisation inside is the one by hand
+    # uint8 and float in [0, 1] are the same image, and normalization inside is the one by hand
     assert torch.equal(model(images), model(images.float() / 255))
     plain = Classifier(model.backbone, model.head.in_features, 10).eval()
     by_hand = (images.float() / 255 - 0.4) / 0.3
@@ -67,7 +67,7 @@ def test_contract(name, input_shape):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_weight_receives_a_gradient(name):
     model = build(name, (3, 32, 32)).train()
-    with torch.no_grad():  # away from the zeros that some initialisations begin with
+    with torch.no_grad():  # away from the zeros that some initializations begin with
         for parameter in model.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
@@ -146,7 +146,7 @@ def test_without_hidden_layers_the_mlp_is_linear():
     torch.testing.assert_close(model((x + y) / 2), (model(x) + model(y)) / 2)
 
 
-def test_normalisation_is_part_of_the_checkpoint():
+def test_normalization_is_part_of_the_checkpoint():
     state = build("mlp", (3, 8, 8), mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]).state_dict()
     assert state["mean"].flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert state["std"].flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])

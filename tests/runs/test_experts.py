@@ -58,7 +58,7 @@ def test_an_expert_without_training_is_the_source(bench_of):
 
 def test_experts_know_their_own_task(bench_of):
     bench = bench_of("method=average", epochs=15)
-    model, correct = bench.classifier("judge").eval(), {}
+    model, correct = bench.classifier("evaluate").eval(), {}
     for task, state in given(bench)["experts"].items():
         model.load_state_dict(state)
         parts = {name: bench.setting.parts[f"{name}/test"] for name in bench.setting.tasks}
@@ -71,7 +71,7 @@ def test_experts_know_their_own_task(bench_of):
 def test_fishers_are_those_of_each_expert_on_its_own_training_images(labels, gradients, bench_of):
     options = [f"method.importance.gradients={gradients}", f"method.importance.labels={labels}"]
     bench = bench_of("method=fisher_merging", *options)
-    found, model = given(bench), bench.classifier("judge")
+    found, model = given(bench), bench.classifier("evaluate")
     for task, fisher in found["expert_fishers"].items():
         model.load_state_dict(found["experts"][task])
         loader = bench.setting.loader(f"{task}/train", batch_size=64)

@@ -8,16 +8,16 @@ from fisherexp.scenarios.correlation import dirichlet_order, effective_classes
 
 
 def repeats(labels):
-    """Share of neighbours of the same label."""
+    """Share of neighbors of the same label."""
     return (labels[1:] == labels[:-1]).double().mean().item()
 
 
 @pytest.mark.parametrize("concentration", [0.01, 0.1, 1.0])
-def test_every_sample_once_and_neighbours_alike(concentration):
+def test_every_sample_once_and_neighbors_alike(concentration):
     labels = torch.arange(1000).remainder(10)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
     order = dirichlet_order(labels, concentration, 10, "test", 0)
     assert torch.equal(order.sort().values, torch.arange(1000))
-    # At most ten runs of a label in each of ten chunks; without correlation a tenth of the neighbours would be alike.
+    # At most ten runs of a label in each of ten chunks; without correlation a tenth of the neighbors would be alike.
     assert repeats(labels) < 0.15
     assert repeats(labels[order]) >= 1 - 100 / 999
     assert torch.equal(order, dirichlet_order(labels, concentration, 10, "test", 0))

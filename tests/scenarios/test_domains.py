@@ -19,10 +19,10 @@ def keys(images) -> set[bytes]:
 
 def test_parts_share_no_image_and_pool_in_order(digits):
     cut = Domains().setting(digits, seed=0)
-    assert cut.judged == ("train_0", "train_30", "held_out_0", "held_out_30", "target", "target_held_out")
-    found = [keys(cut.parts[name]) for name in cut.judged]
+    assert cut.evaluated == ("train_0", "train_30", "held_out_0", "held_out_30", "target", "target_held_out")
+    found = [keys(cut.parts[name]) for name in cut.evaluated]
     assert sum(map(len, found)) == len(set.union(*found))
-    assert sum(len(cut.parts[name]) for name in cut.judged) == len(digits.train) + len(digits.test)
+    assert sum(len(cut.parts[name]) for name in cut.evaluated) == len(digits.train) + len(digits.test)
     both = torch.cat([cut.parts["train_0"].images, cut.parts["train_30"].images])
     assert torch.equal(cut.parts["train"].images, both)
     sizes = [len(cut.parts[name]) for name in ("train_0", "train_30")]
@@ -33,7 +33,7 @@ def test_parts_share_no_image_and_pool_in_order(digits):
 def test_target_and_left_out_are_not_trained_on(digits):
     data = ColoredDigits().load()
     cut = Domains(target="e20", leave_out="e90", holdout=0.0).setting(data, seed=1)
-    assert cut.judged == ("train_e10", "target", "left_out", "grey")
+    assert cut.evaluated == ("train_e10", "target", "left_out", "gray")
     assert torch.equal(cut.parts["target"].images, data.domains(1)["e20"].images)
     assert torch.equal(cut.parts["left_out"].images, data.domains(1)["e90"].images)
 
@@ -42,7 +42,7 @@ def test_target_and_left_out_are_not_trained_on(digits):
 def test_leaving_out_the_target_leaves_out_no_further_domain(target):
     data = ColoredDigits().load()
     cut, plain = (Domains(target, leave_out, holdout=0.0).setting(data, 0) for leave_out in (target or "e90", None))
-    assert cut.judged == plain.judged
+    assert cut.evaluated == plain.evaluated
     for name in ("domains", "target"):
         assert torch.equal(cut.parts[name].images, plain.parts[name].images)
 
@@ -75,7 +75,7 @@ def test_patch_agrees_with_parity_as_often_as_said(digits):
     ("options", "what"),
     [
         ({"target": "e99"}, "scenario.target=e99 is no domain"),
-        ({"target": "e10", "leave_out": "grey"}, "scenario.leave_out=grey is no domain"),
+        ({"target": "e10", "leave_out": "gray"}, "scenario.leave_out=gray is no domain"),
         ({"holdout": 1.0}, "leaves nothing of domain"),
     ],
 )

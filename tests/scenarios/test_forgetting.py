@@ -21,7 +21,7 @@ def test_class_parts_are_disjoint_and_whole(data):
         assert set(parts[forgotten].labels.tolist()) == {1, 8}
         assert not {1, 8} & set(parts[retained].labels.tolist())
     assert torch.equal(parts["train"].images[setting.forgotten], parts["forget"].images)
-    assert setting.judged == ("retain", "forget", "test_retain", "test_forget")
+    assert setting.evaluated == ("retain", "forget", "test_retain", "test_forget")
 
 
 def test_random_parts_follow_the_seed(data):
@@ -30,7 +30,7 @@ def test_random_parts_follow_the_seed(data):
     assert torch.equal(one.forgotten, again.forgotten)
     assert not torch.equal(one.forgotten, other.forgotten)
     assert len(one.parts["test_retain"]) == len(data.test)
-    assert one.judged == ("retain", "forget", "test_retain")
+    assert one.evaluated == ("retain", "forget", "test_retain")
     assert one.checksum("forget") == again.checksum("forget") != other.checksum("forget")
 
 

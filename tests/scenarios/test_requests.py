@@ -11,7 +11,7 @@ from fisherexp.experiment import run_experiment
 from fisherexp.runs.workbench import Workbench
 from fisherexp.scenarios.forgetting import (
     ClassForgetting,
-    MislabelledForgetting,
+    MislabeledForgetting,
     SequentialForgetting,
     SubclassForgetting,
 )
@@ -55,7 +55,7 @@ def test_a_subclass_goes_and_its_siblings_stay(data):
 
 
 def test_wrong_labels_are_where_and_only_where_samples_are_to_be_forgotten(data):
-    one, again, other = (MislabelledForgetting(0.1).setting(data, seed) for seed in (3, 3, 4))
+    one, again, other = (MislabeledForgetting(0.1).setting(data, seed) for seed in (3, 3, 4))
     train, truth = one.parts["train"], data.train.labels
     assert torch.equal(train.labels != truth, one.forgotten)
     assert one.forgotten.sum() == 120
@@ -91,7 +91,7 @@ def test_requests_leave_what_earlier_ones_left(data):
         (None, SequentialForgetting([[0], [1, 0]]), "asks more than once to forget class 0"),
         (None, SequentialForgetting([[0], []]), "no training sample"),
         (None, SequentialForgetting([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]), "every training sample"),
-        (None, MislabelledForgetting(0.0), "no training sample"),
+        (None, MislabeledForgetting(0.0), "no training sample"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_one_line(superclasses, scenario, message):

@@ -53,7 +53,7 @@ def same_bag(one, other):
 def test_continual_is_the_corruptions_in_order(data):
     setting = streams.Continual(images=40).setting(data, seed=0)
     clean = clean_images(data, 40)
-    assert setting.judged == BENCHMARK
+    assert setting.evaluated == BENCHMARK
     assert setting.segments == (FREE,) * 15
     assert setting.stream_batch_size == 64
     for name in ("gaussian_noise", "fog"):
@@ -67,24 +67,24 @@ def test_continual_is_the_corruptions_in_order(data):
 )
 def test_resets(data, protocol, segment):
     setting = protocol(PAIR, images=20).setting(data, 0)
-    assert (setting.judged, setting.segments) == (("fog", "contrast"), (segment, segment))
+    assert (setting.evaluated, setting.segments) == (("fog", "contrast"), (segment, segment))
 
 
 def test_clean_images_in_between(data):
     online = streams.Continual(PAIR, images=20, clean="online").setting(data, 0)
-    assert online.judged == ("fog", "clean", "contrast", "clean")
+    assert online.evaluated == ("fog", "clean", "contrast", "clean")
     assert online.segments == (FREE,) * 4
     frozen = streams.Continual(PAIR, images=20, clean="frozen").setting(data, 0)
-    assert frozen.judged == ("clean", "fog", "clean", "contrast", "clean")
+    assert frozen.evaluated == ("clean", "fog", "clean", "contrast", "clean")
     assert frozen.segments == (FROZEN, FREE, FROZEN, FREE, FROZEN)
     assert same_bag(frozen.parts["clean"], clean_images(data, 20))
     rounds = streams.Lifelong(2, corruptions=PAIR, images=20, clean="frozen").setting(data, 0)
-    assert rounds.judged == ("clean", *PAIR, "clean", *PAIR, "clean")
+    assert rounds.evaluated == ("clean", *PAIR, "clean", *PAIR, "clean")
 
 
 def test_gradual_goes_up_and_down(data):
     setting = streams.Gradual(["contrast"], images=20).setting(data, 0)
-    assert setting.judged == tuple(f"contrast_{severity}" for severity in RAMP)
+    assert setting.evaluated == tuple(f"contrast_{severity}" for severity in RAMP)
     for severity in range(1, 6):
         expected = corrupt(clean_images(data, 20).images, "contrast", severity)
         assert torch.equal(setting.parts[f"contrast_{severity}"].images, expected)
@@ -99,7 +99,7 @@ def test_gradual_goes_up_and_down(data):
 @pytest.mark.parametrize("protocol", [streams.MixedDomains, streams.MixedCorrelated])
 def test_mixed_streams_know_the_domain_of_each_image(data, protocol):
     setting = protocol(corruptions=PAIR, images=200).setting(data, 0)
-    assert setting.judged == ("mixed",)
+    assert setting.evaluated == ("mixed",)
     mixed, metric = setting.parts["mixed"], setting.evaluation()
     domain = metric.domain_mixed
     assert len(mixed) == 400
@@ -128,14 +128,14 @@ def test_correlated_streams_are_correlated(data):
 def test_the_same_stream_for_all_seeds_of_a_run(data, protocol):
     def made(seed, own):
         setting = protocol(corruptions=PAIR, images=100, seed=own).setting(data, seed)
-        return setting.judged, [setting.checksum(part) for part in setting.judged]
+        return setting.evaluated, [setting.checksum(part) for part in setting.evaluated]
 
     assert made(0, 0) == made(1, 0)
     assert made(0, 0) != made(0, 1)
 
 
 @pytest.mark.parametrize("size", [64, 7])
-def test_a_stream_shorter_than_a_batch_is_judged_whole(data, size):
+def test_a_stream_shorter_than_a_batch_is_evaluated_whole(data, size):
     setting = streams.Continual(PAIR, images=10, batch_size=size).setting(data, 0)
     sizes = [len(y) for _, y in setting.loader("fog", batch_size=setting.stream_batch_size)]
     assert sizes == ([10] if size == 64 else [7, 3])
@@ -147,18 +147,18 @@ def test_single_images_come_with_a_window(data):
 
 
 def test_the_test_loop_follows_the_stream(data):
-    """Judged through Lightning as a run does it: errors equal those of one forward pass over each part."""
+    """Evaluated through Lightning as a run does it: errors equal those of one forward pass over each part."""
     setting = streams.Continual(PAIR, images=50, clean="frozen", batch_size=16).setting(data, 0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = MLP([8], input_shape=data.input_shape)
         method = Method(Classifier(backbone, backbone.num_features, 10, data.mean, data.std))
-    method.judge(setting)
+    method.evaluate(setting)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.judged]
+    loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.evaluated]
     trainer.test(method, loaders, verbose=False)
     found = method.evaluation.compute()
-    for number, name in enumerate(setting.judged):
+    for number, name in enumerate(setting.evaluated):
         part = setting.parts[name]
         error = 100 * (method.model(part.images).argmax(1) != part.labels).double().mean().item()
         assert found[f"curve/{number:03d}_{name}"] == pytest.approx(error)

@@ -59,7 +59,7 @@ def test_corrupted_tasks_draw_other_noise_for_each_part(digits):
 def test_every_task_has_the_same_images_and_its_parts_are_disjoint(scenario, digits):
     whole = scenario.setting(digits, seed=3)
     assert list(whole.tasks) == TASKS
-    assert whole.judged[: len(TASKS)] == tuple(f"{task}/test" for task in TASKS)
+    assert whole.evaluated[: len(TASKS)] == tuple(f"{task}/test" for task in TASKS)
     plain = whole.tasks["plain"].parts
     assert len(plain["train"]) + len(plain["validation"]) == len(digits.train)
     everything = torch.cat([plain["train"].images, plain["validation"].images]).flatten(1).sort(0).values
@@ -128,11 +128,11 @@ def test_mean_over_tasks_counts_each_alike():
     assert next(iter(metric.headings)) == "mean_accuracy"
 
 
-def test_both_scenarios_train_their_source_and_judge_every_task(tmp_path):
+def test_both_scenarios_train_their_source_and_evaluate_every_task(tmp_path):
     small = ["model=mlp", "model.hidden=[16]", "method=erm", "training.epochs=2", "progress=off"]
     for scenario, size in (("tasks", 4 * 150), ("task_sequence", None)):
         bench = Workbench(composed([*small, f"scenario={scenario}", f"output_dir={tmp_path}"]))
         if size:
             assert len(bench.setting.parts["train"]) == size
-        metrics = bench.judged("source")
+        metrics = bench.evaluated("source")
         assert {f"{task}_accuracy" for task in bench.setting.tasks} < set(metrics)

@@ -133,7 +133,7 @@ def test_a_search_goes_on_where_it_was_and_touches_the_test_set_once(tmp_path):
     records = [json.loads(file.read_text()) for file in tmp_path.glob("erm/*/*/run.json")]
     trials = [record for record in records if record["trial"]]
     assert len(trials) == 2
-    assert all(record["config"]["judge_on"] == "validation" for record in trials)
+    assert all(record["config"]["evaluate_on"] == "validation" for record in trials)
     best = max(trials, key=lambda record: record["metrics"]["after"]["test_accuracy"])
     chosen = [record for record in records if record.get("search", {}).get("trials") == {"complete": 2}]
     assert [record["config"]["training"]["lr"] for record in chosen] == [best["config"]["training"]["lr"]]

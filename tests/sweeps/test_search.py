@@ -119,15 +119,15 @@ def test_the_number_of_trials_is_a_target_over_restarts(tmp_path, storage):
     assert resumed.launched[0] == killed.launched[2]  # the trial that was killed comes first
     assert len(resumed.launched) == 4 + 1  # and the chosen configuration last
 
-    # That one alone is judged on the test set, and its record says how it was chosen.
-    assert all("judge_on=validation" in overrides for overrides in killed.launched + resumed.launched[:-1])
+    # That one alone is evaluated on the test set, and its record says how it was chosen.
+    assert all("evaluate_on=validation" in overrides for overrides in killed.launched + resumed.launched[:-1])
     chosen = resumed.launched[-1]
-    assert "judge_on=validation" not in chosen
+    assert "evaluate_on=validation" not in chosen
     record = json.loads((run_folder(compose(tuple(chosen))) / "run.json").read_text())
     best = max(trials, key=lambda trial: trial.value)
     assert record["search"]["value"] == best.value
     assert record["search"]["trial"] == best.number
-    assert record["search"]["judged_on"] == "validation"
+    assert record["search"]["evaluated_on"] == "validation"
     assert record["search"]["trials"] == {"complete": 6}
     assert f"model.width={best.params['model.width']}" in chosen
 
@@ -152,7 +152,7 @@ def test_workers_share_a_study_and_the_last_one_chooses(tmp_path):
         other.launch([overrides])
         other._tell(number, overrides)
         other._choose()
-    assert "judge_on=validation" not in other.launch.launched[-1]
+    assert "evaluate_on=validation" not in other.launch.launched[-1]
 
 
 def test_a_study_of_another_line_is_not_mixed_with_this_one(tmp_path):
@@ -183,7 +183,7 @@ def test_a_trial_worse_than_the_median_is_given_up(tmp_path, monkeypatch, earlie
     monkeypatch.setenv(VARIABLE, handle(tmp_path / "study.json", second.number))
     (callback,) = Prune.of_environment()
 
-    cfg = composed([*LINES, "judge_on=validation", "training.epochs=2", "threads=1", f"output_dir={tmp_path}"])
+    cfg = composed([*LINES, "evaluate_on=validation", "training.epochs=2", "threads=1", f"output_dir={tmp_path}"])
     bench = Workbench(cfg, callbacks=[callback])
     assert len(bench.setting.parts["test"]) == 240  # of the 1200 training images; the test set is out of reach
     method = bench.method("method")

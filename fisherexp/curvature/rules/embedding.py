@@ -30,7 +30,7 @@ class Embedding(Use):
     ):
         super().__init__(call, weight=weight)
         if max_norm is not None:
-            raise Unsupported  # renormalises the weight during the forward pass
+            raise Unsupported  # renormalizes the weight during the forward pass
         self.save(input)
         self.rows = weight.shape[0]
         self.padding = padding_idx if padding_idx is None or padding_idx >= 0 else self.rows + padding_idx

@@ -1,7 +1,7 @@
 """Linear: y = x Wᵀ + b, over any number of positions t of a sample (tokens, windows).
 
 Per-sample gradients: G_n = Σ_t g_nt x_ntᵀ for W and Σ_t g_nt for b.
-With one position the square factorises, (g_i x_j)² = g_i² x_j², so Σ_n G_n∘G_n = (g∘g)ᵀ (x∘x): one product of
+With one position the square factorizes, (g_i x_j)² = g_i² x_j², so Σ_n G_n∘G_n = (g∘g)ᵀ (x∘x): one product of
 the size of the ordinary weight gradient (Goodfellow, "Efficient per-example gradient computations", 2015).
 """
 
@@ -49,7 +49,7 @@ class Linear(Use):
 
     def add_squares(self, g, totals, last=True):
         if g.dim() == 2:
-            self._add_factorised(g, totals, last)
+            self._add_factorized(g, totals, last)
             return
         if "bias" in totals:
             totals["bias"] += g.flatten(1, -2).sum(1).square_().sum(0)
@@ -67,7 +67,7 @@ class Linear(Use):
         x = (x if x.stride(-1) == 1 else x.contiguous()).unsqueeze(1)
         self.call.kernel(g, x, total[:, None, None], [1, g.shape[1]], [1, 1], [0, 0], [1, 1])
 
-    def _add_factorised(self, g: Tensor, totals: dict[str, Tensor], last: bool) -> None:
+    def _add_factorized(self, g: Tensor, totals: dict[str, Tensor], last: bool) -> None:
         """One position per sample. Gradients of several backward passes share x: their squares are added first."""
         squares = g.square() if self.squares is None else self.squares.addcmul_(g, g)
         self.squares = None if last else squares

@@ -1,6 +1,6 @@
 """Matrix product with a parameter on the right: y = x W, the transposed linear layer.
 
-G_n = Σ_t x_nt g_ntᵀ; one position per sample factorises as in the linear rule.
+G_n = Σ_t x_nt g_ntᵀ; one position per sample factorizes as in the linear rule.
 """
 
 import torch

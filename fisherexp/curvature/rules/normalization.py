@@ -1,4 +1,4 @@
-"""Normalisation layers: y = x̂ ∘ w + b with x̂ the input normalised by statistics that belong to one sample.
+"""Normalization layers: y = x̂ ∘ w + b with x̂ the input normalized by statistics that belong to one sample.
 
 Per-sample gradients: Σ_positions g ∘ x̂ for w and Σ_positions g for b. x̂ is recomputed from the saved *input*
 (a later in-place addition may overwrite the output, but never the input).
@@ -25,7 +25,7 @@ class BatchStatistics(CoupledSamples):
 
     def __init__(self, name: str):
         super().__init__(
-            f"{name} normalises with the statistics of the batch, so a sample has no gradient of its own. Remedy: "
+            f"{name} normalizes with the statistics of the batch, so a sample has no gradient of its own. Remedy: "
             "keep running statistics (track_running_stats=True) and evaluate in eval mode, replace the layer by "
             "GroupNorm, or ask for gradients='batch_mean'."
         )
@@ -44,7 +44,7 @@ class Normalization(Use):
     def normal_rows(self, rows: slice, dtype: torch.dtype) -> Tensor:
         """x̂ of the samples `rows`, samples first."""
         x, axis = self.unchanged(), self.call.step.output
-        if axis == (0, True):  # the usual case: only these are normalised
+        if axis == (0, True):  # the usual case: only these are normalized
             each, (start, stop, _) = x.shape[0] // self.call.batch, rows.indices(self.call.batch)
             some = self.normalized(x[start * each : stop * each].to(dtype))
             return some if each == 1 else some.unflatten(0, (-1, each))

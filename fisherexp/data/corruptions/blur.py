@@ -36,12 +36,12 @@ def disk(radius: float, edge: float) -> Tensor:
 
 
 def glass_draws(count: int, shape: Shape, constants: tuple, generator: torch.Generator) -> dict[str, Tensor]:
-    """Which neighbour each pixel takes: uniform in [0, 1), (N, passes, 2, H, W), horizontal then vertical."""
+    """Which neighbor each pixel takes: uniform in [0, 1), (N, passes, 2, H, W), horizontal then vertical."""
     return {"moves": torch.rand(count, constants[2], 2, *shape[1:], generator=generator)}
 
 
 def glass_blur(images: Tensor, sigma: float, reach: int, passes: int, *, moves: Tensor) -> Tensor:
-    """Smoothed, pixels taken from neighbours, smoothed again.
+    """Smoothed, pixels taken from neighbors, smoothed again.
 
     The published loop goes from the last pixel to the first and means to exchange two pixels; as both are views of
     one array, the first becomes a copy of the second and the second stays. That is what is done here.
@@ -58,7 +58,7 @@ def glass_blur(images: Tensor, sigma: float, reach: int, passes: int, *, moves: 
 def copied_from(offsets: Tensor, reach: int) -> Tensor:
     """Which original pixel each pixel shows after one pass of sequential copies: flat indices (N, H·W).
 
-    offsets (N, 2, H, W): horizontal and vertical distance of the neighbour each pixel copies. Pixels are visited in
+    offsets (N, 2, H, W): horizontal and vertical distance of the neighbor each pixel copies. Pixels are visited in
     reverse order, leaving out `reach` of them at the far sides and `reach` + 1 at the near ones. A pixel that copies
     from one visited earlier shows what that one copied: chains, followed to their ends by doubling.
     """
@@ -66,11 +66,11 @@ def copied_from(offsets: Tensor, reach: int) -> Tensor:
     own = torch.arange(height * width, device=offsets.device).view(height, width)
     rows, columns = torch.arange(height, device=own.device)[:, None], torch.arange(width, device=own.device)
     visited = (rows > reach) & (rows <= height - reach) & (columns > reach) & (columns <= width - reach)
-    neighbour = own + offsets[:, 1] * width + offsets[:, 0]
-    neighbour = torch.where(visited, neighbour, own).flatten(1)
+    neighbor = own + offsets[:, 1] * width + offsets[:, 0]
+    neighbor = torch.where(visited, neighbor, own).flatten(1)
     visited, own = visited.flatten(), own.flatten()
     # Node p: pixel p after the pass; node p + HW: before it, where every chain ends.
-    final = neighbour + height * width * ~((neighbour > own) & visited[neighbour])
+    final = neighbor + height * width * ~((neighbor > own) & visited[neighbor])
     link = torch.cat([final, (own + height * width).expand(count, -1)], dim=1)
     while not torch.equal(further := link.gather(1, link), link):
         link = further

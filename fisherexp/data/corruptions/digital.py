@@ -15,17 +15,17 @@ from fisherexp.data.corruptions.noise import Shape
 
 
 def brightness(images: Tensor, added: float) -> Tensor:
-    """`added` to the value of HSV; a grey image has no other coordinate."""
+    """`added` to the value of HSV; a gray image has no other coordinate."""
     clean = unit(images)
     value = clean.amax(1, keepdim=True)
-    ratio = torch.where(value > 0, clean / value, 1.0)  # black becomes grey
+    ratio = torch.where(value > 0, clean / value, 1.0)  # black becomes gray
     return to_bytes((value + added).clamp(0, 1) * ratio)
 
 
 def saturate(images: Tensor, factor: float, added: float) -> Tensor:
-    """Saturation of HSV s becomes factor · s + added. Pixels without colour have hue 0: what is added is red.
+    """Saturation of HSV s becomes factor · s + added. Pixels without color have hue 0: what is added is red.
 
-    Grey images have no saturation and stay as they are.
+    Gray images have no saturation and stay as they are.
     """
     if images.shape[1] == 1:
         return images.clone()
@@ -60,9 +60,9 @@ def elastic_transform(
     """
     height, width = images.shape[-2:]
     side = min(height, width)
-    # In the published code the centre is (H // 2, W // 2) although its points are (x, y): alike for square images.
-    centre, reach = torch.tensor([height // 2, width // 2]), side // 3
-    points = centre + reach * torch.tensor([[1, 1], [1, -1], [-1, -1]])
+    # In the published code the center is (H // 2, W // 2) although its points are (x, y): alike for square images.
+    center, reach = torch.tensor([height // 2, width // 2]), side // 3
+    points = center + reach * torch.tensor([[1, 1], [1, -1], [-1, -1]])
     points = points.to(images.device, torch.float64).expand(len(images), 3, 2)
     moved = points + corners.double() * jitter * side
     one = torch.ones_like(moved[..., :1])
@@ -76,7 +76,7 @@ def elastic_transform(
 
 
 def _sample(images: Tensor, places: Tensor, mirror: bool) -> Tensor:
-    """Bilinear values at places (N, H, W, 2) = (x, y) in pixels; outside mirrored at the centres of the outermost
+    """Bilinear values at places (N, H, W, 2) = (x, y) in pixels; outside mirrored at the centers of the outermost
     pixels, or at their outer edges."""
     size = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
     grid = 2 * places / (size - 1).clamp(min=1) - 1 if mirror else (2 * places + 1) / size - 1
@@ -107,9 +107,9 @@ def _box_weights(size: int, target: int) -> Tensor:
     stretch = max(scale, 1.0)
     weights = torch.zeros(target, size, dtype=torch.float64)
     for row in range(target):
-        centre = (row + 0.5) * scale
-        first, last = max(0, int(centre - stretch / 2 + 0.5)), min(size, int(centre + stretch / 2 + 0.5))
-        covered = [x for x in range(first, last) if -0.5 < (x - centre + 0.5) / stretch <= 0.5]
+        center = (row + 0.5) * scale
+        first, last = max(0, int(center - stretch / 2 + 0.5)), min(size, int(center + stretch / 2 + 0.5))
+        covered = [x for x in range(first, last) if -0.5 < (x - center + 0.5) / stretch <= 0.5]
         for x in covered:
             weights[row, x] = math.floor(0.5 + 2**22 / len(covered))
     return weights

@@ -29,7 +29,7 @@ def to_bytes(intensities: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """Grey version (N, 1, H, W) of colour images (N, 3, H, W); grey images as they are."""
+    """Gray version (N, 1, H, W) of color images (N, 3, H, W); gray images as they are."""
     if images.shape[1] == 1:
         return images
     weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)

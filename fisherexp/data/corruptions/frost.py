@@ -21,7 +21,7 @@ from fisherexp.seeds import generator as seeded
 
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 # Mean red, green and blue and the deviation of brightness of the five photographs.
-COLOURS = ((78, 149, 166), (201, 205, 214), (201, 205, 214), (138, 153, 165), (112, 123, 135))
+COLORS = ((78, 149, 166), (201, 205, 214), (201, 205, 214), (138, 153, 165), (112, 123, 135))
 DEVIATIONS = (16, 22, 22, 28, 43)
 SIDES = 4  # a generated texture is so many times as wide as a crop
 
@@ -85,12 +85,12 @@ def generated(height: int, width: int, scale: float) -> tuple[Tensor, ...]:
     step = round(1 / scale)
     size = SIDES * height * step, SIDES * width * step
     return tuple(
-        _texture(*size, colour, deviation, seeded("frost", number))[:, ::step, ::step].contiguous()
-        for number, (colour, deviation) in enumerate(zip(COLOURS, DEVIATIONS, strict=True))
+        _texture(*size, color, deviation, seeded("frost", number))[:, ::step, ::step].contiguous()
+        for number, (color, deviation) in enumerate(zip(COLORS, DEVIATIONS, strict=True))
     )
 
 
-def _texture(height: int, width: int, colour: tuple, deviation: float, generator: torch.Generator) -> Tensor:
+def _texture(height: int, width: int, color: tuple, deviation: float, generator: torch.Generator) -> Tensor:
     """Ridges of noise that is long in one direction and short across it, over some directions."""
     down, right = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None]
     ice = torch.zeros(height, width)
@@ -100,5 +100,5 @@ def _texture(height: int, width: int, colour: tuple, deviation: float, generator
         noise = torch.fft.ifft2(torch.fft.fft2(torch.randn(height, width, generator=generator)) * spectrum).real
         ice -= (noise / noise.std()).abs()  # bright where the noise changes sign
     ice = (ice - ice.mean()) / ice.std()
-    texture = torch.tensor(colour, dtype=torch.float32)[:, None, None] + deviation * ice
+    texture = torch.tensor(color, dtype=torch.float32)[:, None, None] + deviation * ice
     return texture.clamp(0, 255).to(torch.uint8)

@@ -1,7 +1,7 @@
 """Spatter: drops of water with bright rims, or mud.
 
 The water uses three operations of OpenCV that are reimplemented here for batches: Canny edges, the distance to them
-through a 5×5 mask, and the equalisation of histograms.
+through a 5×5 mask, and the equalization of histograms.
 """
 
 import torch
@@ -42,17 +42,17 @@ def spatter(
     if mud:
         cover = gaussian_blur((layer > threshold).float(), strength)
         cover = cover.masked_fill(cover < 0.8, 0)
-        return to_bytes(clean * (1 - cover) + _colour(MUD, images) * cover)
+        return to_bytes(clean * (1 - cover) + _color(MUD, images) * cover)
     # Published with a cast that wraps around: where the liquid is thicker than 1 it begins anew at 0.
     drops = (layer.masked_fill(layer < threshold, 0) * 255).long().remainder(256).to(torch.uint8)
     light = drops * rims(drops)
     light = strength * light / light.amax((2, 3), keepdim=True).clamp(min=1)
-    return to_bytes(clean + light * _colour(WATER, images))
+    return to_bytes(clean + light * _color(WATER, images))
 
 
 def rims(drops: Tensor) -> Tensor:
     """How water of thickness `drops` (N, 1, H, W) uint8 shines: float32, 0 … 255, integers."""
-    distance = equalised(box_blur(edge_distance(edges(drops))).to(torch.uint8))
+    distance = equalized(box_blur(edge_distance(edges(drops))).to(torch.uint8))
     shaded = correlate(distance.float(), torch.tensor(SHADE, dtype=torch.float32)).clamp(0, 255)
     return box_blur(shaded).round()
 
@@ -67,8 +67,8 @@ def edges(images: Tensor) -> Tensor:
     rise = dy.abs() << 15
     horizontal, vertical = rise < shallow, rise > shallow + (dx.abs() << 16)
     sign = torch.where((dx ^ dy) < 0, -1, 1)
-    before = {(y, x): _neighbour(strength, y, x, 0) for y, x in ((0, -1), (-1, 0), (-1, -1), (-1, 1))}
-    after = {(-y, -x): _neighbour(strength, -y, -x, 0) for y, x in before}
+    before = {(y, x): _neighbor(strength, y, x, 0) for y, x in ((0, -1), (-1, 0), (-1, -1), (-1, 1))}
+    after = {(-y, -x): _neighbor(strength, -y, -x, 0) for y, x in before}
     along = (strength > before[0, -1]) & (strength >= after[0, 1])
     across = (strength > before[-1, 0]) & (strength >= after[1, 0])
     falling = (strength > before[-1, -1]) & (strength > after[1, 1])
@@ -96,13 +96,13 @@ def edge_distance(found: Tensor) -> Tensor:
     while True:
         further = distance
         for (y, x), length in steps.items():
-            further = torch.minimum(further, _neighbour(distance, y, x, far) + length)
+            further = torch.minimum(further, _neighbor(distance, y, x, far) + length)
         if torch.equal(further, distance):
             return (distance / 2**16).float()
         distance = further
 
 
-def equalised(images: Tensor) -> Tensor:
+def equalized(images: Tensor) -> Tensor:
     """uint8 images (N, 1, H, W) with histograms made flat, as OpenCV does it; an image of one value keeps it."""
     flat = images.flatten(1).long()
     histogram = torch.zeros(len(flat), 256, device=images.device).scatter_add_(1, flat, torch.ones_like(flat).float())
@@ -114,7 +114,7 @@ def equalised(images: Tensor) -> Tensor:
     return table.gather(1, flat).view_as(images).to(torch.uint8)
 
 
-def _neighbour(values: Tensor, down: int, right: int, outside: float) -> Tensor:
+def _neighbor(values: Tensor, down: int, right: int, outside: float) -> Tensor:
     """The value `down` and `right` of each pixel, or `outside`."""
     height, width = values.shape[-2:]
     shifted = values.roll((-down, -right), (-2, -1))
@@ -123,8 +123,8 @@ def _neighbour(values: Tensor, down: int, right: int, outside: float) -> Tensor:
     return shifted.masked_fill(~within, outside)
 
 
-def _colour(colour: tuple[int, int, int], images: Tensor) -> Tensor:
-    """A colour as intensities (C, 1, 1), as its luma for grey images."""
+def _color(color: tuple[int, int, int], images: Tensor) -> Tensor:
+    """A color as intensities (C, 1, 1), as its luma for gray images."""
     if images.shape[1] == 1:
-        colour = (sum(weight * value for weight, value in zip(LUMA, colour, strict=True)),)
-    return torch.tensor(colour, dtype=torch.float32, device=images.device)[:, None, None] / 255
+        color = (sum(weight * value for weight, value in zip(LUMA, color, strict=True)),)
+    return torch.tensor(color, dtype=torch.float32, device=images.device)[:, None, None] / 255

@@ -59,7 +59,7 @@ def fog(images: Tensor, amount: float, decay: float, *, wobble: Tensor) -> Tenso
 def plasma(wobble: Tensor, decay: float) -> Tensor:
     """Fractal heights in [0, 1] by the diamond-square algorithm on a torus: (N, M, M), M a power of two.
 
-    Every point but the first is the mean of four neighbours plus its own value of `wobble` times the square of the
+    Every point but the first is the mean of four neighbors plus its own value of `wobble` times the square of the
     current roughness (squared in the published code), which begins at 100 and is divided by `decay` at each halving.
     """
     heights = torch.zeros_like(wobble)
@@ -76,9 +76,9 @@ def plasma(wobble: Tensor, decay: float) -> Tensor:
         grid = corners(0, 0)
         square = grid + grid.roll(-1, 1)
         settle(half, half, square + square.roll(-1, 2))
-        centre = corners(half, half)
-        settle(0, half, centre + centre.roll(1, 1) + grid + grid.roll(-1, 2))
-        settle(half, 0, centre + centre.roll(1, 2) + grid + grid.roll(-1, 1))
+        center = corners(half, half)
+        settle(0, half, center + center.roll(1, 1) + grid + grid.roll(-1, 2))
+        settle(half, 0, center + center.roll(1, 2) + grid + grid.roll(-1, 1))
         step, roughness = half, roughness / decay
     heights = heights - heights.amin((1, 2), keepdim=True)
     return heights / heights.amax((1, 2), keepdim=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative
 from fisherexp.curvature.lanczos import ravel
-from fisherexp.methods.compression.fisher_look import FisherLook
+from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.compression.pruning import Pruning, lowest
 from fisherexp.methods.importance import Importance
 from fisherexp.scenarios.setting import Setting
@@ -34,7 +34,7 @@ class DiagonalFisherPruning(Pruning):
         self, model: nn.Module, recomputations: Count, damping: NonNegative, importance: Importance, **options: Any
     ) -> None:
         super().__init__(model, recomputations=recomputations, **options)
-        self.damping, self.fisher = damping, FisherLook(model, importance)
+        self.damping, self.fisher = damping, FisherCalibration(model, importance)
         self._restored: dict[str, Tensor] | None = None
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count
 from fisherexp.files import write_atomically
-from fisherexp.methods.compression.fisher_look import FisherLook
-from fisherexp.methods.compression.look_and_train import LookAndTrain
+from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
+from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.compression.low_rank_layers import LowRankLayer, merge, put_in
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
 
-class LowRank(LookAndTrain):
+class LowRank(CalibrateAndTrain):
     """A method says how layers are decomposed (`decompose`).
 
     rank: of every layer, or None for the rank at which the factors hold `ratio` of its weights.
@@ -42,7 +42,7 @@ class LowRank(LookAndTrain):
     ) -> None:
         super().__init__(model, finetune)
         self.rank, self.ratio, self.adapters_only = rank, ratio, adapters_only
-        self.fisher = None if importance is None else FisherLook(model, importance)
+        self.fisher = None if importance is None else FisherCalibration(model, importance)
         self.layers: dict[str, LowRankLayer] = {}
         self.factors: dict[str, Tensor] = {}
         self._restored: dict[str, Tensor] | None = None

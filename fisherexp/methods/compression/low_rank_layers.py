@@ -57,7 +57,7 @@ def put_in(model: nn.Module, rank: int | None, ratio: float) -> dict[str, LowRan
     head = getattr(model, "head", None)
     found = {name: layer for name, layer in model.named_modules() if _fits(layer) and layer is not head}
     if not found:
-        raise ValueError(f"{type(model).__name__} has no linear or convolutional layer besides its head to factorise")
+        raise ValueError(f"{type(model).__name__} has no linear or convolutional layer besides its head to factorize")
     layers = {}
     for name, layer in found.items():
         n, m = layer.weight.flatten(1).shape

@@ -1,13 +1,13 @@
-"""LQ-LoRA: a quantised matrix plus low-rank adapters that take up what quantisation loses; then the adapters train.
+"""LQ-LoRA: a quantized matrix plus low-rank adapters that take up what quantization loses; then the adapters train.
 
 Paper: Guo, Greengard, Xing, Kim, ICLR 2024, arXiv 2311.12023. For each W, with F its diagonal Fisher (or ones):
 
-    L, R ← factors of rank r of W - Q, rows and columns weighted by the rank-one fit of F;   Q ← quantised(W - L R)
+    L, R ← factors of rank r of W - Q, rows and columns weighted by the rank-one fit of F;   Q ← quantized(W - L R)
     from Q = 0 until ‖√F ∘ (W - Q - L R)‖_F rises;   formats by the integer programme of bit_budget.py on that error
 
 Where the official code differs: it returns the last iterate, which is worse than the one before; we return the best.
 It sums F over samples, we take means, for which the formats are the same. It scales adapters by alpha / r, here they
-are not scaled. Its SVD is randomised. init=zero is QLoRA (arXiv 2305.14314): W quantised as it is, L = 0, R random.
+are not scaled. Its SVD is randomized. init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """
 
 from collections.abc import Callable
@@ -28,22 +28,22 @@ from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 
 
-def low_rank_plus_quantised(
-    weight: Tensor, rank: int, quantise: Callable[[Tensor], Tensor], fisher: Tensor, iterations: int
+def low_rank_plus_quantized(
+    weight: Tensor, rank: int, quantize: Callable[[Tensor], Tensor], fisher: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, list[float]]:
     """Q (n, m), L (n, r), R (r, m) for W (n, m) and its Fisher (n, m), and the weighted errors of all iterates.
 
     The errors are ‖√F ∘ (W - Q - L R)‖_F. Returned is the iterate with the smallest, the last but one where it rose.
     """
     scales, roots = fisher_scales(fisher, "two_sided"), fisher.sqrt()
-    quantised, errors, best = torch.zeros_like(weight), [], None
+    quantized, errors, best = torch.zeros_like(weight), [], None
     for _ in range(iterations):
-        left, right = weighted_svd(weight - quantised, *scales, rank)
-        quantised = quantise(weight - left @ right)
-        errors.append((roots * (weight - quantised - left @ right)).norm().item())
+        left, right = weighted_svd(weight - quantized, *scales, rank)
+        quantized = quantize(weight - left @ right)
+        errors.append((roots * (weight - quantized - left @ right)).norm().item())
         if best is not None and errors[-1] >= errors[-2]:
             break
-        best = quantised, left, right
+        best = quantized, left, right
     return *best, errors
 
 
@@ -103,9 +103,9 @@ class LQLoRA(LowRank):
         """(Q, L, R) of a layer in a format, and its weighted error."""
         weight, rank = layer.matrix, layer.left.shape[1]
         if self.init == "lq":
-            *found, errors = low_rank_plus_quantised(weight, rank, form, fisher, self.iterations)
+            *found, errors = low_rank_plus_quantized(weight, rank, form, fisher, self.iterations)
             return tuple(found), min(errors)
-        quantised = form(weight)
+        quantized = form(weight)
         right = torch.empty_like(layer.right)
         nn.init.kaiming_uniform_(right, a=5**0.5, generator=torch.Generator(right.device).manual_seed(rank))
-        return (quantised, torch.zeros_like(layer.left), right), (fisher.sqrt() * (weight - quantised)).norm().item()
+        return (quantized, torch.zeros_like(layer.left), right), (fisher.sqrt() * (weight - quantized)).norm().item()

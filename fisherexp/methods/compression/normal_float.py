@@ -1,4 +1,4 @@
-"""NormalFloat quantisation with quantised block scales (QLoRA, arXiv 2305.14314; LQ-LoRA, arXiv 2311.12023).
+"""NormalFloat quantization with quantized block scales (QLoRA, arXiv 2305.14314; LQ-LoRA, arXiv 2311.12023).
 
 A block of weights is stored as its largest magnitude and, for each weight, the number of the nearest point of a grid of
 2^b normal quantiles. The scales of a group of blocks are stored as b0-bit integers between the group's smallest and

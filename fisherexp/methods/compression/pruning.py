@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Probability
 from fisherexp.curvature.lanczos import ravel, unravel
-from fisherexp.methods.compression.look_and_train import LookAndTrain
+from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.recipe import Recipe
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -33,7 +33,7 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     return torch.argsort(scores, stable=True)[:count]
 
 
-class Pruning(LookAndTrain):
+class Pruning(CalibrateAndTrain):
     """A method says what it looks at and which weights that makes it drop (`prune`).
 
     sparsities: share of weights that are zero after each step, rising. recomputations: R, looks within a step.

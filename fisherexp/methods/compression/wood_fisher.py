@@ -4,7 +4,7 @@ Paper: Singh, Alistarh, NeurIPS 2020, arXiv 2004.14340. For block b of the weigh
 
     F_b = λ I + G_b^T G_b / m,   ρ_p = w_p² / (2 [F_b^-1]_pp),   w_b ← w_b + F_b^-1 q_b
 
-The paper builds F_b^-1 by m rank-one updates; factorising the B × B block is the same matrix. WoodTaylor
+The paper builds F_b^-1 by m rank-one updates; factorizing the B × B block is the same matrix. WoodTaylor
 (first_order=true) drops the assumption that the gradient g is zero: with u = F^-1 g,
 
     ρ_p = (w_p - u_p)² / (2 [F^-1]_pp),   w ← w - u + F^-1 q,   q_p = -(w_p - u_p) / [F^-1]_pp

@@ -10,7 +10,7 @@ def alignment(first: Mapping[str, Tensor], second: Mapping[str, Tensor], thresho
     """R = Σ_layers Σ_ij (u_i·u'_j)(v_i·v'_j) / Σ_layers k, over the singular values that are at least `threshold` times
     the largest one of their matrix; k is the larger number of them in the two. 1 for equal networks.
 
-    After Ito et al., ICLR 2025, arXiv 2402.04051, whose normalisation may be another. Convolutions are matrices with a
+    After Ito et al., ICLR 2025, arXiv 2402.04051, whose normalization may be another. Convolutions are matrices with a
     row for each output channel; tensors with fewer than two axes play no part.
     """
     total, count = 0.0, 0

@@ -22,7 +22,7 @@ def recomputed(model: nn.Module, state: dict[str, Tensor], batches: Iterable[Ten
     """`state` with running means and variances of BatchNorm from one pass over `batches` of images (B, C, H, W).
 
     They are the means of the statistics of all batches, weighted by the number of images; every layer sees what the
-    layers before it, normalised by the batch, put out. The rest of the network is in eval mode.
+    layers before it, normalized by the batch, put out. The rest of the network is in eval mode.
     """
     norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     if not norms:

@@ -6,7 +6,7 @@ Matena, Raffel, NeurIPS 2022, arXiv 2111.09832: the mode of a product of Gaussia
 F_k is the diagonal Fisher of expert k on its task, with the exact expectation over labels, per sample.
 
 As in the authors' code, each F_k is divided by its norm, and the first model's alone has a floor: where all Fishers
-are tiny, the first model wins. With favour_first=false all of them have the floor, and there it is the plain mean. They
+are tiny, the first model wins. With favor_first=false all of them have the floor, and there it is the plain mean. They
 merge the body of the network only, since their tasks have heads of their own; here the head is shared and merged.
 
 Much code that goes by this name squares the gradient of a batch's mean loss (or of a sum over samples and labels,
@@ -30,11 +30,11 @@ def fisher_average(
     fishers: Sequence[Mapping[str, Tensor]],
     weights: Sequence[float] | None = None,
     floor: float = 1e-6,
-    favour_first: bool = True,
+    favor_first: bool = True,
 ) -> State:
     """Σ_k c_k F_k θ_k / Σ_k c_k F_k by name, computed in float64. weights: c, all equal by default.
 
-    floor: the least Fisher of the first model, or without `favour_first` of every model.
+    floor: the least Fisher of the first model, or without `favor_first` of every model.
     """
     weights = [1.0] * len(models) if weights is None else weights
     merged = {}
@@ -42,7 +42,7 @@ def fisher_average(
         numerator, denominator = 0.0, 0.0
         for number, (model, fisher, weight) in enumerate(zip(models, fishers, weights, strict=True)):
             precision = fisher[name].to(first.device, torch.float64)
-            if number == 0 or not favour_first:
+            if number == 0 or not favor_first:
                 precision = precision.clamp(min=floor)
             numerator = numerator + weight * precision * model[name]
             denominator = denominator + weight * precision
@@ -50,14 +50,14 @@ def fisher_average(
     return merged
 
 
-def normalised(fisher: Mapping[str, Tensor]) -> State:
+def normalized(fisher: Mapping[str, Tensor]) -> State:
     """The Fisher divided by its Euclidean norm over all parameters; unchanged where that is zero."""
     norm = torch.stack([values.double().square().sum() for values in fisher.values()]).sum().sqrt()
     return {name: values.double() / norm if norm > 0 else values.double() for name, values in fisher.items()}
 
 
 class FisherMerging(Merging):
-    """normalise, floor, favour_first: see above. draws: sets of coefficients to try besides equal ones."""
+    """normalize, floor, favor_first: see above. draws: sets of coefficients to try besides equal ones."""
 
     paper = "Matena, Raffel, NeurIPS 2022, arXiv 2111.09832"
     needs = ("experts", "expert_fishers")
@@ -65,15 +65,15 @@ class FisherMerging(Merging):
     def __init__(
         self,
         importance: Importance,
-        normalise: bool = True,
+        normalize: bool = True,
         floor: NonNegative = 1e-6,
-        favour_first: bool = True,
+        favor_first: bool = True,
         draws: Size = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.importance, self.normalise, self.draws = importance, normalise, draws
-        self.floor, self.favour_first = floor, favour_first
+        self.importance, self.normalize, self.draws = importance, normalize, draws
+        self.floor, self.favor_first = floor, favor_first
 
     def grid(self) -> list[dict[str, Any]]:
         return [{"weights": weights} for weights in coefficients(len(self.given["experts"]), self.draws)]
@@ -81,6 +81,6 @@ class FisherMerging(Merging):
     def merged(self, base: State, models: list[State], weights: list[float]) -> State:
         fishers = list(self.given["expert_fishers"].values())
         self.outcome["traces"] = [fisher.trace().item() for fisher in fishers]
-        if self.normalise:
-            fishers = [normalised(fisher) for fisher in fishers]
-        return fisher_average(models, fishers, weights, self.floor, self.favour_first)
+        if self.normalize:
+            fishers = [normalized(fisher) for fisher in fishers]
+        return fisher_average(models, fishers, weights, self.floor, self.favor_first)

@@ -21,7 +21,7 @@ State = dict[str, Tensor]
 
 
 def mean_of(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float] | None = None) -> State:
-    """Σ_k c_k θ_k by name, in each tensor's own precision. weights: c, all equal by default; normalised to sum 1."""
+    """Σ_k c_k θ_k by name, in each tensor's own precision. weights: c, all equal by default; normalized to sum 1."""
     weights = [1.0] * len(states) if weights is None else weights
     shares = [weight / sum(weights) for weight in weights]
     return {n: sum(c * state[n] for c, state in zip(shares, states, strict=True)) for n in states[0]}

@@ -21,7 +21,7 @@ Permutations = dict[str, Tensor]
 def specification(model: Classifier) -> Spec:
     """The permutations of mlp, small_cnn, resnet18 and wide_resnet, by the layer whose outputs they reorder.
 
-    Raises ValueError for other backbones, and for normalisation over groups of units.
+    Raises ValueError for other backbones, and for normalization over groups of units.
     """
     spec: Spec = {}
     backbone = model.backbone

@@ -5,7 +5,7 @@ For each tensor of the first layers, with a = θ_clean - θ_0 and d_c = θ_c - �
     v_c = d_c - (⟨d_c, a⟩ / ⟨a, a⟩) a;   θ = θ_clean + (α / n) Σ_c v_c
 
 Cai et al., ICML 2023, arXiv 2302.12480. The first task is the clean one, every other one a corruption. Tensors of
-normalisation layers among the first layers, and their statistics, go to the mean of the robust models' by the share α.
+normalization layers among the first layers, and their statistics, go to the mean of the robust models' by the share α.
 The authors' code weights d_c before and after the projection, so that with several signatures the factor is (α/n)²;
 here it is weighted once.
 """
@@ -41,7 +41,7 @@ def patched(
 
 def first_layers(model: nn.Module, count: int) -> tuple[list[str], list[str]]:
     """Names of the tensors of the first `count` layers that multiply, in the order of the modules, and of those of the
-    normalisation layers in between. Raises ValueError for more layers than there are."""
+    normalization layers in between. Raises ValueError for more layers than there are."""
     layers, norms, met = [], [], 0
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)

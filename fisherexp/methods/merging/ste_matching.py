@@ -22,7 +22,7 @@ from fisherexp.methods.merging.weight_matching import match
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
-PROBE = 1000  # training images to judge a permutation on
+PROBE = 1000  # training images to evaluate a permutation on
 
 
 class STEMatching(MergedStatistics):
@@ -63,7 +63,7 @@ class STEMatching(MergedStatistics):
         if self.permutations is None:
             start = {name: self.first[name] for name, _ in self.model.named_parameters()}
             self.permutations, _ = match(start, self.second, self.spec, self.seed)
-            self._judge()
+            self._evaluate()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
@@ -77,9 +77,9 @@ class STEMatching(MergedStatistics):
         return F.cross_entropy(logits, labels)
 
     def on_train_epoch_end(self) -> None:
-        self._judge()
+        self._evaluate()
 
-    def _judge(self) -> None:
+    def _evaluate(self) -> None:
         images, labels = self.probe.images.to(self.device), self.probe.labels.to(self.device)
         state = self._mean(self.permutations)
         training = self.model.training

@@ -4,7 +4,7 @@
 
 Ainsworth et al., ICLR 2023, arXiv 2209.04836, whose code this follows: layers in random order, biases and the scales of
 BatchNorm included, until a sweep gains nothing. Statistics of BatchNorm are taken anew on training images (see
-batch_norm.py), unless batch_norm=average. The line from A to B is judged with and without matching; that its barrier
+batch_norm.py), unless batch_norm=average. The line from A to B is evaluated with and without matching; that its barrier
 falls comes from aligned singular vectors rather than from a small distance (Ito et al., ICLR 2025, arXiv 2402.04051;
 see alignment.py).
 """

@@ -2,7 +2,7 @@
 
     x̃ = M ⊙ x_i + (1 - M) ⊙ x_j,   M = 0 inside a box of sides √(1-λ)·(H, W),   λ ← 1 - area / HW,   then as mixup
 
-Yun et al., ICCV 2019, arXiv 1905.04899. As in the authors' code, the box is centred anywhere, cut at the border, and
+Yun et al., ICCV 2019, arXiv 1905.04899. As in the authors' code, the box is centered anywhere, cut at the border, and
 λ follows its true area. They cut every batch of ImageNet, every second one of CIFAR: `probability`.
 """
 
@@ -18,16 +18,16 @@ from fisherexp.methods.recipe import Recipe
 
 
 def boxes(lam: Tensor, height: int, width: int) -> Tensor:
-    """Masks (len(lam), 1, H, W), true inside a box with uniform centre and sides √(1-lam) of the image's, cut off
+    """Masks (len(lam), 1, H, W), true inside a box with uniform center and sides √(1-lam) of the image's, cut off
     at the border. lam: (B,) or (1,).
     """
     side = (1 - lam).sqrt()
     inside = []
     for length in (height, width):
-        centre = torch.randint(length, (len(lam),)).to(lam.device)
+        center = torch.randint(length, (len(lam),)).to(lam.device)
         half = (side * length).long() // 2
         position = torch.arange(length, device=lam.device)
-        inside.append((position >= (centre - half)[:, None]) & (position < (centre + half)[:, None]))
+        inside.append((position >= (center - half)[:, None]) & (position < (center + half)[:, None]))
     return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
 

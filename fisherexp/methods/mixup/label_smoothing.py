@@ -2,7 +2,7 @@
 
     min_θ  (1/n) Σ_i  CE(f(x_i), (1 - ε) e_{y_i} + ε/C)
 
-Szegedy et al., CVPR 2016, arXiv 1512.00567. The other regulariser that is said to mend over-confidence.
+Szegedy et al., CVPR 2016, arXiv 1512.00567. The other regularizer that is said to mend over-confidence.
 """
 
 from torch import Tensor, nn

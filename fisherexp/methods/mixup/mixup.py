@@ -22,7 +22,7 @@ LOSSES = {"ce": mixed_cross_entropy, "mse": mixed_squared_error}
 
 class Mixup(ERM):
     """alpha: of the Beta distribution; 0 is plain training. loss: 'ce' or 'mse'; with the latter outputs approach the
-    target themselves (`raw_outputs`): they are no logits, and a softmax of them is no probability to be judged by.
+    target themselves (`raw_outputs`): they are no logits, and a softmax of them is no probability to be evaluated by.
     lambda_per: one weight for the whole batch, or one for each sample.
     """
 

@@ -1,4 +1,4 @@
-"""Empirical risk minimisation: plain training.
+"""Empirical risk minimization: plain training.
 
     min_θ  (1/n) Σ_i  -log p_θ(y_i | x_i)
 
@@ -15,7 +15,7 @@ from fisherexp.methods.recipe import Recipe
 
 
 class ERM(Method):
-    """Minimise mean cross-entropy on the training part, as `training` (a Recipe) says. Of text: over all tokens."""
+    """Minimize mean cross-entropy on the training part, as `training` (a Recipe) says. Of text: over all tokens."""
 
     paper = "Vapnik, NeurIPS 1991"
     reads = ("images", "tokens")

@@ -62,7 +62,7 @@ class ASSD(Method):
     def batches(self, setting: Any) -> InTurn:
         self.percentile = percentile_for(len(setting.parts["forget"]), len(setting.parts["train"]))
         self.seed = setting.seed
-        return one_then_forgotten(setting, "retain", self.importance, self.importance.together)
+        return one_then_forgotten(setting, "retain", self.importance, self.importance.batches_per_update)
 
     def on_train_start(self) -> None:
         for part in ("retain", "forget"):

@@ -27,10 +27,10 @@ def dampen(
     return torch.where(selected, shrink.to(weight.dtype) * weight, weight), selected
 
 
-def one_then_forgotten(setting: Setting, part: str, importance: Importance, together: int = 1) -> InTurn:
-    """Batches of `part`, then of the forgotten samples (marked), in the estimator's order; `together` as one."""
+def one_then_forgotten(setting: Setting, part: str, importance: Importance, batches_per_update: int = 1) -> InTurn:
+    """Batches of `part`, then of the forgotten samples (marked); `batches_per_update` of them as one."""
     forget = dataclasses.replace(setting, parts={"forget": marked(setting.parts["forget"])})
-    return InTurn(*(importance.batches(*pair, together) for pair in ((setting, part), (forget, "forget"))))
+    return InTurn(*(importance.batches(*pair, batches_per_update) for pair in ((setting, part), (forget, "forget"))))
 
 
 @torch.no_grad()

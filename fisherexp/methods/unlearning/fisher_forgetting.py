@@ -7,7 +7,7 @@ Paper: Golatkar, Achille, Soatto, CVPR 2020, arXiv 1911.04933; constants of the 
 
 v is averaged over dimension 1 of tensors that have one, so that all inputs of a unit get one noise level. For each
 class without retained samples the rows of the head get μ = 0 and v = 1e-4. Last, v is ten times as large in the
-head and for one-dimensional weights (biases, batch normalisation); so that forgotten rows have 1e-3.
+head and for one-dimensional weights (biases, batch normalization); so that forgotten rows have 1e-3.
 
 The code tells the head by its number of rows, here it is `head`: another layer of C rows is not taken for one.
 """

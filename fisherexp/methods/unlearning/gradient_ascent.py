@@ -3,7 +3,7 @@
     θ ← θ + η ∇ (1/|B|) Σ_{i ∈ B ⊂ D_f}  -log p_θ(y_i | x_i),   from the source model
 
 Nothing holds it back: the loss has no bound and the retained data have no say, so that it forgets all else, too,
-if it goes on for long enough. Batch normalisation collects the statistics of forgotten samples only.
+if it goes on for long enough. Batch normalization collects the statistics of forgotten samples only.
 """
 
 from torch import Tensor

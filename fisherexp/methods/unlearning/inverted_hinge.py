@@ -11,7 +11,7 @@ runner-up, ∂/∂z_y = p_y (1 + p_s - p_y), ∂/∂z_s = -p_s (1 + p_y - p_s), 
 The paper's samples are tokens of a language model; here they are images of a class. Its other half, Fisher-weighted
 initial values of low-rank adapters (FILA), is left out: all weights are trained.
 
-Forgotten and retained samples go through the model as one batch. Apart, batch normalisation would see batches of
+Forgotten and retained samples go through the model as one batch. Apart, batch normalization would see batches of
 one class, whose statistics are none of those used in testing, and the class may well stay.
 """
 

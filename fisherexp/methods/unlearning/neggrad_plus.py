@@ -5,7 +5,7 @@ Paper: Kurmanji, Triantafillou, Hayes, Triantafillou, NeurIPS 2023, arXiv 2302.0
     L(θ) = α CE(B_r) - (1 - α) CE(B_f),   B_r ⊂ D_r, B_f ⊂ D_f, means over the batch
 
 α = 1 is fine-tuning, α = 0 gradient ascent. As in the official code each batch goes through the model by itself,
-so that batch normalisation does not mix the two; an epoch is one pass over D_r, and D_f starts again as often as
+so that batch normalization does not mix the two; an epoch is one pass over D_r, and D_f starts again as often as
 needed.
 """
 

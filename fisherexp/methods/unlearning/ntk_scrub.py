@@ -1,6 +1,6 @@
-"""NTK scrubbing: move by the difference of two linearised trainings, with and without the forgotten data.
+"""NTK scrubbing: move by the difference of two linearized trainings, with and without the forgotten data.
 
-Paper: Golatkar, Achille, Soatto, ECCV 2020, arXiv 2003.02960. The network is linearised at the weights w_0 that
+Paper: Golatkar, Achille, Soatto, ECCV 2020, arXiv 2003.02960. The network is linearized at the weights w_0 that
 training began with, f(x; w) ≈ f_0(x) + J(x) (w - w_0), and trained on one-hot labels y with squared error,
 
     w(S) = w_0 + (Σ_{i ∈ S} J_iᵀJ_i + μ |S| I)⁻¹ Σ_{i ∈ S} J_iᵀ (y_i - f_0(x_i)),      μ: weight decay
@@ -11,7 +11,7 @@ Where this differs from the official code:
   one pass over the data and no room that grows with them. Either way this is for tiny nets: see `max_weights`;
 - the noise that the paper adds, and the scale that the code gives the step along a direction it guesses, are left out.
 
-J is taken in eval mode: batch normalisation as it stands at w_0 is no normalisation yet.
+J is taken in eval mode: batch normalization as it stands at w_0 is no normalization yet.
 """
 
 from typing import Any

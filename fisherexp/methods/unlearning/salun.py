@@ -6,7 +6,7 @@ Paper: Fan, Liu, Zhang, Wong, Wei, Liu, ICLR 2024, arXiv 2310.12508. At the sour
     θ ← m ∘ (SGD step) + (1 - m) ∘ θ_0      on batches of D_f with labels ỹ ~ U{0 … C-1}, then of D_r
 
 in every epoch, new labels each time; the true one may be drawn, as in the official code. That order is its one for
-CIFAR-10 and SVHN; for other data it mixes D_f and D_r: order=mixed. With batch normalisation the order matters,
+CIFAR-10 and SVHN; for other data it mixes D_f and D_r: order=mixed. With batch normalization the order matters,
 because a batch of one class has statistics of its own.
 
 Weights outside the mask are held where they were, as in the paper, also under weight decay. SGD and Adam go weight

@@ -11,7 +11,7 @@ model; here they are images of a class, and a mean over tokens becomes one over 
 log(1 - p) is the log-sum-exp over the other classes. 1 - p itself is zero in single precision for the surest
 samples, which would then never move.
 
-Forgotten and retained samples go through the model as one batch. Apart, batch normalisation would see batches of
+Forgotten and retained samples go through the model as one batch. Apart, batch normalization would see batches of
 one class, whose statistics are none of those used in testing, and the class may well stay.
 """
 

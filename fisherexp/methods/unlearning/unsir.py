@@ -1,13 +1,13 @@
-"""UNSIR: impair a class with noise that maximises its loss, then repair the rest.
+"""UNSIR: impair a class with noise that maximizes its loss, then repair the rest.
 
 Paper: Tarun, Chundawat, Mandal, Kankanhalli, arXiv 2111.08947; settings of the SSD authors' code (2308.07707).
 
     learn    N_c = argmin_N  -CE(f(N), c) + w mean ||N||²    `images` for each forgotten class c, N ~ N(0, 1) at first
-    impair   one pass over `copies` of every N_c, labelled c, mixed with `per_class` samples of each retained class
+    impair   one pass over `copies` of every N_c, labeled c, mixed with `per_class` samples of each retained class
     repair   one pass over those retained samples alone
 
 No forgotten image is looked at, only which classes are to go. Noise lives where the backbone sees it, behind the
-normalisation, and is learned in eval mode, so that batch statistics stay those of images. One Adam does both passes.
+normalization, and is learned in eval mode, so that batch statistics stay those of images. One Adam does both passes.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from fisherexp.seeds import generator
 
 
 def noise_loss(logits: Tensor, labels: Tensor, noise: Tensor, weight: float) -> Tensor:
-    """What noise (B, …) minimises: minus its mean cross-entropy, plus `weight` times its mean squared length."""
+    """What noise (B, …) minimizes: minus its mean cross-entropy, plus `weight` times its mean squared length."""
     return -F.cross_entropy(logits, labels) + weight * noise.square().flatten(1).sum(1).mean()
 
 
@@ -86,7 +86,7 @@ class UNSIR(ERM):
         self.noise = self.noise.to(self.device)
 
     def as_images(self, noise: Tensor) -> Tensor:
-        """Intensities that normalisation turns into `noise`."""
+        """Intensities that normalization turns into `noise`."""
         return noise * self.model.std + self.model.mean
 
     def learned(self, noise: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Colours, markers and axes that all figures share: told apart by the colour-blind and in print."""
+"""Colors, markers and axes that all figures share: told apart by the color-blind and in print."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,18 +7,18 @@ from fisherexp.reports.comparison import headings
 from fisherexp.reports.grouping import Record, Row
 
 # Okabe and Ito's palette without its yellow, which is lost on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("-", "--", "-.", ":")
 MANY = 24
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Name -> colour, marker and line style, all three different from its neighbours'; the same for the same names."""
+    """Name -> color, marker and line style, all three different from its neighbors'; the same for the same names."""
     found = {}
     for i, name in enumerate(sorted(names)):
-        line = LINES[i // len(COLOURS) % len(LINES)]
-        found[name] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": line}
+        line = LINES[i // len(COLORS) % len(LINES)]
+        found[name] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": line}
     return found
 
 

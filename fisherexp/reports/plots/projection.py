@@ -6,13 +6,13 @@ from typing import Any
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
 from fisherexp.reports.plots._left import tensors
-from fisherexp.reports.plots._style import COLOURS, canvas, named, one_problem
+from fisherexp.reports.plots._style import COLORS, canvas, named, one_problem
 
 FILE = "neural_collapse.safetensors"
 
 
 def draw(records: list[Record], request: Request) -> Any:
-    """The last epoch of each method's first seed; from their colour at λ = 0 or 1 to black at λ = 1/2."""
+    """The last epoch of each method's first seed; from their color at λ = 0 or 1 to black at λ = 1/2."""
     import numpy as np
 
     problem = one_problem(records, request.over)
@@ -30,14 +30,14 @@ def draw(records: list[Record], request: Request) -> Any:
         reach = 1.15 * np.quantile(np.linalg.norm(both, axis=1), 0.99)  # stray points may lie outside
         ends = seen["picture/rows"][-1]
         ends = ends * (0.85 * reach / np.linalg.norm(ends, axis=1).max())
-        for panel, kind, colour in zip(column, ("same", "different"), COLOURS[1::-1], strict=True):
+        for panel, kind, color in zip(column, ("same", "different"), COLORS[1::-1], strict=True):
             points = seen[f"picture/{kind}"][-1]
             panel.scatter(
-                points[:, 0], points[:, 1], s=4, linewidths=0, c=shade, cmap=_from_black(colour), vmin=0, vmax=1
+                points[:, 0], points[:, 1], s=4, linewidths=0, c=shade, cmap=_from_black(color), vmin=0, vmax=1
             )
             for end in ends:
                 panel.plot([0, end[0]], [0, end[1]], color="#777777", linewidth=0.8, zorder=0)
-            panel.plot(ends[:, 0], ends[:, 1], "^", color=COLOURS[2], markeredgecolor="k", markersize=8)
+            panel.plot(ends[:, 0], ends[:, 1], "^", color=COLORS[2], markeredgecolor="k", markersize=8)
             panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
         column[0].set_title(name, fontsize=11)
     axes[0, 0].set_ylabel("mixtures within a class")
@@ -46,7 +46,7 @@ def draw(records: list[Record], request: Request) -> Any:
     return figure
 
 
-def _from_black(colour: str) -> Any:
+def _from_black(color: str) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list(colour, ["#000000", colour])
+    return LinearSegmentedColormap.from_list(color, ["#000000", color])

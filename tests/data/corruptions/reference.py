@@ -21,7 +21,7 @@ def skimage_gaussian(image, sigma, mode="nearest", truncate=4.0):
     return ndi.gaussian_filter(image, sigmas, mode=mode, truncate=truncate)
 
 
-def grey(image):
+def gray(image):
     return image @ [0.299, 0.587, 0.114] if image.shape[2] == 3 else image[..., 0]
 
 
@@ -120,14 +120,14 @@ def snow(image, mean, sigma, zoom, threshold, radius, blur, weight, flakes, degr
     layer[layer < threshold] = 0
     layer = magick_motion_blur(as_bytes(layer), radius, blur, degrees) / 255
     x = image / 255
-    x = weight * x + (1 - weight) * np.maximum(x, grey(x)[..., None] * 1.5 + 0.5)
+    x = weight * x + (1 - weight) * np.maximum(x, gray(x)[..., None] * 1.5 + 0.5)
     return as_bytes(x + layer + np.rot90(layer, 2))
 
 
 def frost(image, weight, frost_weight, scale, crops):
     texture = crops.transpose(1, 2, 0).astype(float)
     if image.shape[2] == 1:
-        texture = grey(texture)[..., None]
+        texture = gray(texture)[..., None]
     return np.uint8(np.clip(weight * image + frost_weight * texture, 0, 255))
 
 
@@ -168,21 +168,21 @@ def spatter(image, mean, sigma, blur, threshold, strength, mud, liquid):
     x = image / 255
     layer = skimage_gaussian(mean + sigma * liquid[0].astype(float), blur)
     layer[layer < threshold] = 0
-    colour = np.array([63, 42, 20] if mud else [175, 238, 238]) / 255
+    color = np.array([63, 42, 20] if mud else [175, 238, 238]) / 255
     if image.shape[2] == 1:
-        colour = colour @ [[0.299], [0.587], [0.114]]
+        color = color @ [[0.299], [0.587], [0.114]]
     if mud:
         cover = skimage_gaussian((layer > threshold).astype(float), strength)
         cover[cover < 0.8] = 0
-        return as_bytes(x * (1 - cover[..., None]) + colour * cover[..., None])
+        return as_bytes(x * (1 - cover[..., None]) + color * cover[..., None])
     layer = (layer * 255).astype(np.uint8)
-    distance = equalise(np.uint8(box(np.minimum(chamfer(canny(layer, 50, 150)), 20))))
+    distance = equalize(np.uint8(box(np.minimum(chamfer(canny(layer, 50, 150)), 20))))
     shade = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
     shaded = np.clip(ndi.correlate(distance.astype(int), shade, mode="mirror"), 0, 255)
     light = layer * np.rint(box(shaded))
     if light.max() > 0:
         light = light / light.max()
-    return as_bytes(x + strength * light[..., None] * colour)
+    return as_bytes(x + strength * light[..., None] * color)
 
 
 def canny(image, low, high):
@@ -234,7 +234,7 @@ def chamfer(edges):
     return np.float32(distance)
 
 
-def equalise(image):
+def equalize(image):
     counts = np.bincount(image.ravel(), minlength=256)
     lowest = image.min()
     rest = image.size - counts[lowest]
@@ -291,8 +291,8 @@ def elastic_transform(image, amplitude, sigma, jitter, corners, field):
     x = image / 255
     height, width, channels = x.shape
     side = min(height, width)
-    centre, reach = np.array([height // 2, width // 2]), side // 3
-    before = np.array([centre + reach, [centre[0] + reach, centre[1] - reach], centre - reach], float)
+    center, reach = np.array([height // 2, width // 2]), side // 3
+    before = np.array([center + reach, [center[0] + reach, center[1] - reach], center - reach], float)
     after = before + corners.astype(float) * jitter * side
     matrix = np.linalg.solve(np.c_[before, np.ones(3)], after).T  # (x, y, 1) before -> (x, y) after
     inverse = np.linalg.inv(np.r_[matrix, [[0, 0, 1]]])

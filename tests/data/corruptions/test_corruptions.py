@@ -16,7 +16,7 @@ from fisherexp.seeds import generator
 NAMES = BENCHMARK + HELD_OUT
 SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8)]
 # To the bit: whole numbers all the way. Elsewhere sums of floats, cut off to bytes, may fall on either side of one;
-# they do so often where the image is flat, rarely in noise (the first picture, in colour).
+# they do so often where the image is flat, rarely in noise (the first picture, in color).
 EXACT = {"impulse_noise", "pixelate", "jpeg_compression"}
 
 
@@ -93,7 +93,7 @@ def test_other_images_are_refused():
 @pytest.mark.parametrize("severity", [1, 5])
 @pytest.mark.parametrize("table", TABLES)
 def test_noise_has_the_published_distribution(table, severity):
-    """Mean and deviation on a grey that clipping does not reach, against the closed forms."""
+    """Mean and deviation on a gray that clipping does not reach, against the closed forms."""
     level = 128 / 255
     images = torch.full((BLOCK, 1, 32, 32), 128, dtype=torch.uint8)
     count = images.numel()
@@ -110,8 +110,8 @@ def test_noise_has_the_published_distribution(table, severity):
         assert values.std() == pytest.approx(deviation, rel=0.02)
     amount = TABLES[table]["impulse_noise"][severity - 1][0]
     noisy = corrupt(images, "impulse_noise", severity, table=table)
-    for colour in (0, 255):
-        share = (noisy == colour).double().mean()
+    for color in (0, 255):
+        share = (noisy == color).double().mean()
         assert abs(share - amount / 2) < 5 * (amount / 2 / count) ** 0.5
 
 

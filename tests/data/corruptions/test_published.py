@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fisherexp.data.corruptions import Suite, corrupt
-from fisherexp.data.corruptions.frost import COLOURS, DEVIATIONS, FILES, generated
+from fisherexp.data.corruptions.frost import COLORS, DEVIATIONS, FILES, generated
 from fisherexp.data.corruptions.published import published
 from fisherexp.data.corruptions.suite import joined
 from fisherexp.data.digits import Digits
@@ -94,9 +94,9 @@ def test_a_published_folder_is_preferred_and_recorded(tmp_path):
 def test_generated_textures_are_as_bright_as_the_photographs(scale):
     textures = generated(32, 32, scale)
     assert len(textures) == 5
-    for texture, colour, deviation in zip(textures, COLOURS, DEVIATIONS, strict=True):
+    for texture, color, deviation in zip(textures, COLORS, DEVIATIONS, strict=True):
         values = texture.double()
-        assert values.mean((1, 2)).tolist() == pytest.approx(colour, abs=3)
+        assert values.mean((1, 2)).tolist() == pytest.approx(color, abs=3)
         assert values[0].std().item() == pytest.approx(deviation, rel=0.25)
         # From pixel to pixel, as shares of the deviation: the photographs have 0.5 to 0.65, scaled 0.8 to 1.0.
         roughness = ((values[0, :, 1:] - values[0, :, :-1]).std() / values[0].std()).item()
@@ -108,8 +108,8 @@ def test_given_textures_are_used(tmp_path):
     for number, name in enumerate(FILES):
         Image.new("RGB", (100, 90), (10 * number, 0, 0)).save(tmp_path / name, quality=100)
     found = corrupt(images, "frost", 1, frost_folder=tmp_path)
-    colours = found[:, 0].flatten(1).double().mean(1)
-    assert {round(5 * c / 10) for c in colours.tolist()} == {0, 1, 2, 3, 4}  # weight 0.2; all five occur
+    colors = found[:, 0].flatten(1).double().mean(1)
+    assert {round(5 * c / 10) for c in colors.tolist()} == {0, 1, 2, 3, 4}  # weight 0.2; all five occur
     with pytest.raises(DataError, match=r"frost1\.png, scaled by 0\.2: 18×20 is too small"):
         corrupt(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "frost", 2, frost_folder=tmp_path)
     (tmp_path / FILES[1]).unlink()

@@ -1,4 +1,4 @@
-"""Small-scale proofs on digits: recomputed optimal brain surgery, Fisher-weighted factors, decomposed quantisation."""
+"""Small-scale proofs on digits: recomputed optimal brain surgery, Fisher-weighted factors, decomposed quantization."""
 
 from statistics import fmean
 
@@ -52,7 +52,7 @@ def test_m_fac_recomputed_keeps_at_ninety_percent_what_the_others_lose(result):
 
 def test_fwsvd_keeps_more_accuracy_at_a_larger_error_early_in_training():
     """Intensities in [0, 1], 20 epochs, rank 6: a setting picked because it holds there. Elsewhere it need not, and on
-    standardised inputs after 30 epochs it does not (docs/compression.md)."""
+    standardized inputs after 30 epochs it does not (docs/compression.md)."""
     split = train_test_split(*load_digits(return_X_y=True), test_size=0.25, random_state=0)
     x, x_test, y, y_test = (torch.tensor(part) for part in split)
     x, x_test = x.float() / 16, x_test.float() / 16
@@ -86,7 +86,7 @@ def test_fwsvd_keeps_more_accuracy_at_a_larger_error_early_in_training():
 TWO_BITS = ["method.rank=4", "method.weight_bits=[2]", "method.block=[64]", "method.budget=null"]
 
 
-def test_lq_lora_begins_nearer_than_plain_quantisation_and_ends_nearer(result):
+def test_lq_lora_begins_nearer_than_plain_quantization_and_ends_nearer(result):
     """In likelihood, which was chosen once the accuracies had turned out equal after training the adapters."""
 
     def likelihoods(init: str, epochs: int) -> list[float]:

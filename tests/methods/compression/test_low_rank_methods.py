@@ -99,7 +99,7 @@ VIT = ["model=vit_tiny", "model.dim=12", "model.depth=2", "model.heads=2"]
 
 
 @pytest.mark.parametrize("method", [*METHODS, "lq_lora"])
-def test_a_transformer_is_factorised_throughout(compressed, method):
+def test_a_transformer_is_factorized_throughout(compressed, method):
     fit, source = compressed(method, "method.rank=3", UNTUNED, model=VIT)
     after = fit.model.state_dict()
     changed = {name for name in source if not torch.equal(after[name], source[name])}
@@ -127,7 +127,7 @@ def text(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", [*METHODS, "lq_lora"])
-def test_a_language_model_with_its_head_tied_is_factorised_and_trained(compressed, text, method):
+def test_a_language_model_with_its_head_tied_is_factorized_and_trained(compressed, text, method):
     untuned, source = compressed(method, "method.rank=3", UNTUNED, model=text)
     tuned, _ = compressed(method, "method.rank=3", "method.finetune.epochs=1", model=text)
     after, trained = untuned.model.state_dict(), tuned.model.state_dict()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fisherexp.methods.compression.lq_lora import low_rank_plus_quantised
+from fisherexp.methods.compression.lq_lora import low_rank_plus_quantized
 from fisherexp.methods.compression.normal_float import NormalFloat
 
 torch.manual_seed(0)
@@ -22,7 +22,7 @@ def error(parts, fisher):
 @pytest.mark.parametrize("fisher", [ONES, FISHER])
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_the_best_iterate_is_returned_and_errors_fall_until_the_end(bits, fisher):
-    *parts, errors = low_rank_plus_quantised(W, 5, NormalFloat(bits), fisher, 100)
+    *parts, errors = low_rank_plus_quantized(W, 5, NormalFloat(bits), fisher, 100)
     falling = errors if len(errors) == 100 else errors[:-1]
     assert falling == sorted(falling, reverse=True)
     assert error(parts, fisher) == pytest.approx(min(errors))
@@ -33,17 +33,17 @@ def test_the_best_iterate_is_returned_and_errors_fall_until_the_end(bits, fisher
 
 @pytest.mark.parametrize("bits", [2, 3])
 def test_weights_by_the_fisher_lower_the_error_that_is_weighted_by_it(bits):
-    weighted = low_rank_plus_quantised(W, 5, NormalFloat(bits), FISHER, 100)[:3]
-    unweighted = low_rank_plus_quantised(W, 5, NormalFloat(bits), ONES, 100)[:3]
+    weighted = low_rank_plus_quantized(W, 5, NormalFloat(bits), FISHER, 100)[:3]
+    unweighted = low_rank_plus_quantized(W, 5, NormalFloat(bits), ONES, 100)[:3]
     assert error(weighted, FISHER) < error(unweighted, FISHER)
     assert error(weighted, ONES) > error(unweighted, ONES)
 
 
 def test_a_constant_fisher_is_none_and_full_rank_loses_nothing():
-    constant = low_rank_plus_quantised(W, 5, NormalFloat(2), 0.3 * ONES, 100)
-    for one, other in zip(constant[:3], low_rank_plus_quantised(W, 5, NormalFloat(2), ONES, 100)[:3], strict=True):
+    constant = low_rank_plus_quantized(W, 5, NormalFloat(2), 0.3 * ONES, 100)
+    for one, other in zip(constant[:3], low_rank_plus_quantized(W, 5, NormalFloat(2), ONES, 100)[:3], strict=True):
         torch.testing.assert_close(one, other)
-    assert error(low_rank_plus_quantised(W, 40, NormalFloat(2), FISHER, 100), FISHER) < 1e-9
+    assert error(low_rank_plus_quantized(W, 40, NormalFloat(2), FISHER, 100), FISHER) < 1e-9
 
 
 SMALL = ["method.rank=2", "method.weight_bits=[2,3,4]"]
@@ -74,7 +74,7 @@ def test_only_adapters_train(compressed, init, tmp_path):
         assert torch.equal(tensor, other[name]) == name.endswith(".rest"), name
 
 
-def test_at_the_start_the_decomposition_loses_less_than_quantisation(compressed):
+def test_at_the_start_the_decomposition_loses_less_than_quantization(compressed):
     lost = {}
     for init in ("lq", "zero"):
         for weighted in (True, False):

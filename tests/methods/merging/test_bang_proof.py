@@ -1,5 +1,5 @@
 """Small-scale proof of spurious feature diversification (Lin et al., ICLR 2024, arXiv 2309.17230): digits with 32
-coloured patches, each of which has a colour of its own for every class, replaced by that of a random class with
+colored patches, each of which has a color of its own for every class, replaced by that of a random class with
 probability p under shift. `pytest -m proof -s` prints the figures.
 
 Validation images choose α, and chose the length and rate of fine-tuning with seed 0 out of four.
@@ -37,7 +37,7 @@ class Patched:
         sizes = [1000, 400, len(labels) - 1400]
         names = ("train", "validation", "test")
         self.parts = dict(zip(names, zip(digits.split(sizes), labels.split(sizes), strict=True), strict=True))
-        self.colours = torch.rand(PATCHES, 10, 3, generator=self.generator)
+        self.colors = torch.rand(PATCHES, 10, 3, generator=self.generator)
 
     def part(self, name: str, p: float = 0.0, random: range = range(0), copies: int = 1) -> tuple[Tensor, Tensor]:
         """A part with its patches; those in `random` tell nothing. Random ones, not masked: a patch of zeros would give
@@ -47,7 +47,7 @@ class Patched:
         replaced[list(random)] = 1.0
         swap = torch.rand(len(labels), PATCHES, generator=self.generator) < replaced
         shown = torch.where(swap, torch.randint(10, swap.shape, generator=self.generator), labels[:, None])
-        return torch.cat([digits, self.colours[torch.arange(PATCHES), shown].flatten(1)], 1), labels
+        return torch.cat([digits, self.colors[torch.arange(PATCHES), shown].flatten(1)], 1), labels
 
 
 def network(seed: int) -> nn.Module:
@@ -62,13 +62,13 @@ def trained(
     torch.manual_seed(seed)
     model = copy.deepcopy(model)
     method = SmoothedMixup(model=model, training=Recipe(), alpha=alpha, epsilon=epsilon)
-    optimiser = torch.optim.Adam(model.parameters(), lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr)
     images, labels = part
     for _ in range(20):
         for batch in torch.randperm(len(labels)).split(64):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             method.loss(images[batch], labels[batch]).backward()
-            optimiser.step()
+            optimizer.step()
     return model
 
 
@@ -89,7 +89,7 @@ def figures(seed: int) -> dict[str, float]:
             found[f"{p} ensemble"] = accuracy(one + two, labels)
             found[f"{p} one of them times 10"] = accuracy(10 * one + two, labels)
             found[f"{p} right where both are wrong"] = 100 * (~right[0] & ~right[1] & right[2]).double().mean().item()
-    chosen_on, judged = (data.part(name, 0.85, copies=COPIES) for name in ("validation", "test"))
+    chosen_on, evaluated = (data.part(name, 0.85, copies=COPIES) for name in ("validation", "test"))
     fresh = data.part("train", random=FIRST)
     for name, (alpha, epsilon) in FINE_TUNED.items():
         tuned = trained(start, fresh, seed + 200, 3e-3, alpha, epsilon)
@@ -98,9 +98,9 @@ def figures(seed: int) -> dict[str, float]:
         with torch.no_grad():
             chosen, test = (
                 [accuracy(functional_call(start, state, images), labels) for state in line]
-                for images, labels in (chosen_on, judged)
+                for images, labels in (chosen_on, evaluated)
             )
-            found[f"{name} confidence"] = 100 * tuned(judged[0]).softmax(1).amax(1).mean().item()
+            found[f"{name} confidence"] = 100 * tuned(evaluated[0]).softmax(1).amax(1).mean().item()
         best = max(range(11), key=chosen.__getitem__)
         found |= {"start": test[0], f"{name} fine-tuned": test[-1]}
         found |= {f"{name} merged": test[best], f"{name} alpha": best / 10}

@@ -39,7 +39,7 @@ def test_statistics_are_those_of_the_images(sizes):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = recomputed(model, parameters(model), images.split(sizes))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    inputs = F.conv2d(model.normalise(images), state["backbone.layers.0.weight"], padding=1)
+    inputs = F.conv2d(model.normalize(images), state["backbone.layers.0.weight"], padding=1)
     variances = [batch.var((0, 2, 3)) * len(batch) / len(images) for batch in inputs.split(sizes)]
     torch.testing.assert_close(state["backbone.layers.1.running_mean"], inputs.mean((0, 2, 3)))
     torch.testing.assert_close(state["backbone.layers.1.running_var"], sum(variances))
@@ -56,7 +56,7 @@ def test_one_pass_of_equal_batches_is_what_torch_does_for_averaged_weights():
         torch.testing.assert_close(state[name], tensor, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_batch_is_normalised_by_its_own_statistics():
+def test_a_batch_is_normalized_by_its_own_statistics():
     """With them in eval mode, what BatchNorm gives has the mean and variance of its scale and shift."""
     model, images = network(lambda: MLP([7], batch_norm=True, input_shape=SHAPE)), torch.rand(50, *SHAPE).double()
     state = recomputed(model, parameters(model), [images])
@@ -88,7 +88,7 @@ def test_a_merged_model_has_the_statistics_that_were_asked_for(method, tmp_path)
     images = bench.setting.parts["every_task" if tasks else "train"].images
     for choice, merged in found.items():
         model, layer = merged.model, merged.model.backbone.layers[2]
-        inputs = model.backbone.layers[:2](model.normalise(images))
+        inputs = model.backbone.layers[:2](model.normalize(images))
         same = torch.allclose(layer.running_mean, inputs.mean(0), atol=1e-5)
         assert same == (choice == "recompute"), choice
 

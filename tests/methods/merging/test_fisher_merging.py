@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fisherexp.methods.merging.coefficients import coefficients
-from fisherexp.methods.merging.fisher_merging import fisher_average, normalised
+from fisherexp.methods.merging.fisher_merging import fisher_average, normalized
 from fisherexp.methods.merging.merging import mean_of
 
 
@@ -23,7 +23,7 @@ def test_a_much_larger_fisher_wins(models, assert_same):
     assert_same(fisher_average(models, fishers), models[1], tolerance=1e-9)
 
 
-def test_minimises_the_sum_of_quadratics(models):
+def test_minimizes_the_sum_of_quadratics(models):
     """The gradient of Σ_k F_k (θ - θ_k)² vanishes there."""
     fishers = [{name: tensor.abs() + k for name, tensor in model.items()} for k, model in enumerate(models, start=1)]
     merged = fisher_average(models, fishers)
@@ -32,20 +32,20 @@ def test_minimises_the_sum_of_quadratics(models):
         torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("favour_first", [True, False])
-def test_where_all_fishers_vanish(favour_first, models, assert_same):
+@pytest.mark.parametrize("favor_first", [True, False])
+def test_where_all_fishers_vanish(favor_first, models, assert_same):
     zero = [{name: torch.zeros_like(tensor) for name, tensor in model.items()} for model in models]
-    merged = fisher_average(models, zero, favour_first=favour_first)
-    assert_same(merged, models[0] if favour_first else mean_of(models))
+    merged = fisher_average(models, zero, favor_first=favor_first)
+    assert_same(merged, models[0] if favor_first else mean_of(models))
 
 
-def test_normalising_removes_the_scale_and_leaves_zero_alone(models):
+def test_normalizing_removes_the_scale_and_leaves_zero_alone(models):
     fisher = {name: tensor.square() for name, tensor in models[0].items()}
-    scaled = normalised({name: 7.0 * tensor for name, tensor in fisher.items()})
-    for name, tensor in normalised(fisher).items():
+    scaled = normalized({name: 7.0 * tensor for name, tensor in fisher.items()})
+    for name, tensor in normalized(fisher).items():
         torch.testing.assert_close(scaled[name], tensor)
     assert sum(tensor.square().sum() for tensor in scaled.values()).item() == pytest.approx(1)
-    assert normalised({"a": torch.zeros(2)})["a"].tolist() == [0, 0]
+    assert normalized({"a": torch.zeros(2)})["a"].tolist() == [0, 0]
 
 
 def test_coefficients_are_on_the_simplex_and_begin_with_equal_ones():

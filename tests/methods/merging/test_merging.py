@@ -24,7 +24,7 @@ def test_the_best_candidate_on_validation_images_is_taken(bench, tmp_path):
     names = [name for name, _ in method.model.named_parameters()]
     start = {name: base[name] for name in names}
     vectors = task_vectors(start, list(method.given["experts"].values()))
-    model, accuracies = bench.classifier("judge").eval(), []
+    model, accuracies = bench.classifier("evaluate").eval(), []
     for scale in method.scales:
         model.load_state_dict(moved(start, summed(vectors), scale), strict=False)
         validation = [one.parts["validation"] for one in bench.setting.tasks.values()]

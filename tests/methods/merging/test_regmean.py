@@ -49,7 +49,7 @@ def test_gram_matrices_are_those_of_each_layers_inputs(tmp_path):
     grams = GramPass(bench.classifier("grams"))
     bench.fit(grams, tmp_path / "grams", "grams")
     model, images = bench.classifier("grams"), bench.setting.parts["train"].images
-    x = model.normalise(images).flatten(1)
+    x = model.normalize(images).flatten(1)
     expected = {}
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear):

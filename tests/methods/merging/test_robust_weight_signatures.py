@@ -42,7 +42,7 @@ def test_patches_of_several_corruptions_add_up(base, models, assert_same):
     assert_same(both, {name: single[0][name] + single[1][name] - clean[name] for name in clean})
 
 
-def test_first_layers_with_the_normalisation_between_them():
+def test_first_layers_with_the_normalization_between_them():
     model = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3), nn.Linear(2, 2))
     layers, norms = first_layers(model, 2)
     assert layers == ["0.weight", "2.weight", "2.bias"]

@@ -123,12 +123,12 @@ def test_barrier_is_the_height_over_the_line_between_the_ends():
     assert barrier([2.0, 0.0, 2.0]) == 0
 
 
-def test_three_networks_are_judged_together_and_in_pairs(tmp_path):
+def test_three_networks_are_evaluated_together_and_in_pairs(tmp_path):
     """A matched network is the same function, so every line ends at the loss of a network as it was trained."""
     options = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "progress=off"]
     bench = Workbench(composed([*options, "method=weight_matching", "method.others=2", f"output_dir={tmp_path}"]))
     method, _ = finished(bench, tmp_path / "run")
-    train, model, losses = bench.setting.parts["train"], bench.classifier("judge").eval(), []
+    train, model, losses = bench.setting.parts["train"], bench.classifier("evaluate").eval(), []
     states = [bench.trained("source").tensors, *method.given["other_seeds"]]
     with torch.no_grad():
         for state in states:

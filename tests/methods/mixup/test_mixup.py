@@ -99,8 +99,8 @@ def test_uint8_images_are_mixed_without_rounding():
     images = torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8).view(2, 1, 1, 2)
     mixed = mix(intensities(images), intensities(images.flip(0)), torch.tensor([0.3]))
     torch.testing.assert_close(mixed.flatten(1), torch.tensor([[0.7, 0.3], [0.3, 0.7]]))
-    model = MODEL.normalise(images)
-    torch.testing.assert_close(MODEL.normalise(intensities(images)), model.float(), check_dtype=False)
+    model = MODEL.normalize(images)
+    torch.testing.assert_close(MODEL.normalize(intensities(images)), model.float(), check_dtype=False)
 
 
 @pytest.mark.parametrize("count", [1, 20_000])
@@ -177,7 +177,7 @@ def test_manifold_mixup_mixes_what_leaves_a_stage(layer):
     lam, order = torch.tensor([0.3], dtype=torch.float64), torch.randperm(12)
     layers = list(MODEL.backbone.layers)
     below, above = nn.Sequential(*layers[: 2 * layer + 1]), nn.Sequential(*layers[2 * layer + 1 :])
-    hidden = below(MODEL.normalise(IMAGES))
+    hidden = below(MODEL.normalize(IMAGES))
     expected = MODEL.head(above(lam * hidden + (1 - lam) * hidden[order]))
     torch.testing.assert_close(manifold.mixed_outputs(IMAGES, order, lam)[0], expected)
     torch.testing.assert_close(MODEL(IMAGES), MODEL.head(above(hidden)))  # and no hook is left behind

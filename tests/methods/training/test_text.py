@@ -1,4 +1,4 @@
-"""Text through the one path every run takes: trained, judged in bits, and its Fisher over sequences."""
+"""Text through the one path every run takes: trained, evaluated in bits, and its Fisher over sequences."""
 
 import math
 

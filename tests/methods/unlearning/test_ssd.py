@@ -173,7 +173,7 @@ def test_importance_is_that_of_the_images_themselves(gradients, tmp_path):
     augmented = ["data.augment=crop_flip", "data.batch_size=100", f"output_dir={tmp_path}", "progress=off"]
     setting, importance = Workbench(composed(augmented)).setting, Importance(gradients=gradients)
     for part in ("train", "forget"):
-        for together in (1, importance.together):
+        for together in (1, importance.batches_per_update):
             found = torch.cat([images for images, _ in importance.batches(setting, part, together)])
             assert torch.equal(found, setting.parts[part].images)
 
@@ -184,7 +184,7 @@ def test_batches_of_the_estimator_are_the_same_however_many_go_together(order, b
     together, _ = bench.fisher(importance, bench.trained("source"))
     model = source().model
     apart = fisher_diagonal(model, importance.batches(bench.setting, "train"), gradients="batch_mean")
-    assert importance.together == 32
+    assert importance.batches_per_update == 32
     assert together.count == apart.count
     for name in apart.names:
         scale = apart[name].max().item()

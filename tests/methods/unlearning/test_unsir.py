@@ -1,4 +1,4 @@
-"""UNSIR: what noise minimises, that learning it leaves the model alone, and what the two passes are made of."""
+"""UNSIR: what noise minimizes, that learning it leaves the model alone, and what the two passes are made of."""
 
 import copy
 
@@ -63,7 +63,7 @@ def test_learning_noise_raises_its_loss_and_leaves_the_model_alone(unsir):
 def test_the_backbone_sees_the_noise_itself(unsir):
     bench, fit = unsir()
     fit.batches(bench.setting)
-    torch.testing.assert_close(fit.model.normalise(fit.as_images(fit.start_noise)), fit.start_noise, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fit.model.normalize(fit.as_images(fit.start_noise)), fit.start_noise, atol=1e-5, rtol=0)
 
 
 def test_a_class_that_is_also_retained_is_refused(unsir):

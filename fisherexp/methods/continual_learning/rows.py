@@ -1,0 +1,44 @@
+"""The row Fisher of linear layers: the second moment of per-sample gradients over their output dimensions."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fisherexp.methods.continual_learning.adapters import linear_layers
+
+
+def row_fisher(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """(1/N) Σ_n G_n G_nᵀ by layer, (d, d), with G_n (d, k) the gradient of sample n's cross-entropy by its label.
+
+    G = Σ_t δ_t x_tᵀ over the positions t of a sequence, so that G Gᵀ = Σ_ts (x_t·x_s) δ_t δ_sᵀ: no G is formed. For a
+    layer that a sample passes once, and in eval mode; the model's mode is left as it was.
+    """
+    layers, inputs, outputs = dict(linear_layers(model)), {}, {}
+
+    def keep(name: str):
+        def hook(layer: nn.Module, given: tuple[Tensor], out: Tensor) -> None:
+            inputs[name], outputs[name] = given[0].detach(), out
+
+        return hook
+
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    training = model.training
+    model.eval()
+    total, samples = {}, 0
+    try:
+        with torch.enable_grad():
+            for images, labels in batches:
+                loss = functional.cross_entropy(model(images), labels, reduction="sum")
+                slopes = torch.autograd.grad(loss, [outputs[name] for name in layers])
+                for name, slope in zip(layers, slopes, strict=True):
+                    x, delta = (t.reshape(len(labels), -1, t.shape[-1]) for t in (inputs[name], slope))
+                    found = torch.einsum("ntd,nts,nse->de", delta, x @ x.transpose(1, 2), delta)
+                    total[name] = total[name] + found if name in total else found
+                samples += len(labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    return {name: matrix / samples for name, matrix in total.items()}

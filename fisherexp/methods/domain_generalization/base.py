@@ -1,0 +1,83 @@
+"""Training on several domains at once: the loop that all methods of this wing share.
+
+    min_θ  mean_e L_e(θ) + λ(t) P(features, logits, labels of every domain)
+
+The mean of the domains' means differs from the mean over all samples where domains differ in size. No gradient is
+stopped between features and penalty. With several processes every one of them computes loss and penalty of the whole
+batch, from features and logits of its own share and those that the others send.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fisherexp.methods.domain_generalization.batches import Together, by_domain, of_every_domain
+from fisherexp.methods.domain_generalization.domain import Domain, losses, seen, whole
+from fisherexp.methods.domain_generalization.penalty import Penalty
+from fisherexp.methods.method import LossMean, Method
+from fisherexp.methods.recipe import Recipe
+from fisherexp.scenarios.setting import Setting
+
+
+class DomainMethod(Method):
+    """A subclass says what is to be alike in all domains by `misalignment`, and may weigh their losses by `risk`.
+
+    training: one epoch is a pass over the largest domain. penalty: how the penalty joins the loss.
+    """
+
+    scenarios = ("domains",)
+    fits_on = "domains"
+
+    def __init__(self, model: nn.Module, training: Recipe, penalty: Penalty) -> None:
+        super().__init__(model)
+        self.training_recipe, self.penalty = training, penalty
+        self.epochs = training.epochs
+        self.setting: Setting | None = None
+        self.mean_loss, self.mean_penalty = LossMean(), LossMean()
+
+    def risk(self, domains: Sequence[Domain]) -> Tensor:
+        """The loss to minimize, a scalar: the mean of the domains' losses."""
+        return losses(domains).mean()
+
+    def misalignment(self, domains: Sequence[Domain]) -> Tensor | None:
+        """The penalty, a scalar, zero where domains agree; None for none."""
+        return None
+
+    def objective(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a step. labels: class + num_classes · domain."""
+        domains = self.domains(images, labels)
+        with torch.autocast(images.device.type, enabled=False):
+            penalty = self.misalignment(domains)
+            if penalty is not None:
+                self.mean_penalty.add(penalty, len(labels))
+            return self.penalty.joined(self.risk(domains), penalty, self.model, self.global_step)
+
+    def domains(self, images: Tensor, labels: Tensor) -> list[Domain]:
+        """What the model makes of each domain, from one pass over the joint batch; on every rank, of all of it."""
+        classes = self.setting.data.num_classes
+        parts = [by_domain(values, labels, classes) for values in (*seen(self.model, images), labels % classes)]
+        return [whole(Domain(*part)) for part in zip(*parts, strict=True)]
+
+    def batches(self, setting: Setting) -> Together:
+        self.setting = setting
+        return of_every_domain(setting)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.penalty.reset_optimizer and 0 < self.penalty.anneal == self.global_step:
+            self.optimizers().state.clear()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = self.objective(images, labels)
+        self.mean_loss.add(loss, len(labels))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/loss", self.mean_loss.take(), sync_dist=True)
+        if self.mean_penalty.count:
+            self.log("train/penalty", self.mean_penalty.take(), sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.training_recipe.configure(self.model, self.steps_per_epoch)

@@ -1,0 +1,97 @@
+"""Training with one optimizer at a constant rate, watched pass by pass: the loop all methods of this wing share."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.methods.recipe import Recipe
+from fisherexp.methods.training.erm import ERM
+from fisherexp.scenarios.setting import Setting
+
+
+class PassByPass(ERM):
+    """ERM with the optimizer of `optimizer`.
+
+    epochs: passes over the data, at most. lr: learning rate, constant. weight_decay: as the optimizer understands it.
+    cpu_seconds: stop at the first step behind that much processor time of this process; None: only `epochs` count.
+
+    The outcome has, for each pass, its mean training loss, the test accuracy (%) behind it and the processor time of
+    all passes so far. Evaluating a pass costs no part of that time and is not among the counted forward passes. Loss
+    and time of the last pass are metrics as well, so that tables can show them.
+    """
+
+    def __init__(
+        self, model: nn.Module, epochs: Count, lr: Positive, weight_decay: NonNegative, cpu_seconds: Positive | None
+    ) -> None:
+        super().__init__(model, Recipe(epochs=epochs, lr=lr, weight_decay=weight_decay, schedule="constant"))
+        self.lr, self.weight_decay, self.cpu_seconds = lr, weight_decay, cpu_seconds
+        self.passes: list[dict[str, float]] = []
+        self.setting: Setting | None = None
+        self._spent, self._since = 0.0, 0.0
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """The optimizer of the trainable parameters."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.optimizer([p for p in self.model.parameters() if p.requires_grad])
+
+    def batches(self, setting: Setting) -> Any:
+        self.setting = setting
+        return super().batches(setting)
+
+    def on_train_epoch_start(self) -> None:
+        self._since = time.process_time()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        if self.cpu_seconds is None or self.spent < self.cpu_seconds:
+            return None
+        self.trainer.should_stop = True
+        return -1  # Lightning's way to end a pass
+
+    def on_train_epoch_end(self) -> None:
+        self._spent, self._since = self.spent, time.process_time()
+        trained, loss = self.mean_loss.count > 0, self.mean_loss.take()
+        self.log("train/loss", loss, sync_dist=True)
+        if trained:  # the budget may have ended with the pass before
+            test = self.setting.loader("test")
+            found = {"train_loss": loss, "test_accuracy": accuracy(self.model, test), "cpu_seconds": self._spent}
+            self.passes.append(found)
+        self._since = time.process_time()
+        last = {name: self.passes[-1][name] for name in ("train_loss", "cpu_seconds")}
+        self.outcome = {"passes": self.passes, "metrics": last}
+
+    @property
+    def spent(self) -> float:
+        """Processor seconds of all training so far, of all threads of this process."""
+        return self._spent + time.process_time() - self._since
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        loss = {"total": self.mean_loss.total, "count": self.mean_loss.count}
+        checkpoint["passes"] = {"done": list(self.passes), "spent": self.spent, "loss": loss}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint["passes"]
+        self.passes, self._spent, self._since = saved["done"], saved["spent"], time.process_time()
+        self.mean_loss.total, self.mean_loss.count = saved["loss"]["total"], saved["loss"]["count"]
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Any) -> float:
+    """Share of right answers in %, of classes or of next tokens. The model is left in training mode.
+
+    Goes past the hooks of the model itself, which count what training costs.
+    """
+    model.eval()
+    correct, count = 0, 0
+    for inputs, labels in batches:
+        predicted: Tensor = model.forward(inputs).argmax(-1)
+        correct, count = correct + (predicted == labels).sum(), count + labels.numel()
+    model.train()
+    return 100 * (correct / count).item()

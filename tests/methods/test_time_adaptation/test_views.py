@@ -1,0 +1,108 @@
+"""Views of images: in range, repeatable, and each operation against Pillow or an identity."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from fisherexp.data import augment
+from fisherexp.methods.test_time_adaptation import augmix as mix
+from fisherexp.methods.test_time_adaptation.augmix import augmix
+from fisherexp.methods.test_time_adaptation.views import intensities, jittered, moved
+
+IMAGES = torch.randint(0, 256, (6, 3, 12, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+ONE = torch.ones(6)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+def pillow(operate, images: torch.Tensor) -> torch.Tensor:
+    arrays = [np.asarray(operate(Image.fromarray(image.permute(1, 2, 0).numpy()))) for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("blur", [True, False])
+def test_jittered_views(channels, blur):
+    images = IMAGES[:, :channels]
+    view = jittered(images, seeded(), blur)
+    assert view.shape == images.shape
+    assert (view >= 0).all()
+    assert (view <= 1).all()
+    assert torch.equal(view, jittered(images, seeded(), blur))
+    assert not torch.allclose(view, intensities(images), atol=0.05)
+
+
+def test_moving_nowhere_and_by_whole_pixels_and_quarter_turns():
+    images = intensities(IMAGES)
+    torch.testing.assert_close(moved(images, 0.0, 1.0, [0.0, 0.0], "border"), images)
+    shifted = moved(images, 0.0, 1.0, [2 / 10, 0.0], "border")
+    torch.testing.assert_close(shifted[..., :-2], images[..., 2:])
+    turned = moved(images[..., :10, :], 90.0, 1.0, [0.0, 0.0], "border")
+    torch.testing.assert_close(turned, images[..., :10, :].rot90(1, (2, 3)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (mix.autocontrast, ImageOps.autocontrast),
+        (mix.equalize, ImageOps.equalize),
+        (mix.posterize, lambda image: ImageOps.posterize(image, 4)),
+        (mix.solarize, lambda image: ImageOps.solarize(image, 256 - 25)),
+    ],
+)
+@pytest.mark.parametrize("span", [1, 3])
+def test_operations_on_values_are_pillows(ours, theirs, span):
+    images = IMAGES // span
+    images[0] = 7  # nothing to stretch
+    found, expected = ours(images.float(), ONE, ONE), pillow(theirs, images)
+    # Pillow's table of autocontrast rounds in single precision.
+    assert (found - expected).abs().max() <= (1 if ours is mix.autocontrast else 0)
+
+
+def test_operations_on_places_are_pillows():
+    images, none = IMAGES.float(), torch.zeros(6)
+    gray = (128, 128, 128)
+    for sign in (1.0, -1.0):
+        signs = sign * ONE
+        translated = pillow(lambda i, s=int(sign): i.transform(i.size, Image.AFFINE, (1, 0, s, 0, 1, 0), fillcolor=gray), IMAGES)  # fmt: skip  # noqa: E501
+        assert torch.equal(mix.translate_x(images, 3 * ONE, signs), translated)  # ⌊3 · 10 / 30⌋ = 1 pixel
+        down = pillow(lambda i, s=int(sign): i.transform(i.size, Image.AFFINE, (1, 0, 0, 0, 1, s), fillcolor=gray), IMAGES)  # fmt: skip  # noqa: E501
+        assert torch.equal(mix.translate_y(images, 3 * ONE, signs), down)
+    for operate in (mix.rotate, mix.shear_x, mix.shear_y):
+        assert torch.equal(operate(images, none, ONE), images)
+        assert not torch.equal(operate(images, ONE, ONE), images)
+
+
+def test_augmix_views():
+    views = augmix(IMAGES, 4, seeded())
+    assert views.shape == (6, 4, 3, 12, 10)
+    assert (views >= 0).all()
+    assert (views <= 1 + 1e-6).all()
+    assert torch.equal(views, augmix(IMAGES, 4, seeded()))
+    assert len(views.flatten(2).unique(dim=1)[0]) == 4
+
+
+def test_mixing_alone_leaves_the_cropped_and_flipped_image(monkeypatch):
+    monkeypatch.setattr(mix, "OPERATIONS", [lambda images, strength, sign: images])
+    generator = seeded()
+    crops = augment.apply(IMAGES.repeat_interleave(3, 0), augment.draw("crop_flip", 18, (12, 10), generator))
+    torch.testing.assert_close(augmix(IMAGES, 3, seeded()).flatten(0, 1), intensities(crops))
+
+
+def test_without_flips_an_asymmetric_image_is_never_mirrored():
+    """Bright left half: its views' left halves stay the brighter ones."""
+    image = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    image[..., :8] = 200
+    generator = seeded()
+    sides = {flip: set() for flip in (True, False)}
+    for flip in sides:
+        for view in (
+            augmix(image, 30, generator, flip)[0],
+            *(jittered(image, generator, flip=flip) for _ in range(20)),
+        ):
+            left, right = view[..., 3:6].mean((-1, -2, -3)), view[..., 10:13].mean((-1, -2, -3))
+            sides[flip] |= set((left > right).tolist())
+    assert sides == {True: {True, False}, False: {True}}
