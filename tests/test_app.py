@@ -68,7 +68,7 @@ def test_record_says_where_the_result_comes_from(done):
 def digits_train_labels() -> list[int]:
     from fisherexp.data.digits import Digits
 
-    return Digits().load().train.labels.tolist()
+    return Digits().load().train.targets.tolist()
 
 
 def test_a_finished_run_is_found_without_torch(done):

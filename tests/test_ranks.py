@@ -59,7 +59,7 @@ def test_two_processes_make_one_run(two_processes):
         model.load_state_dict({k: v.float().double() for k, v in load_file(trained[key]).items()})
         for part, logits in load_file(kept[key]).items():
             with torch.inference_mode():
-                torch.testing.assert_close(model(bench.setting.parts[part].images), logits, rtol=1e-10, atol=1e-10)
+                torch.testing.assert_close(model(bench.setting.parts[part].inputs), logits, rtol=1e-10, atol=1e-10)
 
 
 def test_two_processes_get_the_numbers_of_one(two_processes, tmp_path):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
@@ -45,7 +44,7 @@ class Relearn(ERM):
         if len(setting.parts["forget"]) < 2:
             raise ValueError("relearning needs two forgotten samples at least: set audit.relearn_cap=0")
         probed = setting.parts["forget"].subset(probe(setting))
-        self.images, self.labels = probed.images.to(setting.device), probed.labels.to(setting.device)
+        self.images, self.labels = probed.inputs.to(setting.device), probed.targets.to(setting.device)
         return super().batches(setting)
 
     def on_train_batch_end(self, *batch: Any) -> None:
@@ -55,11 +54,11 @@ class Relearn(ERM):
 
     @torch.no_grad()
     def probed_loss(self) -> float:
-        """Mean cross-entropy of the probed samples, in eval mode."""
+        """Mean loss of the probed samples, in eval mode."""
         was_training = self.model.training
         self.model.eval()
         size = 256
         pieces = zip(self.images.split(size), self.labels.split(size), strict=True)
-        total = sum(F.cross_entropy(self.model(x), y, reduction="sum").item() for x, y in pieces)
+        total = sum(self.objective.loss(self.model(x), y, reduction="sum").item() for x, y in pieces)
         self.model.train(was_training)
         return total / len(self.labels)

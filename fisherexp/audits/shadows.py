@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.confidence import logit_confidence
 from fisherexp.metrics.predictions import Predictions
 from fisherexp.runs.finished import finished, finished_key
@@ -83,7 +83,7 @@ class Game:
         """
         found = []
         for part, chosen in (("forget", slice(None)), (self.negatives, self.negative)):
-            labels = self.setting.parts[part].labels.cpu()
+            labels = self.setting.parts[part].targets.cpu()
             if len(labels) != len(predictions[part]):
                 raise ValueError("LiRA needs whole test parts, and the trainer limits batches: set audit.shadows=0")
             found.append(logit_confidence(predictions[part], labels)[chosen])
@@ -92,7 +92,7 @@ class Game:
     def shadow(self, number: int) -> Setting:
         """The data of one shadow: 'train', of which it forgets 'forget' and retains 'retain'."""
         train, test = (self.setting.parts[part] for part in ("train", "test"))
-        pool = ImageSet(torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels]))
+        pool = TensorSet(torch.cat([train.inputs, test.inputs]), torch.cat([train.targets, test.targets]))
         images, forgotten = pool.subset(_where(self.seen[number])), self.unlearned[number][self.seen[number]]
         parts = {
             "train": images,

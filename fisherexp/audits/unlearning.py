@@ -201,7 +201,7 @@ class Examination:
     def _probed_loss(self, model: Subject) -> float:
         chosen = probe(self.bench.setting)
         chosen = chosen[chosen < len(model.predictions["forget"])]  # where options limit the test batches
-        labels = self.bench.setting.parts["forget"].labels.cpu()
+        labels = self.bench.setting.parts["forget"].targets.cpu()
         return F.cross_entropy(model.predictions["forget"][chosen], labels[chosen]).item()
 
     @cached_property

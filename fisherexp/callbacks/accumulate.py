@@ -11,7 +11,7 @@ from fisherexp.ranks import over_ranks
 
 
 class Accumulate(Callback):
-    """Feeds every batch (images, labels) to an accumulator and saves its result as `file` in the run's folder.
+    """Feeds every batch to an accumulator and saves its result as `file` in the run's folder.
 
     accumulator: makes one from a model: fisherexp.curvature.DiagonalAccumulator or KFACAccumulator, say, with its
         options given (`_partial_: true` in a config). It has update, sums, load_sums and result.
@@ -30,7 +30,7 @@ class Accumulate(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.during == "fit" and trainer.current_epoch == (trainer.max_epochs or 1) - 1:
-            self.accumulator = self.make(module.model)
+            self.accumulator = self.make(module.model, loss=module.objective.likelihood)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._add(batch)
@@ -40,7 +40,7 @@ class Accumulate(Callback):
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.during == "test":
-            self.accumulator = self.make(module.model)
+            self.accumulator = self.make(module.model, loss=module.objective.likelihood)
 
     def on_test_batch_end(
         self,
@@ -59,7 +59,7 @@ class Accumulate(Callback):
     def _add(self, batch: Any) -> None:
         if self.accumulator is not None:
             with torch.enable_grad():
-                self.accumulator.update(*batch)
+                self.accumulator.update(batch.inputs, batch.targets)
 
     def _finish(self, trainer: Trainer) -> None:
         if self.accumulator is None:

@@ -78,9 +78,9 @@ class DomainWatch(Callback):
         for number, part in enumerate(setting.evaluated):
             # All of a part on every rank: the figures are then the same everywhere, without a reduction.
             batches = setting.loader_of(setting.parts[part], shuffle=False, rank=0, world_size=1)
-            for images, labels in islice(batches, limit):
+            for batch in islice(batches, limit):
                 # Not model(images): the method's cost is counted there.
-                metric.update(number, model.logits(model.features(images)), labels)
+                metric.update(number, model.logits(model.features(batch.inputs)), batch.targets)
         metric.sync_on_compute = False
         return {name: float(value) for name, value in metric.compute().items()}
 
@@ -97,7 +97,7 @@ class DomainWatch(Callback):
         images = module.setting.parts[part]
         order = torch.randperm(len(images), generator=generator("watched", part))[: self.samples]
         loader = module.setting.loader_of(images.subset(order.sort().values), shuffle=False, rank=0, world_size=1)
-        features, labels = zip(*((module.model.features(batch), y) for batch, y in loader), strict=True)
+        features, labels = zip(*((module.model.features(batch.inputs), batch.targets) for batch in loader), strict=True)
         joined = torch.cat(features)
         return joined, module.model.head(joined), torch.cat(labels)
 

@@ -1,7 +1,7 @@
 """Curvature that takes several passes over the data, measured at the end of a loop or along a training."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -9,17 +9,17 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fisherexp.config.types import Count
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
 
-Measurement = Callable[[nn.Module, Iterable], dict[str, Tensor]]
+Measurement = Callable[..., dict[str, Tensor]]
 
 
 class Measure(Callback):
-    """Calls `measure(model, batches)` and keeps its tensors as `file` (safetensors) in the run's folder.
+    """Calls `measure(model, batches, loss=…)` and keeps its tensors as `file` (safetensors) in the run's folder.
 
     measure: one of measures.py, say, with its options given (`_partial_: true` in a config).
     during: 'test' looks at the finished model, on the parts it is evaluated on. 'fit' looks after every `every`-th
@@ -72,7 +72,8 @@ class Measure(Callback):
 
     def _look(self, trainer: Trainer, module: LightningModule, loaders: list["Again"], step: int) -> dict[str, Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
-            found = {name: part.detach().cpu() for name, part in self.measure(module.model, Chained(loaders)).items()}
+            found = self.measure(module.model, Chained(loaders), loss=module.objective.likelihood)
+            found = {name: part.detach().cpu() for name, part in found.items()}
         stem = Path(self.file).stem
         short = {f"{stem}/{name}": part.flatten().tolist() for name, part in found.items() if part.numel() <= 8}
         flat = {f"{name}/{i}": value for name, values in short.items() for i, value in enumerate(values)}
@@ -93,7 +94,7 @@ class Again:
     def __init__(self, loader: Any, epoch: int, first: int | None) -> None:
         if not isinstance(loader, Loader):
             raise ValueError(
-                f"curvature is measured on batches (images, labels) of a plain loader, not of {type(loader).__name__}: "
+                f"curvature is measured on batches of a plain loader, not of {type(loader).__name__}: "
                 "choose during=test"
             )
         self.loader, self.epoch, self.first = loader, epoch, first
@@ -101,7 +102,7 @@ class Again:
     def __iter__(self) -> Iterator[Any]:
         loader = copy.copy(self.loader)  # its position is its own, its data are shared
         loader.load_state_dict({"epoch": self.epoch, "repeat": 0, "batch": 0})
-        return islice(loader, self.first)
+        return ((batch.inputs, batch.targets) for batch in islice(loader, self.first))
 
 
 class Chained:

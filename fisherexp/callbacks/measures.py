@@ -1,8 +1,8 @@
 """What can be asked of a model's curvature over batches: functions for the Measure callback, usable alone.
 
 Each takes (model, batches) and options, and returns tensors by name, the same on every rank; with several ranks
-`batches` are this rank's share. batches: (images, labels), re-iterable. The loss is the mean cross-entropy, the model
-is evaluated in eval mode and left as it was.
+`batches` are this rank's share. batches: (inputs, targets), re-iterable. loss: a likelihood of fisherexp.curvature by name. The model is evaluated in
+eval mode and left as it was.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,8 +25,6 @@ from fisherexp.curvature import (
 from fisherexp.ranks import joined_over_ranks, over_ranks, rank
 from fisherexp.seeds import generator
 
-LOSS = "cross_entropy"
-
 
 def eigenvalues(
     model: nn.Module,
@@ -37,12 +35,14 @@ def eigenvalues(
     tolerance: Positive = 1e-3,
     max_products: Count = 100,
     seed: Size = 0,
+    *,
+    loss: str = "cross_entropy",
 ) -> dict[str, Tensor]:
     """`count` extreme eigenvalues of the Hessian or Gauss-Newton matrix, by Lanczos.
 
     Returns values and residuals (count,), float64; each residual bounds the distance from an eigenvalue.
     """
-    operator = {"hessian": hessian_operator, "ggn": ggn_operator}[matrix](model, LOSS, batches)
+    operator = {"hessian": hessian_operator, "ggn": ggn_operator}[matrix](model, loss, batches)
     pairs = extreme_eigenpairs(
         _over_all_ranks(operator, _samples(batches)),
         operator.like,
@@ -56,7 +56,13 @@ def eigenvalues(
 
 
 def hutchinson(
-    model: nn.Module, batches: Iterable, probes: Count = 30, gauss_newton: bool = False, seed: Size = 0
+    model: nn.Module,
+    batches: Iterable,
+    probes: Count = 30,
+    gauss_newton: bool = False,
+    seed: Size = 0,
+    *,
+    loss: str = "cross_entropy",
 ) -> dict[str, Tensor]:
     """Estimate of the Hessian's (or Gauss-Newton matrix's) diagonal by random signs, with its standard error.
 
@@ -64,7 +70,7 @@ def hutchinson(
     numbers of ranks give other estimates of the same diagonal.
     """
     signs = generator("hutchinson", seed, rank())
-    found = hutchinson_hessian_diagonal(model, LOSS, batches, probes, gauss_newton=gauss_newton, generator=signs)
+    found = hutchinson_hessian_diagonal(model, loss, batches, probes, gauss_newton=gauss_newton, generator=signs)
     weight = torch.tensor(float(_samples(batches)))
     sums = {f"mean/{name}": weight.to(part) * part for name, part in found.mean.items()}
     sums |= {f"error/{name}": (weight.to(part) * part).square() for name, part in found.standard_error.items()}
@@ -74,12 +80,14 @@ def hutchinson(
     return {name: (part if name.startswith("mean/") else part.sqrt()) / total for name, part in sums.items()}
 
 
-def low_rank(model: nn.Module, batches: Iterable, damping: Positive = 1e-5) -> dict[str, Tensor]:
+def low_rank(
+    model: nn.Module, batches: Iterable, damping: Positive = 1e-5, *, loss: str = "cross_entropy"
+) -> dict[str, Tensor]:
     """Rows for a LowRankFisher (M-FAC, arXiv 2107.03356): the gradient of each batch's mean loss.
 
     Returns gradients (m, d) and damping (1,); the diagonal and inverse diagonal (d,) of what they make.
     """
-    rows = joined_over_ranks(torch.stack(list(batch_gradients(model, LOSS, batches))))
+    rows = joined_over_ranks(torch.stack(list(batch_gradients(model, loss, batches))))
     fisher = LowRankFisher(rows, damping)
     return {
         "gradients": rows,
@@ -94,10 +102,12 @@ def gradient_norms(
     batches: Iterable,
     labels: Literal["empirical", "pseudo", "expected"] = "empirical",
     parameters: list[str] | None = None,
+    *,
+    loss: str = "cross_entropy",
 ) -> dict[str, Tensor]:
     """Norm of each sample's gradient, (N,) by parameter: samples in the order of the batches, ranks in turn."""
     found = [
-        per_sample_gradient_norms(model, images, targets, labels=labels, parameters=parameters)
+        per_sample_gradient_norms(model, images, targets, labels=labels, loss=loss, parameters=parameters)
         for images, targets in batches
     ]
     return {name: joined_over_ranks(torch.cat([norms[name] for norms in found])) for name in found[0]}
@@ -108,10 +118,12 @@ def second_moments(
     batches: Iterable,
     parameters: list[str],
     labels: Literal["empirical", "pseudo", "expected"] = "empirical",
+    *,
+    loss: str = "cross_entropy",
 ) -> dict[str, Tensor]:
     """The full Fisher block (P, P) of each of the named parameters: E[vec(G) vec(G)ᵀ] over samples."""
     count = torch.tensor(float(_samples(batches)))
-    found = gradient_second_moments(model, batches, parameters=parameters, labels=labels)
+    found = gradient_second_moments(model, batches, parameters=parameters, labels=labels, loss=loss)
     device = next(iter(found.values())).device
     sums = {name: count.to(block) * block for name, block in found.items()}
     sums = over_ranks(sums | {"count": count.to(device)})

@@ -127,7 +127,7 @@ class Look:
 
     def _clean(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         parts = self.loader.fetch(self.chosen.split(self.options.batch_size))
-        features, labels = zip(*((self.model.features(images), labels) for images, labels in parts), strict=True)
+        features, labels = zip(*((self.model.features(batch.inputs), batch.targets) for batch in parts), strict=True)
         features, labels = torch.cat(features), torch.cat(labels)
         found, center = self._collapse("clean", features, labels)
         hits = (self.model.head(features).argmax(1) == labels).double().mean()
@@ -196,7 +196,7 @@ class Look:
         """Features (n, d) of mixtures of the images at `first` and `second`, indices (n,) into the loader's set."""
         found, size = [], self.options.batch_size
         batches = [part for pair in zip(first.split(size), second.split(size), strict=True) for part in pair]
-        images = (images for images, _ in self.loader.fetch(batches))
+        images = (batch.inputs for batch in self.loader.fetch(batches))
         for one, other, weights in zip(images, images, lam.split(size), strict=True):
             count, weights = len(one), weights.to(one.device)
             change = lambda h, n=count, w=weights: mix(h[:n], h[n:], w)  # noqa: E731

@@ -10,7 +10,7 @@ import torch
 from fisherexp.config.types import Count
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
 CHANNELS = (1, 3, 4)
 
@@ -34,27 +34,27 @@ class Arrays(ImageData):
         self.path = path
         self.num_classes = num_classes
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         path = self.locate(self.path)
         arrays = _open(path)
         sets = []
         for split in ("train", "test"):
             images = _images(arrays[f"{split}_images"], f"{path}: {split}_images")
             labels = _labels(arrays[f"{split}_labels"], f"{path}: {split}_labels", len(images))
-            sets.append(ImageSet(images, torch.from_numpy(labels)))
-        shapes = [tuple(images.images.shape[1:]) for images in sets]
+            sets.append(TensorSet(images, torch.from_numpy(labels)))
+        shapes = [tuple(images.inputs.shape[1:]) for images in sets]
         if shapes[0] != shapes[1]:
             raise DataError(f"{path}: train_images are {shapes[0]} (C, H, W) but test_images are {shapes[1]}")
         if self.num_classes is None:
-            self.num_classes = 1 + max(int(images.labels.max()) for images in sets)
-        for split, labels in zip(("train", "test"), (images.labels for images in sets), strict=True):
+            self.num_classes = 1 + max(int(images.targets.max()) for images in sets)
+        for split, labels in zip(("train", "test"), (images.targets for images in sets), strict=True):
             wrong = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(wrong):
                 allowed, example = f"0…{self.num_classes - 1}", int(wrong[0])
                 raise DataError(f"{path}: {split}_labels must be in {allowed}; {len(wrong)} are not, e.g. {example}")
         self.input_shape = shapes[0]
         self.class_names = [str(label) for label in range(self.num_classes)]
-        self.mean, self.std = channel_statistics(sets[0].images)
+        self.mean, self.std = channel_statistics(sets[0].inputs)
         return tuple(sets)
 
 

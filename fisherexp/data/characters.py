@@ -8,7 +8,8 @@ from torch import Tensor
 from fisherexp.config.types import Count, Probability
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.errors import DataError
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
+from fisherexp.objectives.token_prediction import TokenPrediction
 
 
 class CharacterText(LabeledData):
@@ -25,7 +26,7 @@ class CharacterText(LabeledData):
 
     title = "text"
     holds = "tokens"
-    likelihood = "sequence"
+    objective = TokenPrediction()
     input_dtype = torch.int64
 
     def __init__(self, path: str, context: Count = 64, test_share: Probability = 0.1, **options: Any) -> None:
@@ -36,7 +37,7 @@ class CharacterText(LabeledData):
     def architecture_options(self) -> dict[str, Any]:
         return {"input_shape": self.input_shape, "vocabulary": self.num_classes}
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         file = self.locate(self.path)
         try:
             text = file.read_text(encoding="utf-8")
@@ -55,8 +56,8 @@ class CharacterText(LabeledData):
         return sequences(tokens[:cut], self.context), sequences(tokens[cut:], self.context)
 
 
-def sequences(tokens: Tensor, length: int) -> ImageSet:
+def sequences(tokens: Tensor, length: int) -> TensorSet:
     """Consecutive sequences (N, length) of tokens (n,), and the tokens that follow; N = ⌊(n - 1) / length⌋."""
     count = (len(tokens) - 1) // length
     inputs, following = tokens[: count * length], tokens[1 : count * length + 1]
-    return ImageSet(inputs.view(count, length), following.view(count, length))
+    return TensorSet(inputs.view(count, length), following.view(count, length))

@@ -16,7 +16,7 @@ from fisherexp.config.types import Count, Probability
 from fisherexp.data.digits import Digits
 from fisherexp.data.domains import DomainData
 from fisherexp.data.errors import DataError
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.data.torchvision_sets import MNIST
 from fisherexp.seeds import generator
 
@@ -24,7 +24,7 @@ from fisherexp.seeds import generator
 COLOR_FLIPS = {"e20": 0.2, "e10": 0.1, "e90": 0.9}
 
 
-def colored(images: Tensor, labels: Tensor, color_flip: float, drawn: torch.Generator) -> ImageSet:
+def colored(images: Tensor, labels: Tensor, color_flip: float, drawn: torch.Generator) -> TensorSet:
     """Gray images (N, 1, H, W) in two channels, of which the one that is not their color is zero.
 
     labels: 0 or 1, (N,). color_flip: probability that the color is 1 - label instead of the label.
@@ -32,7 +32,7 @@ def colored(images: Tensor, labels: Tensor, color_flip: float, drawn: torch.Gene
     colors = labels ^ (torch.rand(len(labels), generator=drawn) < color_flip).long()
     both = images.repeat(1, 2, 1, 1)
     both[torch.arange(len(labels)), 1 - colors] = 0
-    return ImageSet(both, labels)
+    return TensorSet(both, labels)
 
 
 class Colored(DomainData):
@@ -65,7 +65,7 @@ class Colored(DomainData):
         super().__init__(**options)
         self.train_images, self.test_images = train_images, test_images
         self.label_flip, self.imbalance, self.majority = label_flip, imbalance, majority
-        self._gray: tuple[ImageSet, ImageSet] | None = None
+        self._gray: tuple[TensorSet, TensorSet] | None = None
 
     @property
     def altered(self) -> bool:
@@ -73,17 +73,17 @@ class Colored(DomainData):
         return super().altered or sizes != (None, None) or (self.label_flip, self.imbalance) != (0.25, "none")
 
     @abstractmethod
-    def read_gray(self) -> tuple[ImageSet, ImageSet]:
+    def read_gray(self) -> tuple[TensorSet, TensorSet]:
         """Digits (N, 1, H, W) with labels 0 to 9: those of the training domains, those of the target."""
 
-    def domains(self, seed: int) -> dict[str, ImageSet]:
+    def domains(self, seed: int) -> dict[str, TensorSet]:
         if self._gray is None:
             self._gray = self.read_gray()
         drawn = generator("colours", seed)
         train, test = self._gray
         train = train.subset(torch.randperm(len(train), generator=drawn)[: self.train_images])
         test = test.subset(torch.arange(min(len(test), self.test_images or len(test))))
-        below = train.labels < 5
+        below = train.targets < 5
         first = first_domain(below, self.imbalance, self.majority)
         if first.all() or not first.any():
             raise DataError(
@@ -97,9 +97,9 @@ class Colored(DomainData):
             strict=True,
         ):
             flipped = torch.rand(len(digits), generator=drawn) < self.label_flip
-            labels = (digits.labels < 5).long() ^ flipped.long()
-            found[name] = colored(digits.images, labels, color_flip, drawn)
-        found["gray"] = ImageSet(test.images.repeat(1, 2, 1, 1), found["e90"].labels)
+            labels = (digits.targets < 5).long() ^ flipped.long()
+            found[name] = colored(digits.inputs, labels, color_flip, drawn)
+        found["gray"] = TensorSet(test.inputs.repeat(1, 2, 1, 1), found["e90"].targets)
         return found
 
 
@@ -124,9 +124,9 @@ class ColoredMNIST(Colored):
     title = "Colored MNIST"
     input_shape = (2, 14, 14)
 
-    def read_gray(self) -> tuple[ImageSet, ImageSet]:
+    def read_gray(self) -> tuple[TensorSet, TensorSet]:
         digits = MNIST(root=str(self.root), download=self.download).load().train
-        small = ImageSet(digits.images[:, :, ::2, ::2].contiguous(), digits.labels)
+        small = TensorSet(digits.inputs[:, :, ::2, ::2].contiguous(), digits.targets)
         return small.subset(torch.arange(50_000)), small.subset(torch.arange(50_000, 60_000))
 
 
@@ -136,8 +136,8 @@ class ColoredDigits(Colored):
     title = "colored digits"
     input_shape = (2, 8, 8)
 
-    def read_gray(self) -> tuple[ImageSet, ImageSet]:
+    def read_gray(self) -> tuple[TensorSet, TensorSet]:
         parts = Digits().load()
-        images = torch.cat([parts.train.images, parts.test.images])
-        everything = ImageSet(images, torch.cat([parts.train.labels, parts.test.labels]))
+        images = torch.cat([parts.train.inputs, parts.test.inputs])
+        everything = TensorSet(images, torch.cat([parts.train.targets, parts.test.targets]))
         return everything.subset(torch.arange(1400)), everything.subset(torch.arange(1400, len(everything)))

@@ -13,7 +13,9 @@ from fisherexp.config.locations import data_folder
 from fisherexp.config.types import Count, Probability, Size
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
+from fisherexp.objectives.classification import Classification
+from fisherexp.objectives.objective import Objective
 from fisherexp.seeds import generator
 
 
@@ -33,14 +35,14 @@ class LabeledData(LightningDataModule):
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
     marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count
         ('silent'); None of other data.
-    likelihood: which of fisherexp.curvature's likelihoods a model's outputs and the labels form.
+    objective: what a model of these data is trained for and evaluated by.
     """
 
     title: str = ""
     holds: str = "images"
     tasks: tuple[str, ...] = ()
     marks: dict[str, int] | None = None
-    likelihood: str = "cross_entropy"
+    objective: Objective = Classification()
     num_classes: int | None = None
     input_shape: tuple[int, ...] | None = None
     input_dtype: torch.dtype = torch.uint8
@@ -64,9 +66,9 @@ class LabeledData(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.root = data_folder(root)
         self.validation_share, self.train_size = validation, train_size
-        self.train: ImageSet | None = None
-        self.test: ImageSet | None = None
-        self.validation: ImageSet | None = None
+        self.train: TensorSet | None = None
+        self.test: TensorSet | None = None
+        self.validation: TensorSet | None = None
         self._checksum: str | None = None
 
     @property
@@ -75,7 +77,7 @@ class LabeledData(LightningDataModule):
         return self.train_size is not None
 
     @abstractmethod
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         """(training set, test set). Raises DataError, in one line, for whatever the user can put right."""
 
     def locate(self, path: str) -> Path:
@@ -126,7 +128,7 @@ class LabeledData(LightningDataModule):
 
     def loader(
         self,
-        image_set: ImageSet,
+        image_set: TensorSet,
         *,
         shuffle: bool,
         batch_size: int | None = None,
@@ -226,10 +228,10 @@ class ImageData(LabeledData):
             raise DataError(f"{self.title}: data.superclasses must hold {wanted}, got {superclasses}")
         for number, members in enumerate(superclasses):
             merged[members] = number
-        self.fine_labels = {"train": self.train.labels, "test": self.test.labels}
+        self.fine_labels = {"train": self.train.targets, "test": self.test.targets}
         for split in ("train", "validation", "test"):
             if (images := getattr(self, split)) is not None:
-                setattr(self, split, dataclasses.replace(images, labels=merged[images.labels]))
+                setattr(self, split, dataclasses.replace(images, targets=merged[images.targets]))
         if self.class_names:
             self.class_names = ["+".join(self.class_names[label] for label in members) for members in superclasses]
         self.num_classes = len(superclasses)

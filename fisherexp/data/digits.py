@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from fisherexp.data.datamodule import ImageData
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
 TRAIN_SIZE = 1200
 
@@ -21,11 +21,11 @@ class Digits(ImageData):
     mean = [0.3058]
     std = [0.3755]
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
         images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
-        everything = ImageSet(images, torch.from_numpy(bunch.target).long())
+        everything = TensorSet(images, torch.from_numpy(bunch.target).long())
         order = np.random.RandomState(0).permutation(len(everything))
         return everything.subset(order[:TRAIN_SIZE]), everything.subset(order[TRAIN_SIZE:])

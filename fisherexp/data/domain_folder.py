@@ -10,7 +10,7 @@ from fisherexp.data.domains import DomainData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
 from fisherexp.data.image_folder import SUFFIXES, folders
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
 
 class DomainFolder(DomainData):
@@ -34,9 +34,9 @@ class DomainFolder(DomainData):
         super().__init__(**options)
         self.path, self.image_size, self.in_memory, self.workers = path, image_size, in_memory, workers
         self.input_shape = (3, image_size, image_size)
-        self._domains: dict[str, ImageSet | FileSet] | None = None
+        self._domains: dict[str, TensorSet | FileSet] | None = None
 
-    def domains(self, seed: int) -> dict[str, ImageSet | FileSet]:
+    def domains(self, seed: int) -> dict[str, TensorSet | FileSet]:
         if self._domains is None:
             root = self.locate(self.path)
             names = folders(root, "domain")

@@ -9,7 +9,7 @@ import torch
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
 
 class DomainData(ImageData):
@@ -22,14 +22,14 @@ class DomainData(ImageData):
     only_evaluated: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def domains(self, seed: int) -> dict[str, ImageSet | FileSet]:
+    def domains(self, seed: int) -> dict[str, TensorSet | FileSet]:
         """The domains by name, the usual target last, then those in `only_evaluated`.
 
         seed: of what is drawn at random in making them (colors, flipped labels), if anything is.
         Raises DataError, in one line, for whatever the user can put right.
         """
 
-    def read(self) -> tuple[ImageSet | FileSet, ImageSet | FileSet]:
+    def read(self) -> tuple[TensorSet | FileSet, TensorSet | FileSet]:
         given = {"validation": self.validation_share, "train_size": self.train_size, "superclasses": self.superclasses}
         if refused := [name for name, value in given.items() if value]:
             raise DataError(f"{self.title}: data.{refused[0]} knows no domains; scenario.holdout puts samples aside")
@@ -38,11 +38,11 @@ class DomainData(ImageData):
         return pooled(others), last
 
 
-def pooled(sets: Sequence[ImageSet | FileSet]) -> ImageSet | FileSet:
+def pooled(sets: Sequence[TensorSet | FileSet]) -> TensorSet | FileSet:
     """Several sets as one, in their order. Files must have their paths from the same folder."""
-    labels = torch.cat([part.labels for part in sets])
+    labels = torch.cat([part.targets for part in sets])
     first = sets[0]
-    if isinstance(first, ImageSet):
-        return ImageSet(torch.cat([part.images for part in sets]), labels)
+    if isinstance(first, TensorSet):
+        return TensorSet(torch.cat([part.inputs for part in sets]), labels)
     paths = [path for part in sets for path in part.paths]
     return FileSet(first.folder, paths, labels, first.image_size, first.workers)

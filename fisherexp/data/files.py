@@ -1,8 +1,8 @@
 """Images that stay on disk and are decoded batch by batch, behind the same face as tensors in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +11,51 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fisherexp.data.batch import Batch
 from fisherexp.data.errors import DataError
-from fisherexp.data.loader import Batch, Loader
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.loader import Loader
+from fisherexp.data.tensors import TensorSet
 
 
 @dataclass(frozen=True, eq=False)
 class FileSet:
-    """Image files with labels; the counterpart of ImageSet.
+    """Image files with their classes; the counterpart of TensorSet.
 
-    folder: the paths are relative to it. paths: one per image. labels: int64 (N,).
+    folder: the paths are relative to it. paths: one per image. targets: int64 (N,). tags: see Batch.
     image_size: images become (3, image_size, image_size). workers: processes that decode; 0 is this one.
     """
 
     folder: Path
     paths: list[str]
-    labels: Tensor
+    targets: Tensor
     image_size: int
     workers: int = 0
+    tags: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return decode(self.folder / self.paths[index], self.image_size), self.labels[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        tags = {name: tag[index] for name, tag in self.tags.items()}
+        return decode(self.folder / self.paths[index], self.image_size), self.targets[index], tags
 
     def subset(self, indices: Sequence[int] | Tensor) -> "FileSet":
         """The items at `indices`, in that order."""
         indices = torch.as_tensor(indices, dtype=torch.int64)
         paths = [self.paths[i] for i in indices.tolist()]
-        return FileSet(self.folder, paths, self.labels[indices], self.image_size, self.workers)
+        tags = {name: tag[indices] for name, tag in self.tags.items()}
+        return replace(self, paths=paths, targets=self.targets[indices], tags=tags)
+
+    def tagged(self, **tags: Tensor | bool | int) -> "FileSet":
+        """As TensorSet.tagged."""
+        full = {n: tag if isinstance(tag, Tensor) else torch.full((len(self),), tag) for n, tag in tags.items()}
+        return replace(self, tags={**self.tags, **full})
 
     def loader(self, batch_size: int, **options) -> "FileLoader":
         """Batches of this set; options as for FileLoader."""
         return FileLoader(self, batch_size, **options)
 
-    def in_memory(self) -> ImageSet:
+    def in_memory(self) -> TensorSet:
         """All images decoded."""
         images = torch.empty(len(self), 3, self.image_size, self.image_size, dtype=torch.uint8)
 
@@ -56,12 +65,14 @@ class FileSet:
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             for _ in pool.map(decode_into, range(len(self))):
                 pass
-        return ImageSet(images, self.labels)
+        return TensorSet(images, self.targets, tags=self.tags)
 
     def hash_into(self, digest) -> None:
-        """Feed names, file sizes and labels to a hashlib object; not the pixels: there may be terabytes."""
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
+        """Feed names, file sizes and classes to a hashlib object; not the pixels: there may be terabytes."""
+        for path, label in zip(self.paths, self.targets.tolist(), strict=True):
             digest.update(f"{path}:{(self.folder / path).stat().st_size}:{label}:{self.image_size}\n".encode())
+        for name, tag in sorted(self.tags.items()):
+            digest.update(f"{name}:{tag.tolist()}\n".encode())
 
 
 class FileLoader(Loader):
@@ -88,8 +99,8 @@ class FileLoader(Loader):
             )
         )
         try:
-            for images, labels in decoded:
-                yield images.to(self.device), labels.to(self.device)
+            for images, targets, tags in decoded:
+                yield Batch(images, targets, tags=tags).map(lambda tensor: tensor.to(self.device))
         except DataError as error:  # a worker's traceback comes as text; its last line is the message
             raise DataError(str(error).strip().rpartition("DataError: ")[2]) from None
         finally:  # left to the garbage collector, workers outlive an epoch that is broken off

@@ -7,7 +7,7 @@ How many orders its BLEU has is not said; here it is two, smoothed, since senten
 
 from collections.abc import Sequence
 
-from fisherexp.data.reports import BLANK, FILL, STOP, ImageSet, Sentence, read_back, row, together
+from fisherexp.data.reports import BLANK, FILL, STOP, Sentence, TensorSet, read_back, row, together
 from fisherexp.metrics.overlap import bleu, rouge
 
 
@@ -25,10 +25,10 @@ def gaps(findings: Sequence[Sentence], impression: Sequence[Sentence]) -> list[i
     return sorted(best[: max(1, min(3, len(findings) - 2))])
 
 
-def gap_sentences(reports: ImageSet) -> ImageSet:
+def gap_sentences(reports: TensorSet) -> TensorSet:
     """Of rows that ask for the impression, rows that ask for the gap sentences of the same findings."""
     rows = []
-    for tokens, labels in zip(reports.images, reports.labels, strict=True):
+    for tokens, labels in zip(reports.inputs, reports.targets, strict=True):
         findings, impression = read_back(tokens, labels)
         gone = gaps(findings, impression)
         left = [(BLANK,) if place in gone else sentence for place, sentence in enumerate(findings)]

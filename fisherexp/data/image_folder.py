@@ -9,7 +9,7 @@ from fisherexp.config.types import Count, Probability, Size
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.seeds import generator
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
@@ -46,7 +46,7 @@ class ImageFolder(ImageData):
         self.in_memory, self.test_share, self.workers = in_memory, test_share, workers
         self.input_shape = (3, image_size, image_size)
 
-    def read(self) -> tuple[ImageSet | FileSet, ImageSet | FileSet]:
+    def read(self) -> tuple[TensorSet | FileSet, TensorSet | FileSet]:
         folder = self.locate(self.path)
         train, test = self._splits(folder)
         self.num_classes = len(self.class_names)

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from fisherexp.data import augment as augmentation
+from fisherexp.data.batch import Batch
 from fisherexp.seeds import generator
-
-Batch = tuple[Tensor, Tensor]
 
 
 class Loader(ABC):
-    """An iterable of (images, labels) batches; one pass is one epoch. A subclass says how a batch is fetched.
+    """An iterable of batches; one pass is one epoch. A subclass says how a batch is fetched.
 
     The order of epoch e is a function of (seed, e) alone, and so is the augmentation of each position in it.
     How far one has got is therefore a few integers, and going on in mid-epoch gives exactly the batches that
@@ -59,7 +58,7 @@ class Loader(ABC):
 
     @abstractmethod
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        """(images (B, C, H, W) uint8, labels (B,)) for each tensor of indices in `batches`, in that order."""
+        """The batch at each tensor of indices in `batches`, in that order."""
 
     @property
     def total(self) -> int:
@@ -69,7 +68,7 @@ class Loader(ABC):
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
+        """(H, W) of images, for augmentation."""
 
     def order(self, epoch: int, repeat: int = 0) -> Tensor:
         """Indices into the set, in the order in which this rank goes through them in `epoch`. int64, CPU."""
@@ -95,12 +94,13 @@ class Loader(ABC):
             seeded = generator("augment", self.seed, self.epoch, self.repeat)
             draws = augmentation.draw(self.augment, self.total, self.image_size, seeded)
             draws = {name: self._share(values) for name, values in draws.items()}
-        for number, (images, labels) in enumerate(self.fetch(batches[first : len(self)]), start=first):
+        for number, batch in enumerate(self.fetch(batches[first : len(self)]), start=first):
             self.batch = number + 1
             if draws is not None:
-                here = slice(number * self.batch_size, number * self.batch_size + len(labels))
-                images = augmentation.apply(images, {name: values[here] for name, values in draws.items()})
-            yield images, labels
+                here = slice(number * self.batch_size, number * self.batch_size + batch.size)
+                here = {name: values[here] for name, values in draws.items()}
+                batch = batch._replace(inputs=augmentation.apply(batch.inputs, here))
+            yield batch
 
     def __len__(self) -> int:
         """Batches in one epoch on this rank, wherever in it we are."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from fisherexp.config.types import Count
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.report_language import report, words
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
+from fisherexp.objectives.token_prediction import TokenPrediction
 from fisherexp.seeds import derive
 
 PAD, END, STOP, BLANK, FILL, SUMMARIZE = range(6)
@@ -39,7 +40,7 @@ class Reports(LabeledData):
     holds = "tokens"
     tasks = ("gap_sentences", "summary")
     marks = {"end": END, "silent": STOP}
-    likelihood = "sequence"
+    objective = TokenPrediction()
     input_dtype = torch.int64
     input_shape = (SOURCE + TARGET,)
 
@@ -53,13 +54,13 @@ class Reports(LabeledData):
     def architecture_options(self) -> dict[str, Any]:
         return {"input_shape": self.input_shape, "vocabulary": self.num_classes}
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         number = {word: token for token, word in enumerate(self.class_names)}
 
         def spelt(sentences: list[str]) -> list[Sentence]:
             return [(*(number[word] for word in sentence.split()), STOP) for sentence in sentences]
 
-        def drawn(part: str, count: int) -> ImageSet:
+        def drawn(part: str, count: int) -> TensorSet:
             random = np.random.RandomState(derive("reports", part))
             made = (report(random) for _ in range(count))
             return together(row(spelt(findings), SUMMARIZE, spelt(impression)) for findings, impression in made)
@@ -78,10 +79,10 @@ def row(source: Iterable[Sentence], prompt: int, target: Iterable[Sentence]) -> 
     return tokens + [PAD] * rest, labels + [IGNORED] * rest
 
 
-def together(rows: Iterable[tuple[list[int], list[int]]]) -> ImageSet:
+def together(rows: Iterable[tuple[list[int], list[int]]]) -> TensorSet:
     """One set of rows."""
     tokens, labels = zip(*rows, strict=True)
-    return ImageSet(torch.tensor(tokens, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))
+    return TensorSet(torch.tensor(tokens, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64))
 
 
 def read_back(tokens: Tensor, labels: Tensor) -> tuple[list[Sentence], list[Sentence]]:

@@ -10,7 +10,7 @@ import torch
 
 from fisherexp.data.augment import rotate
 from fisherexp.data.domains import DomainData, pooled
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.data.torchvision_sets import MNIST
 from fisherexp.seeds import generator
 
@@ -28,9 +28,9 @@ class RotatedMNIST(DomainData):
     def __init__(self, angles: list[float] = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0), **options: Any) -> None:
         super().__init__(**options)
         self.angles = angles
-        self._upright: ImageSet | None = None
+        self._upright: TensorSet | None = None
 
-    def domains(self, seed: int) -> dict[str, ImageSet]:
+    def domains(self, seed: int) -> dict[str, TensorSet]:
         if self._upright is None:
             digits = MNIST(root=str(self.root), download=self.download).load()
             self._upright = pooled([digits.train, digits.test])
@@ -39,8 +39,8 @@ class RotatedMNIST(DomainData):
         return {f"{a:g}": turned(self._upright.subset(s), a) for a, s in zip(self.angles, stripes, strict=True)}
 
 
-def turned(images: ImageSet, degrees: float) -> ImageSet:
+def turned(images: TensorSet, degrees: float) -> TensorSet:
     """Every image turned anticlockwise about its center; nothing is resampled at 0 degrees."""
     if not degrees:
         return images
-    return ImageSet(rotate(images.images, torch.full((len(images),), float(degrees))), images.labels)
+    return TensorSet(rotate(images.inputs, torch.full((len(images),), float(degrees))), images.targets)

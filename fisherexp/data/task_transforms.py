@@ -19,7 +19,7 @@ from fisherexp.data.augment import rotate
 from fisherexp.data.corruptions.generated import corrupted
 from fisherexp.data.gap_sentences import gap_sentences
 from fisherexp.data.store import Store
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.seeds import derive, generator
 
 KNOWN = "plain, inverted, mirrored, rotated_<degrees>, permuted_<number> and the names of corruptions"
@@ -27,7 +27,7 @@ OF_TEXT = {"gap_sentences": gap_sentences, "summary": lambda reports: reports}
 
 
 def transform(task: str, *, severity: int = 5, part: str = "", store: Store | None = None) -> Callable:
-    """The change named `task`, from ImageSet to ImageSet of the same length and order.
+    """The change named `task`, from TensorSet to TensorSet of the same length and order.
 
     severity: of a corruption. part: of the data; corruptions draw anew for each, so that noise that was trained on is
     not met again in a test. The other changes are the same for all parts and seeds. store: keeps corrupted images.
@@ -75,5 +75,5 @@ def permuted(images: Tensor, number: int) -> Tensor:
     return pixels[..., order].view_as(images)
 
 
-def _of_images(change: Callable[[Tensor], Tensor], images: ImageSet) -> ImageSet:
-    return replace(images, images=change(images.images).contiguous())
+def _of_images(change: Callable[[Tensor], Tensor], images: TensorSet) -> TensorSet:
+    return replace(images, inputs=change(images.inputs).contiguous())

@@ -1,88 +1,102 @@
-"""Images and labels as two tensors, and the loader that slices them: about a microsecond per image."""
+"""Samples as tensors in memory, and the loader that slices them: about a microsecond per image."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fisherexp.data.loader import Batch, Loader
+from fisherexp.data.batch import Batch, mapped
+from fisherexp.data.loader import Loader
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSet:
+    """inputs: images uint8 (N, C, H, W), tokens int64 (N, T), rows of numbers float32 (N, d), or several tensors by name.
+    targets: classes int64 (N,), next tokens int64 (N, T), or numbers float32 (N,). weights, tags: see Batch.
+    """
+
+    inputs: Any
+    targets: Tensor
+    weights: Tensor | None = None
+    tags: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def batch(self) -> Batch:
+        """All of it as one batch."""
+        return Batch(self.inputs, self.targets, self.weights, self.tags)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> "TensorSet":
+        """The items at `indices`, in that order (a copy)."""
+        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.targets.device)
+        return TensorSet(*self.batch.map(lambda tensor: tensor.index_select(0, indices)))
+
+    def tagged(self, **tags: Tensor | bool | int) -> "TensorSet":
+        """The same samples with further tags: tensors (N,), or one value for all."""
+        full = {
+            name: tag if isinstance(tag, Tensor) else torch.full((len(self),), tag, device=self.targets.device)
+            for name, tag in tags.items()
+        }
+        return replace(self, tags={**self.tags, **full})
+
+    def loader(self, batch_size: int, **options: Any) -> "TensorLoader":
+        """Batches of this set; options as for TensorLoader."""
+        return TensorLoader(self, batch_size, **options)
+
+    def hash_into(self, digest: Any) -> None:
+        """Feed all content to a hashlib object."""
+        named = self.inputs if isinstance(self.inputs, Mapping) else {"": self.inputs}
+        tensors = {**named, " targets": self.targets, **{f" {name}": tag for name, tag in sorted(self.tags.items())}}
+        if self.weights is not None:
+            tensors[" weights"] = self.weights
+        for name, tensor in tensors.items():
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
 
 
 class TensorLoader(Loader):
-    """Batches of tensors held in memory, on the device where they will be used. See Loader for the options.
+    """Batches of a TensorSet, on the device where they will be used. See Loader for the options.
 
-    images: uint8 (N, C, H, W). labels: int64 (N,). Both are moved to `device` once, here, not batch by batch.
-    A pass in order without `indices` hands out views of `images`: do not write into a batch.
+    All is moved to `device` once, here, not batch by batch. A pass in order without `indices` hands out views: do not
+    write into a batch.
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        *,
-        indices: Sequence[int] | Tensor | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
-        augment: str | None = None,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str | None = None,
+        self, samples: TensorSet, batch_size: int, *, device: torch.device | str | None = None, **options: Any
     ) -> None:
-        super().__init__(
-            len(labels),
-            batch_size,
-            indices=indices,
-            shuffle=shuffle,
-            seed=seed,
-            augment=augment,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-        )
-        if len(images) != len(labels):
-            raise ValueError(f"{len(images)} images but {len(labels)} labels")
-        self.images, self.labels = images.to(device), labels.to(device)
+        super().__init__(len(samples), batch_size, **options)
+        sizes = {len(tensor) for tensor in _tensors(samples.batch)}
+        if sizes != {len(samples)}:
+            raise ValueError(f"inputs, targets and tags differ in number: {sorted(sizes)}")
+        self.samples = samples.batch.map(lambda tensor: tensor.to(device))
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return tuple(self.images.shape[-2:])
+        return tuple(self.samples.inputs.shape[-2:])
 
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         if not self.shuffle and self.indices is None and self.world_size == 1:
             for batch in batches:
                 here = slice(int(batch[0]), int(batch[-1]) + 1)
-                yield self.images[here], self.labels[here]
+                yield self._select(lambda tensor, here=here: tensor[here])
             return
-        if self.images.device.type != "cpu" and batches:  # one transfer of indices per epoch
-            batches = torch.cat(list(batches)).to(self.images.device).split(self.batch_size)
+        device = self.samples.targets.device
+        if device.type != "cpu" and batches:  # one transfer of indices per epoch
+            batches = torch.cat(list(batches)).to(device).split(self.batch_size)
         for batch in batches:
-            yield self.images.index_select(0, batch), self.labels.index_select(0, batch)
+            yield self._select(lambda tensor, batch=batch: tensor.index_select(0, batch))
+
+    def _select(self, change: Any) -> Batch:
+        if self.samples.weights is None and not self.samples.tags:  # the usual case, without a walk
+            return Batch(mapped(self.samples.inputs, change), change(self.samples.targets))
+        return self.samples.map(change)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """images: uint8 (N, C, H, W), or tokens: int64 (N, T). labels: int64 (N,), or the next tokens (N, T)."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, indices: Sequence[int] | Tensor) -> "ImageSet":
-        """The items at `indices`, in that order (a copy)."""
-        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
-        return ImageSet(self.images.index_select(0, indices), self.labels.index_select(0, indices))
-
-    def loader(self, batch_size: int, **options) -> TensorLoader:
-        """Batches of this set; options as for TensorLoader."""
-        return TensorLoader(self.images, self.labels, batch_size, **options)
-
-    def hash_into(self, digest) -> None:
-        """Feed all content to a hashlib object."""
-        for tensor in (self.images, self.labels):
-            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
+def _tensors(batch: Batch) -> list[Tensor]:
+    found: list[Tensor] = []
+    batch.map(lambda tensor: found.append(tensor) or tensor)
+    return found

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fisherexp.data.idx import parse_idx
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.data.torchvision_files import TorchvisionSet
 
 
@@ -31,12 +31,12 @@ class MNIST(TorchvisionSet):
         "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
     }
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         return self._split(self.train_files), self._split(self.test_files)
 
-    def _split(self, files: dict[str, str]) -> ImageSet:
+    def _split(self, files: dict[str, str]) -> TensorSet:
         images, labels = (parse_idx(gzip.decompress(self.content(name)), name) for name in files)
-        return ImageSet(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
+        return TensorSet(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
 
 
 class FashionMNIST(MNIST):
@@ -92,15 +92,15 @@ class CIFAR10(TorchvisionSet):
     test_files = {"test_batch": "40351d587109b95175f43aff81a1287e"}
     label_key = "labels"
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         return self._split(self.train_files), self._split(self.test_files)
 
-    def _split(self, files: dict[str, str]) -> ImageSet:
+    def _split(self, files: dict[str, str]) -> TensorSet:
         # Unpickling is safe here because `content` has compared the file with its published checksum.
         batches = [pickle.loads(self.content(name), encoding="latin1") for name in files]
         images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
         labels = np.concatenate([batch[self.label_key] for batch in batches])
-        return ImageSet(torch.from_numpy(images), torch.from_numpy(labels).long())
+        return TensorSet(torch.from_numpy(images), torch.from_numpy(labels).long())
 
 
 class CIFAR100(CIFAR10):
@@ -227,7 +227,7 @@ class CIFAR20(CIFAR100):
     title = "CIFAR-20"
     num_classes = 20
 
-    def read(self) -> tuple[ImageSet, ImageSet]:
+    def read(self) -> tuple[TensorSet, TensorSet]:
         """Fine labels; which belong together is in the file."""
         content = pickle.loads(self.content(next(iter(self.train_files))), encoding="latin1")
         pairs = sorted(set(zip(content["coarse_labels"], content["fine_labels"], strict=True)))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
-from fisherexp.data.chain import ChainedLoader
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import Chained
 from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
@@ -66,10 +67,10 @@ class Importance(Curvature):
             return setting.loader_of(_sorted(setting.parts[part]), **options)
         if self.order == "forget_apart":
             apart = (_sorted(setting.parts[name]) for name in ("retain", "forget"))
-            return ChainedLoader([setting.loader_of(images, **options) for images in apart])
+            return Chained(*(setting.loader_of(images, **options) for images in apart))
         images = setting.parts["train"]
-        behind = (images.labels.max() + 1) * setting.forgotten.to(images.labels.device)
-        return setting.loader_of(images.subset(torch.argsort(images.labels + behind, stable=True)), **options)
+        behind = (images.targets.max() + 1) * setting.forgotten.to(images.targets.device)
+        return setting.loader_of(images.subset(torch.argsort(images.targets + behind, stable=True)), **options)
 
     def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> DiagonalAccumulator:
         group = self.batch_size if self.gradients == "batch_mean" else None
@@ -78,7 +79,7 @@ class Importance(Curvature):
 
 
 def _sorted(images: Any) -> Any:
-    return images.subset(torch.argsort(images.labels, stable=True))
+    return images.subset(torch.argsort(images.targets, stable=True))
 
 
 class FisherPass(Method):
@@ -98,7 +99,10 @@ class FisherPass(Method):
         self._drawn_from: Tensor | None = None  # state of what sampled labels are drawn from
 
     def batches(self, setting: Setting) -> Any:
-        self.label_seed, self.likelihood = derive("labels", setting.seed, self.fits_on), setting.data.likelihood
+        self.label_seed, self.likelihood = (
+            derive("labels", setting.seed, self.fits_on),
+            setting.data.objective.likelihood,
+        )
         # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
         half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
         return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.batches_per_update, half)))
@@ -110,8 +114,8 @@ class FisherPass(Method):
         if self._drawn_from is not None:
             self.accumulator.generator.set_state(self._drawn_from.cpu())
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self.accumulator.update(*batch)
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.accumulator.update(batch.inputs, batch.targets)
 
     def on_train_end(self) -> None:
         if not self.importance.replicated:

@@ -6,8 +6,11 @@ from typing import Any, ClassVar
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import Metric
 
+from fisherexp.data.batch import Batch
+from fisherexp.metrics.evaluation import Evaluation
+from fisherexp.objectives.classification import Classification
+from fisherexp.objectives.objective import Objective
 from fisherexp.scenarios.setting import Setting
 
 
@@ -51,7 +54,9 @@ class Method(LightningModule):
         super().__init__()
         self.model = model
         self.given: dict[str, Any] = {}
-        self.evaluation: Metric | None = None
+        self.evaluation: Evaluation | None = None
+        # That of the problem, put here by the runner.
+        self.objective: Objective = Classification()
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
         # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the evaluation.
@@ -76,11 +81,9 @@ class Method(LightningModule):
         """Be evaluated as `setting` says in the next test loop, which goes through its evaluated parts in order."""
         self.evaluation = setting.evaluation().to(self.device)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        images, labels = batch
-        self.evaluation.update(dataloader_idx, self.model(images), labels)
-        if hasattr(self.evaluation, "ask"):
-            self.evaluation.ask(dataloader_idx, self.model, images, labels)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluation.update(dataloader_idx, self.model(batch.inputs), batch.targets)
+        self.evaluation.ask(dataloader_idx, self.model, batch)
 
     def leave_files(self, folder: Path) -> None:
         """Write what the method wants to leave in the run's folder (figures, say) once it is done."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.curvature import KFAC, KFACAccumulator, LowRankAccumulator, LowRankFisher
-from fisherexp.data.chain import ChainedLoader
+from fisherexp.data.composite import Chained
 from fisherexp.methods.curvature import Curvature
 from fisherexp.scenarios.setting import Setting
 
@@ -60,8 +60,9 @@ class GradientRows(Curvature):
     def key(self) -> dict[str, Any]:
         return {"gradients": self.gradients, "gradient_batch": self.gradient_batch}
 
-    def batches(self, setting: Setting, part: str, batches_per_update: int = 1) -> ChainedLoader:
-        return ChainedLoader(*self.passes(dataclasses.replace(setting, rank=0, world_size=1), part))
+    def batches(self, setting: Setting, part: str, batches_per_update: int = 1) -> Chained:
+        loaders, lengths = self.passes(dataclasses.replace(setting, rank=0, world_size=1), part)
+        return Chained(*loaders, lengths=lengths)
 
     def passes(self, setting: Setting, part: str) -> tuple[list[Any], list[int]]:
         """Loaders of as many passes over a part as the rows take, and how many batches of each."""

@@ -2,19 +2,16 @@
 
 import torch
 from torch.nn import functional as F
-from torchmetrics import Metric
+
+from fisherexp.metrics.evaluation import Evaluation
 
 
-class ClassificationMetrics(Metric):
+class ClassificationMetrics(Evaluation):
     """Accuracy (%) and mean negative log-likelihood (nats) of each part it is fed.
 
     update(part, logits (B, C), labels (B,)), or of text logits (B, T, V) and the next tokens (B, T), each of which
     counts but -100; compute() -> {"<name>_accuracy": …, "<name>_nll": …}.
-    headings: metric -> its heading, for those that tables show; a "%" in it means one decimal.
-    better: metric -> 'higher' or 'lower', for those of which an extreme is the goal.
     """
-
-    full_state_update = False
 
     def __init__(self, names: tuple[str, ...]):
         super().__init__()

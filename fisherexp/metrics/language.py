@@ -5,18 +5,17 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
+
+from fisherexp.metrics.evaluation import Evaluation
 
 
-class LanguageMetrics(Metric):
+class LanguageMetrics(Evaluation):
     """Bits per token, perplexity (2 to that power) and next-token accuracy (%) of each part it is fed.
 
     update(part, logits (B, T, V), next tokens (B, T)); compute() -> {"<name>_bits": …, "<name>_perplexity": …,
     "<name>_accuracy": …}, means over all tokens but -100. Where tokens are characters, the first is bits per
     character.
     """
-
-    full_state_update = False
 
     def __init__(self, names: tuple[str, ...]):
         super().__init__()

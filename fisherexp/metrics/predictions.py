@@ -1,24 +1,20 @@
 """Keeps what a model predicts, so that one forward pass answers every later question about it."""
 
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from fisherexp.metrics.confidence import at_least_float32
+from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.ranks import in_order
 
 
-class Predictions(Metric):
+class Predictions(Evaluation):
     """update(part, logits (B, C), labels (B,)); compute() -> {}, for subclasses to fill.
 
     names: of the parts, in the order in which they are numbered.
     Half-precision logits are kept as float32. With several processes each part is put back into its own order, so
     that predictions of different models can be compared sample by sample.
     """
-
-    full_state_update = False
-    headings: dict[str, str] = {}
-    better: dict[str, str] = {}
 
     def __init__(self, names: tuple[str, ...]):
         super().__init__()

@@ -4,13 +4,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
+
+from fisherexp.metrics.evaluation import Evaluation
 
 CLEAN = "clean"
 BINS = 15
 
 
-class StreamMetrics(Metric):
+class StreamMetrics(Evaluation):
     """update(stretch, logits (B, C), labels (B,)), batch by batch in the order of the stream.
 
     stretches: their names in that order; a name may come again. corruptions: names of the domains.
@@ -26,8 +27,6 @@ class StreamMetrics(Metric):
         and squared distance of the probabilities from the one-hot label, of corrupted images; clean_… of clean ones.
     A prediction that is not a number is an error; nll and brier are then no numbers either.
     """
-
-    full_state_update = False
 
     def __init__(
         self, stretches: tuple[str, ...], domains: dict[str, str | Tensor], corruptions: tuple[str, ...]

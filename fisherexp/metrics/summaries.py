@@ -1,6 +1,7 @@
 """How good the summaries are that a model writes by itself."""
 
 import statistics
+from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics.utilities import dim_zero_cat
@@ -31,10 +32,10 @@ class SummaryMetrics(SequenceMetrics):
         self.add_state("decoded", [], dist_reduce_fx="cat")
         self.add_state("wanted", [], dist_reduce_fx="cat")
 
-    def ask(self, part: int, model: nn.Module, tokens: Tensor, labels: Tensor) -> None:
+    def ask(self, part: int, model: nn.Module, batch: Any) -> None:
         """Let the model write the texts of the last task by itself; of other parts nothing is asked."""
         if part == len(self.tasks) - 1:
-            self.update_decoded(greedy_decode(model, tokens, labels, self.end), labels)
+            self.update_decoded(greedy_decode(model, batch.inputs, batch.targets, self.end), batch.targets)
 
     def update_decoded(self, tokens: Tensor, labels: Tensor) -> None:
         self.decoded.append(tokens)

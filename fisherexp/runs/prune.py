@@ -46,8 +46,8 @@ class Prune(Callback):
         with torch.no_grad():
             for number, part in enumerate(self.setting.evaluated):
                 # All of a part on every rank: no reduction, the same figure everywhere.
-                for images, labels in self.setting.loader(part, rank=0, world_size=1):
-                    metric.update(number, module.model(images), labels)
+                for batch in self.setting.loader(part, rank=0, world_size=1):
+                    metric.update(number, module.model(batch.inputs), batch.targets)
         module.model.train(training)
         metric.sync_on_compute = False
         return metric.compute()

@@ -112,7 +112,9 @@ class Workbench:
     def method(self, node: str) -> Method:
         """The method that `cfg[node]` describes, around new weights drawn from the seed and its name."""
         make = instantiate(self.cfg[node], _partial_=True, _convert_="all")
-        return make(model=self.classifier(make.func.__name__))
+        method = make(model=self.classifier(make.func.__name__))
+        method.objective = self.data.objective
+        return method
 
     def classifier(self, stream: str) -> Classifier:
         """A new network, its weights drawn from the seed and the name of a random stream."""

@@ -8,15 +8,13 @@ part to use and a part held out; one domain is the target. Data without domains 
         class with probability `agreement[e]`: a correlation that shifts between domains.
 """
 
-import dataclasses
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from fisherexp.config.types import Probability
-from fisherexp.data.datamodule import ImageData, ImageSet
+from fisherexp.data.datamodule import ImageData, TensorSet
 from fisherexp.data.domains import DomainData, pooled
 from fisherexp.data.rotated_mnist import turned
 from fisherexp.metrics.domains import DomainMetrics
@@ -54,7 +52,7 @@ class Domains:
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
         """Parts: train_<domain> and held_out_<domain> of each training domain; target, target_held_out; left_out;
         the data's variants of the target by their names. 'train' pools the training domains, 'domains' does so with
-        labels that say which domain a sample is from (see `marked`), 'test' is the whole target.
+        the tag 'domain', the number of the domain a sample is from; 'test' is the whole target.
 
         Raises ValueError for names of no domain and for domains too small or too few to be cut so.
         """
@@ -74,8 +72,8 @@ class Domains:
         for number, name in enumerate(names):
             kept[name] = self._shifted(number, len(names), name, kept[name], seed)
         train = pooled([kept[name] for name in names])
-        counts = torch.tensor([len(kept[name]) for name in names])
-        parts = {"train": train, "test": domains[target], "domains": marked(train, counts, data.num_classes)}
+        domain = torch.arange(len(names)).repeat_interleave(torch.tensor([len(kept[name]) for name in names]))
+        parts = {"train": train, "test": domains[target], "domains": train.tagged(domain=domain)}
         evaluated = {f"train_{name}": kept[name] for name in names}
         evaluated |= {f"held_out_{name}": out[name] for name in names}
         evaluated |= {"target": kept[target], "target_held_out": out[target]}
@@ -90,7 +88,7 @@ class Domains:
         if isinstance(data, DomainData):
             return data.domains(seed)
         everything = pooled([data.train, data.test])
-        if not isinstance(everything, ImageSet):
+        if not isinstance(everything, TensorSet):
             raise ValueError("domains can be made of images in memory only; set data.in_memory=true")
         rotation = self.made_by == "rotation"
         values = self.angles if rotation else self.agreement
@@ -118,29 +116,19 @@ class Domains:
         if not self.label_shift:
             return images
         keep = torch.rand(len(images), generator=generator("label_shift", seed, name)) >= self.label_shift
-        keep |= images.labels % domains == number
+        keep |= images.targets % domains == number
         if not keep.any():
             raise ValueError(f"scenario.label_shift={self.label_shift} leaves nothing of domain {name}")
         return images.subset(keep.nonzero().flatten())
 
 
-def marked(images: Any, counts: Tensor, num_classes: int) -> Any:
-    """The same samples with labels class + num_classes · domain, where the domains follow each other.
-
-    counts: samples of each domain, (E,). A batch stays (images, labels), and loaders, ranks and saved positions need
-    to know nothing of domains.
-    """
-    offsets = torch.arange(len(counts)).repeat_interleave(counts) * num_classes
-    return dataclasses.replace(images, labels=images.labels + offsets.to(images.labels.device))
-
-
-def patched(images: ImageSet, agreement: float, drawn: torch.Generator) -> ImageSet:
+def patched(images: TensorSet, agreement: float, drawn: torch.Generator) -> TensorSet:
     """With a white patch, an eighth of the image high and wide, at the upper left for even classes and right for odd
     ones; on the other side with probability 1 - agreement."""
     agrees = torch.rand(len(images), generator=drawn) < agreement
-    right = (images.labels % 2 == 1) == agrees
-    height, width = (max(1, side // 8) for side in images.images.shape[-2:])
-    marked_images = images.images.clone()
+    right = (images.targets % 2 == 1) == agrees
+    height, width = (max(1, side // 8) for side in images.inputs.shape[-2:])
+    marked_images = images.inputs.clone()
     marked_images[~right, :, :height, :width] = 255
     marked_images[right, :, :height, -width:] = 255
-    return ImageSet(marked_images, images.labels)
+    return TensorSet(marked_images, images.targets)

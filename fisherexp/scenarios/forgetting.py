@@ -14,7 +14,7 @@ import torch
 
 from fisherexp.config.types import ClassLabel, Probability, Size
 from fisherexp.data.datamodule import ImageData
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.unlearning import UnlearningMetrics
 from fisherexp.scenarios.setting import Setting, Store
 from fisherexp.seeds import derive, generator
@@ -37,10 +37,10 @@ class ClassForgetting:
 
         Raises ValueError when a class has no sample, and when no sample, or every sample, would be forgotten.
         """
-        absent = [label for label in self.classes if not (data.train.labels == label).any()]
+        absent = [label for label in self.classes if not (data.train.targets == label).any()]
         if absent:
             raise ValueError(f"there is nothing to forget: no training sample has class {absent[0]}")
-        forgotten, test_forgotten = (of_classes(part.labels, self.classes) for part in (data.train, data.test))
+        forgotten, test_forgotten = (of_classes(part.targets, self.classes) for part in (data.train, data.test))
         return forgetting(data, forgotten, test_forgotten, seed)
 
 
@@ -104,10 +104,10 @@ class MislabeledForgetting:
 
         Raises ValueError when no sample, or every sample, would be forgotten.
         """
-        labels = data.train.labels
+        labels = data.train.targets
         wrong = drawn(len(labels), self.fraction, "mislabelled", seed)
         step = torch.randint(1, data.num_classes, labels.shape, generator=generator("wrong_labels", seed))
-        train = dataclasses.replace(data.train, labels=torch.where(wrong, (labels + step) % data.num_classes, labels))
+        train = dataclasses.replace(data.train, targets=torch.where(wrong, (labels + step) % data.num_classes, labels))
         return forgetting(data, wrong, torch.zeros(len(data.test), dtype=torch.bool), seed, train)
 
 
@@ -137,7 +137,7 @@ class SequentialForgetting:
         overall = ClassForgetting(every).setting(data, seed)
         requests, train = [], data.train
         for number, classes in enumerate(self.requests):
-            forgotten, test_forgotten = (of_classes(part.labels, classes) for part in (train, data.test))
+            forgotten, test_forgotten = (of_classes(part.targets, classes) for part in (train, data.test))
             one = forgetting(
                 data, forgotten, test_forgotten, derive("request", seed, number) if number else seed, train
             )
@@ -164,7 +164,7 @@ def forgetting(
     forgotten: torch.Tensor,
     test_forgotten: torch.Tensor,
     seed: int,
-    train: ImageSet | None = None,
+    train: TensorSet | None = None,
 ) -> Setting:
     """Cut train (by default that of the data) and test by boolean masks, shapes (n_train,) and (n_test,)."""
     train = data.train if train is None else train

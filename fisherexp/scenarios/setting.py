@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torchmetrics import Metric
 
-from fisherexp.data.datamodule import ImageSet, LabeledData
+from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.store import Store  # noqa: F401 - scenarios import it from here
+from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.seeds import derive
 
 
@@ -43,17 +43,16 @@ class Setting:
         it works on this one.
     tasks: name -> setting of each of several tasks that this one is made of, with its own train, validation and test.
     test_forgotten: mask (n_test,) of the test samples that are like them (of the same class, say); none if None.
-    evaluation: makes a fresh metric with `update(part_number, logits, labels)` and `compute() -> dict`; one that is
-        a `Predictions` keeps what the model predicts for comparisons with other models; one with
-        `ask(part_number, model, inputs, labels)` asks the model more than its outputs.
+    evaluation: makes a fresh metric; one that is a `Predictions` keeps what the model predicts for comparisons with
+        other models.
     same_batches: every epoch sees the same ones, unshuffled and without augmentation (to overfit them).
     device, rank, world_size: where batches are to lie and which share of them this process gets.
     """
 
     data: LabeledData
-    parts: dict[str, ImageSet]
+    parts: dict[str, Any]
     evaluated: tuple[str, ...]
-    evaluation: Callable[[], Metric]
+    evaluation: Callable[[], Evaluation]
     seed: int = 0
     same_batches: bool = False
     forgotten: torch.Tensor | None = None
@@ -70,16 +69,16 @@ class Setting:
     world_size: int = 1
 
     def loader(self, part: str, *, shuffle: bool = False, augment: bool = False, **options: Any) -> Any:
-        """Batches (images, labels) of a part; options as `LabeledData.loader` takes them."""
+        """Batches of a part; options as `LabeledData.loader` takes them."""
         return self.loader_of(self.parts[part], shuffle=shuffle, augment=augment, **options)
 
-    def loader_of(self, images: ImageSet, **options: Any) -> Any:
-        """Batches of any set of images, on this setting's device."""
+    def loader_of(self, samples: Any, **options: Any) -> Any:
+        """Batches of any set of samples, on this setting's device."""
         if self.same_batches:
             size = options.get("batch_size") or self.data.batch_size
             options |= {"shuffle": False, "augment": False, "batch_size": size}
         place = {"device": self.device, "rank": self.rank, "world_size": self.world_size}
-        return self.data.loader(images, **{"seed": derive("batches", self.seed)} | place | options)
+        return self.data.loader(samples, **{"seed": derive("batches", self.seed)} | place | options)
 
     def checksum(self, part: str) -> str:
         """Hash of the samples of a part, in their order."""

@@ -94,7 +94,7 @@ class Stream:
         domains = {stretch.name: stretch.domain for stretch in stream}
         evaluated = tuple(stretch.name for stretch in stream)
         together = self.window or self.batch_size
-        classes = [effective_classes(s.images.labels, together) for s in stream if s is not clean]
+        classes = [effective_classes(s.images.targets, together) for s in stream if s is not clean]
         return Setting(
             data,
             {"train": data.train, "test": data.test} | {stretch.name: stretch.images for stretch in stream},
@@ -201,7 +201,7 @@ class Correlated(Stream):
 
     def groups(self, suite: Suite, num_classes: int) -> Iterator[list[Stretch]]:
         for name in self.corruptions:
-            order = dirichlet_order(suite.clean.labels, self.delta, num_classes, name, self.seed)
+            order = dirichlet_order(suite.clean.targets, self.delta, num_classes, name, self.seed)
             yield [Stretch(name, suite.corrupted(name, self.severity).subset(order), name)]
 
 
@@ -216,7 +216,7 @@ class MixedCorrelated(Stream):
 
     def groups(self, suite: Suite, num_classes: int) -> Iterator[list[Stretch]]:
         images, domain = self._mixed(suite)
-        order = dirichlet_order(images.labels, self.delta, num_classes, "mixed", self.seed)
+        order = dirichlet_order(images.targets, self.delta, num_classes, "mixed", self.seed)
         yield [Stretch("mixed", images.subset(order), domain[order])]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fisherexp.config.types import Count, Probability
-from fisherexp.data.datamodule import ImageSet, LabeledData
+from fisherexp.data.datamodule import LabeledData, TensorSet
 from fisherexp.data.domains import pooled
 from fisherexp.data.task_transforms import refuse_foreign, transform
 from fisherexp.metrics.summaries import SummaryMetrics
@@ -38,7 +38,7 @@ class TaskSuite:
         in every task. Raises ValueError where nothing is left to train or to choose on, for images in files and for
         tasks of other data."""
         refuse_foreign(self.tasks, data.title, None if data.holds == "images" else data.tasks)
-        if not isinstance(data.train, ImageSet):
+        if not isinstance(data.train, TensorSet):
             raise ValueError("tasks can be made of images in memory only; set data.in_memory=true")
         order = torch.randperm(len(data.train), generator=generator("task_validation", seed))
         aside = round(self.validation * len(data.train))
@@ -57,7 +57,7 @@ class TaskSuite:
             found[task] = Setting(data, parts, ("test",), evaluation, seed)
         return found
 
-    def whole(self, data: LabeledData, train: ImageSet, settings: dict[str, Setting], seed: int) -> Setting:
+    def whole(self, data: LabeledData, train: TensorSet, settings: dict[str, Setting], seed: int) -> Setting:
         """All tasks as one setting, whose source trains on `train`."""
         parts = {f"{task}/{part}": images for task, one in settings.items() for part, images in one.parts.items()}
         parts |= {name: pooled([one.parts[part] for one in settings.values()]) for name, part in POOLS.items()}

@@ -43,7 +43,7 @@ class PerSample(Dataset):
 
 def ours(images: torch.Tensor, labels: torch.Tensor, augment: str, mean, std) -> Iterable:
     normalize = Classifier(torch.nn.Identity(), 1, 1, mean, std).normalize
-    for batch, targets in TensorLoader(images, labels, BATCH, shuffle=True, augment=augment):
+    for batch, targets in TensorLoader(TensorSet(images, labels), BATCH, shuffle=True, augment=augment):
         yield normalize(batch), targets
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from fisherexp.curvature import Estimator, FisherDiagonal
 from fisherexp.data.digits import Digits
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.methods.test_time_adaptation.anchor import AnchorImportance
 from fisherexp.methods.test_time_adaptation.eata import EATA
 from fisherexp.methods.test_time_adaptation.entropy import entropy, log_softmax
@@ -96,7 +96,7 @@ def ours(method, images: Tensor, fisher: FisherDiagonal):
     method.given["fisher"] = fisher
     data = Digits(seed=0).load()
     data.input_shape = tuple(images.shape[1:])
-    parts = {"stream": ImageSet(images, torch.zeros(len(images), dtype=torch.int64))}
+    parts = {"stream": TensorSet(images, torch.zeros(len(images), dtype=torch.int64))}
     evaluation = lambda: ClassificationMetrics(("stream",))  # noqa: E731
     method.evaluate(Setting(data, parts, ("stream",), evaluation, segments=(Segment(),), stream_batch_size=len(images)))
 

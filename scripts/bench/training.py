@@ -26,7 +26,7 @@ def bare_loop(bench: Workbench) -> float:
     """Seconds per epoch of a loop that does nothing but train."""
     recipe, data = bench.method("source").training_recipe, bench.data
     model = bench.method("source").model
-    images, labels = data.train.images, data.train.labels
+    images, labels = data.train.inputs, data.train.targets
     steps = -(-len(labels) // data.batch_size)
     configured = recipe.configure(model, steps)
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

@@ -83,7 +83,7 @@ def test_several_oracles_are_trained_and_summed_up(output_dir):
     model = bench.method("source").model.eval()
     model.load_state_dict(bench.trained("source").tensors)
     with torch.inference_mode():
-        mine = model(bench.setting.parts["forget"].images)
+        mine = model(bench.setting.parts["forget"].inputs)
     oracles = [logits["forget"] for _, logits in evaluated.values()]
     expected = statistics.fmean(jensen_shannon(mine, other).mean().item() for other in oracles)
     assert found["after"]["oracle_js_forget"] == pytest.approx(expected, rel=1e-4)
@@ -92,7 +92,7 @@ def test_several_oracles_are_trained_and_summed_up(output_dir):
     # ZRF: on test samples of what is forgotten, against the network that the seed gives before training.
     untrained = bench.classifier("untrained").eval()
     with torch.inference_mode():
-        images = bench.setting.parts["test_forget"].images
+        images = bench.setting.parts["test_forget"].inputs
         assert found["after"]["zrf"] == pytest.approx(zrf(model(images), untrained(images)), rel=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_lira_finds_the_members_of_an_overfitted_network_and_none_in_the_oracle(
     data, draw = Digits().load(), np.random.default_rng(0)
     arrays = {}
     for split in ("train", "test"):
-        images, labels = getattr(data, split).images.numpy(), getattr(data, split).labels.numpy()
+        images, labels = getattr(data, split).inputs.numpy(), getattr(data, split).targets.numpy()
         noise = draw.random(len(labels)) < 0.3
         arrays |= {
             f"{split}_images": images,

@@ -36,7 +36,7 @@ def losses_by_hand(bench, folder) -> list[float]:
             optimizer.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optimizer.step()
-            found.append(F.cross_entropy(model(forget.images), forget.labels).item())
+            found.append(F.cross_entropy(model(forget.inputs), forget.targets).item())
     return found[:CAP]
 
 

@@ -39,7 +39,7 @@ def test_forgotten_samples_and_negatives_are_treated_alike(setting, population):
     assert (game.member.sum(0) == SHADOWS // 2).all()
     if "test_forget" in setting.evaluated:
         assert game.negatives == "test_forget"
-        assert set(alike.labels.tolist()) == set(forget.labels.tolist())
+        assert set(alike.targets.tolist()) == set(forget.targets.tolist())
     limited = population == "unlearned" and len(alike) > len(forget)
     assert int(game.negative.sum()) == (len(forget) if limited else len(alike))
 
@@ -47,12 +47,12 @@ def test_forgotten_samples_and_negatives_are_treated_alike(setting, population):
 @pytest.mark.parametrize("population", ["online", "unlearned"])
 def test_masks_are_those_of_the_samples_a_shadow_is_given(setting, population):
     game = Game(setting, population, SHADOWS, seed=0)
-    picked = torch.cat([setting.parts["forget"].images, setting.parts[game.negatives].images[game.negative]])
-    retained = {image.numpy().tobytes() for image in setting.parts["retain"].images}
+    picked = torch.cat([setting.parts["forget"].inputs, setting.parts[game.negatives].inputs[game.negative]])
+    retained = {image.numpy().tobytes() for image in setting.parts["retain"].inputs}
     for number in (0, SHADOWS - 1):
         parts = game.shadow(number).parts
         names = ("train", "retain", "forget")
-        train, retain, forget = ([image.numpy().tobytes() for image in parts[name].images] for name in names)
+        train, retain, forget = ([image.numpy().tobytes() for image in parts[name].inputs] for name in names)
         saw = {*train}
         assert [image.numpy().tobytes() in saw for image in picked] == game.member[number].tolist()
         assert sorted(train) == sorted(retain + forget)
@@ -76,8 +76,8 @@ def test_confidence_is_that_of_forgotten_samples_then_of_negatives(setting, popu
     game = Game(setting, population, SHADOWS, seed=0)
     logits = {part: torch.randn(len(setting.parts[part]), 10) for part in ("forget", game.negatives)}
     found = game.confidence(logits)
-    expected = logit_confidence(logits[game.negatives], setting.parts[game.negatives].labels)[game.negative]
-    assert torch.equal(found[: game.positives], logit_confidence(logits["forget"], setting.parts["forget"].labels))
+    expected = logit_confidence(logits[game.negatives], setting.parts[game.negatives].targets)[game.negative]
+    assert torch.equal(found[: game.positives], logit_confidence(logits["forget"], setting.parts["forget"].targets))
     assert torch.equal(found[game.positives :], expected)
     with pytest.raises(ValueError, match="needs whole test parts"):
         game.confidence({part: values[:5] for part, values in logits.items()})

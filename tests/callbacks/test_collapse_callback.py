@@ -72,14 +72,14 @@ def test_what_it_saw_of_the_final_model_is_what_a_direct_computation_gives(watch
     model.load_state_dict(weights)
     model.eval()
     with torch.no_grad():
-        features = model.features(images.images)
+        features = model.features(images.inputs)
         logits = model.head(features)
     moments = ClassMoments(10, features.shape[1])
-    moments.update(features, images.labels)
+    moments.update(features, images.targets)
     seen = load_file(folder / "run" / "neural_collapse.safetensors")
     for name, value in collapse(moments, model.head.weight, model.head.bias).items():
         assert seen[f"clean/{name}"][-1].item() == pytest.approx(value, rel=1e-4), name
-    accuracy = 100 * (logits.argmax(1) == images.labels).double().mean().item()
+    accuracy = 100 * (logits.argmax(1) == images.targets).double().mean().item()
     assert seen["clean/accuracy"][-1].item() == pytest.approx(accuracy)
 
 

@@ -40,16 +40,16 @@ def load(tmp_path, content, **options) -> Arrays:
 )
 def test_every_layout_gives_the_same_images(tmp_path, layout):
     data = load(tmp_path, arrays(train_images=layout(TRAIN), test_images=layout(TEST)))
-    assert torch.equal(data.train.images, torch.from_numpy(TRAIN))
-    assert torch.equal(data.test.images, torch.from_numpy(TEST))
-    assert data.train.images.is_contiguous()
-    assert data.train.labels.dtype == torch.int64
+    assert torch.equal(data.train.inputs, torch.from_numpy(TRAIN))
+    assert torch.equal(data.test.inputs, torch.from_numpy(TEST))
+    assert data.train.inputs.is_contiguous()
+    assert data.train.targets.dtype == torch.int64
     assert data.input_shape == (3, 6, 5)
 
 
 def test_images_without_channels_have_one(tmp_path):
     data = load(tmp_path, arrays(train_images=TRAIN[:, 0], test_images=TEST[:, 0]))
-    assert torch.equal(data.train.images, torch.from_numpy(TRAIN[:, :1]))
+    assert torch.equal(data.train.inputs, torch.from_numpy(TRAIN[:, :1]))
 
 
 def test_what_the_file_does_not_say_is_filled_in(tmp_path):

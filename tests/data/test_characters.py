@@ -18,17 +18,17 @@ def text(tmp_path) -> CharacterText:
 
 def test_sequences_follow_each_other_and_labels_are_one_ahead():
     made = sequences(torch.arange(11), 3)
-    assert made.images.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert made.labels.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert made.inputs.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert made.targets.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
 def test_text_comes_back_from_its_tokens(text):
     assert "".join(text.class_names) == " ,benort"
     assert text.architecture_options == {"input_shape": (7,), "vocabulary": 8}
-    spelt = "".join(text.class_names[token] for token in text.train.images.flatten())
+    spelt = "".join(text.class_names[token] for token in text.train.inputs.flatten())
     assert spelt == TEXT[: len(spelt)]
     assert len(text.train) == (342 - 1) // 7
-    tested = "".join(text.class_names[token] for token in text.test.images.flatten())
+    tested = "".join(text.class_names[token] for token in text.test.inputs.flatten())
     assert tested == TEXT[342 : 342 + len(tested)]
 
 

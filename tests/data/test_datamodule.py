@@ -23,11 +23,11 @@ CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml"))
 def test_digits_are_the_digits_of_scikit_learn():
     data = Digits().load()
     assert (len(data.train), len(data.test)) == (1200, 597)
-    assert data.train.images.dtype == torch.uint8
-    assert data.train.labels.dtype == torch.int64
-    assert data.train.images.shape[1:] == data.input_shape == (1, 8, 8)
-    images = torch.cat([data.train.images, data.test.images])[:, 0].numpy()
-    labels = torch.cat([data.train.labels, data.test.labels]).numpy()
+    assert data.train.inputs.dtype == torch.uint8
+    assert data.train.targets.dtype == torch.int64
+    assert data.train.inputs.shape[1:] == data.input_shape == (1, 8, 8)
+    images = torch.cat([data.train.inputs, data.test.inputs])[:, 0].numpy()
+    labels = torch.cat([data.train.targets, data.test.targets]).numpy()
     back = np.rint(images.reshape(-1, 64) / 255 * 16)  # 0…16 survives the 256 steps exactly
     key = lambda rows: sorted(map(tuple, rows))  # noqa: E731
     original = load_digits()
@@ -36,7 +36,7 @@ def test_digits_are_the_digits_of_scikit_learn():
 
 def test_declared_statistics_are_those_of_the_training_images():
     data = Digits().load()
-    intensities = data.train.images.double() / 255
+    intensities = data.train.inputs.double() / 255
     assert intensities.mean().item() == pytest.approx(data.mean[0], abs=1e-4)
     assert intensities.std(unbiased=False).item() == pytest.approx(data.std[0], abs=1e-4)
     assert data.class_names == [str(k) for k in range(data.num_classes)]
@@ -57,8 +57,8 @@ def test_validation_is_a_seeded_part_of_train():
     whole, data = Digits().load(), Digits(validation=0.25, seed=1).load()
     assert whole.validation is None
     assert (len(data.train), len(data.validation), len(data.test)) == (900, 300, 597)
-    parts = torch.cat([data.train.images, data.validation.images]).flatten(1)
-    assert sorted(map(tuple, parts.tolist())) == sorted(map(tuple, whole.train.images.flatten(1).tolist()))
+    parts = torch.cat([data.train.inputs, data.validation.inputs]).flatten(1)
+    assert sorted(map(tuple, parts.tolist())) == sorted(map(tuple, whole.train.inputs.flatten(1).tolist()))
     assert data.checksum() == Digits(validation=0.25, seed=1).checksum()
     assert data.checksum() not in (whole.checksum(), Digits(validation=0.25, seed=2).checksum())
 
@@ -71,8 +71,8 @@ def test_validation_may_not_take_everything():
 def test_train_size_keeps_a_seeded_part_of_train():
     whole, data = Digits().load(), Digits(train_size=100, seed=1).load()
     assert (len(data.train), len(data.test)) == (100, 597)
-    rows = {tuple(image) for image in whole.train.images.flatten(1).tolist()}
-    assert all(tuple(image) in rows for image in data.train.images.flatten(1).tolist())
+    rows = {tuple(image) for image in whole.train.inputs.flatten(1).tolist()}
+    assert all(tuple(image) in rows for image in data.train.inputs.flatten(1).tolist())
     assert data.checksum() == Digits(train_size=100, seed=1).checksum()
     assert data.checksum() != Digits(train_size=100, seed=2).checksum()
     with pytest.raises(DataError, match=r"^data.train_size=1201: there are only 1200 training samples$"):
@@ -88,12 +88,12 @@ def test_checksum_sees_one_changed_value(change):
 
 def test_subset_keeps_images_with_labels():
     train = Digits().load().train
-    chosen = (train.labels == 3).nonzero()[:, 0]
+    chosen = (train.targets == 3).nonzero()[:, 0]
     subset = train.subset(chosen)
     assert len(subset) == len(chosen)
-    assert (subset.labels == 3).all()
-    assert torch.equal(subset.images, train.images[train.labels == 3])
-    assert torch.equal(train.subset([4, 2]).images, train.images[[4, 2]])
+    assert (subset.targets == 3).all()
+    assert torch.equal(subset.inputs, train.inputs[train.targets == 3])
+    assert torch.equal(train.subset([4, 2]).inputs, train.inputs[[4, 2]])
 
 
 def test_loader_defaults():
@@ -144,9 +144,9 @@ def test_lightning_takes_it_as_its_datamodule():
     trainer = pl.Trainer(max_epochs=1, **QUIET)
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
-    assert sorted(chain(*model.seen["train"])) == sorted(data.train.labels.tolist())
-    assert model.seen["val"] == data.validation.labels.tolist()
-    assert model.seen["test"] == data.test.labels.tolist()
+    assert sorted(chain(*model.seen["train"])) == sorted(data.train.targets.tolist())
+    assert model.seen["val"] == data.validation.targets.tolist()
+    assert model.seen["test"] == data.test.targets.tolist()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,13 +8,13 @@ from fisherexp.data.colored import ColoredDigits, colored, first_domain
 from fisherexp.data.domain_folder import DomainFolder
 from fisherexp.data.errors import DataError
 from fisherexp.data.rotated_mnist import turned
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.seeds import generator
 
 
-def colors(images: ImageSet) -> torch.Tensor:
+def colors(images: TensorSet) -> torch.Tensor:
     """The channel that is not zero; images with both or none are an error."""
-    lit = images.images.flatten(2).any(dim=2)
+    lit = images.inputs.flatten(2).any(dim=2)
     assert lit.sum(dim=1).eq(1).all()
     return lit[:, 1].long()
 
@@ -24,7 +24,7 @@ def test_colors_and_labels_flip_as_often_as_said():
     assert [len(images) for images in domains.values()] == [700, 700, 397, 397]
     for name, flip in (("e20", 0.2), ("e10", 0.1), ("e90", 0.9)):
         images = domains[name]
-        share = (colors(images) != images.labels).double().mean().item()
+        share = (colors(images) != images.targets).double().mean().item()
         assert abs(share - flip) < 4 * (flip * (1 - flip) / len(images)) ** 0.5
 
 
@@ -32,22 +32,22 @@ def test_without_label_noise_the_label_is_the_digit(monkeypatch):
     data = ColoredDigits(label_flip=0.0)
     gray = data.domains(seed=0)["gray"]
     digits = data.read_gray()[1]
-    assert torch.equal(gray.labels, (digits.labels < 5).long())
-    assert torch.equal(gray.images[:, :1], digits.images)
-    assert torch.equal(gray.images[:, 1], gray.images[:, 0])
+    assert torch.equal(gray.targets, (digits.targets < 5).long())
+    assert torch.equal(gray.inputs[:, :1], digits.inputs)
+    assert torch.equal(gray.inputs[:, 1], gray.inputs[:, 0])
 
 
 def test_gray_and_target_are_the_same_digits_with_the_same_labels():
     domains = ColoredDigits().domains(seed=3)
-    assert torch.equal(domains["e90"].labels, domains["gray"].labels)
-    assert torch.equal(domains["e90"].images.sum(dim=1), domains["gray"].images[:, 0].long())
+    assert torch.equal(domains["e90"].targets, domains["gray"].targets)
+    assert torch.equal(domains["e90"].inputs.sum(dim=1), domains["gray"].inputs[:, 0].long())
 
 
 def test_every_restart_draws_anew():
     data = ColoredDigits()
     one, again, other = (data.domains(seed)["e20"] for seed in (1, 1, 2))
-    assert torch.equal(one.images, again.images)
-    assert not torch.equal(one.labels, other.labels)
+    assert torch.equal(one.inputs, again.inputs)
+    assert not torch.equal(one.targets, other.targets)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_color_of_certain_flips():
     for flip, channel in ((0.0, labels), (1.0, 1 - labels)):
         found = colored(gray, labels, flip, generator("test"))
         assert torch.equal(colors(found), channel)
-        assert found.images.max() == 7
+        assert found.inputs.max() == 7
 
 
 def test_an_empty_training_domain_is_refused():
@@ -80,8 +80,8 @@ def test_an_empty_training_domain_is_refused():
 
 
 def test_a_quarter_turn_is_a_quarter_turn():
-    images = ImageSet(torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8), torch.arange(4))
-    assert torch.equal(turned(images, 90.0).images, images.images.rot90(1, (2, 3)))
+    images = TensorSet(torch.randint(256, (4, 1, 6, 6), dtype=torch.uint8), torch.arange(4))
+    assert torch.equal(turned(images, 90.0).inputs, images.inputs.rot90(1, (2, 3)))
     assert turned(images, 0.0) is images
 
 
@@ -101,7 +101,7 @@ def test_folder_of_domains(folder, in_memory):
     domains = data.domains(0)
     assert {name: len(images) for name, images in domains.items()} == {"art": 5, "photo": 4}
     assert data.class_names == ["cat", "dog"]
-    assert domains["art"].labels.tolist() == [0, 0, 0, 1, 1]
+    assert domains["art"].targets.tolist() == [0, 0, 0, 1, 1]
     images, _ = next(iter(data.loader(domains["art"], shuffle=False)))
     assert images[:, 2].eq(200).all()
     assert (len(data.train), len(data.test)) == (5, 4)  # photo, the last one, is what a scenario without domains tests

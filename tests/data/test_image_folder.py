@@ -49,11 +49,11 @@ def test_folders_become_classes(split):
     data = make(split)
     assert data.class_names == ["ant", "bee", "cat"]
     assert (data.num_classes, data.input_shape) == (3, (3, 8, 8))
-    assert data.train.images.shape == (21, 3, 8, 8)
-    assert data.train.images.dtype == torch.uint8
-    assert data.train.labels.bincount().tolist() == [7, 7, 7]
-    assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert torch.equal(data.test.images[4], decode(split / "test" / "bee" / "01.png", 8))
+    assert data.train.inputs.shape == (21, 3, 8, 8)
+    assert data.train.inputs.dtype == torch.uint8
+    assert data.train.targets.bincount().tolist() == [7, 7, 7]
+    assert data.test.targets.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert torch.equal(data.test.inputs[4], decode(split / "test" / "bee" / "01.png", 8))
 
 
 def test_imagenet_is_evaluated_on_its_validation_images(split):
@@ -61,7 +61,7 @@ def test_imagenet_is_evaluated_on_its_validation_images(split):
         ImageNet(str(split)).load()
     (split / "test").rename(split / "val")
     data = ImageNet(str(split), image_size=8).load()
-    assert torch.equal(data.test.images[4], decode(split / "val" / "bee" / "01.png", 8))
+    assert torch.equal(data.test.inputs[4], decode(split / "val" / "bee" / "01.png", 8))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -86,7 +86,7 @@ def test_subsets_and_validation_are_the_same_from_disk(split):
     in_memory, lazy = make(split, validation=0.3), make(split, validation=0.3, in_memory=False)
     assert len(in_memory.validation) == len(lazy.validation) == 6
     for name in ("train", "validation", "test"):
-        chosen = (getattr(lazy, name).labels == 1).nonzero()[:, 0]
+        chosen = (getattr(lazy, name).targets == 1).nonzero()[:, 0]
         ours, theirs = (getattr(data, name).subset(chosen).loader(2) for data in (lazy, in_memory))
         assert same(ours, theirs)
 
@@ -123,8 +123,8 @@ def test_checksum_sees_pixels_in_memory_and_files_on_disk(split):
 def test_one_folder_is_split_the_same_whatever_the_seed(single):
     data, other = make(single, test_share=0.25), make(single, test_share=0.25, seed=9)
     assert (len(data.train), len(data.test)) == (15, 5)
-    assert torch.equal(data.test.images, other.test.images)
-    parts = torch.cat([data.train.images, data.test.images]).flatten(1).tolist()
+    assert torch.equal(data.test.inputs, other.test.inputs)
+    parts = torch.cat([data.train.inputs, data.test.inputs]).flatten(1).tolist()
     assert len(set(map(tuple, parts))) == 20
 
 

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from fisherexp.data.tensors import ImageSet, TensorLoader
+from fisherexp.data.tensors import TensorLoader, TensorSet
 
 N = 37
 IMAGES = torch.arange(N * 64, dtype=torch.int64).remainder(251).to(torch.uint8).view(N, 1, 8, 8)
@@ -15,7 +15,7 @@ LABELS = torch.arange(N)
 
 
 def make(**options) -> TensorLoader:
-    return TensorLoader(IMAGES, LABELS, options.pop("batch_size", 5), **options)
+    return TensorLoader(TensorSet(IMAGES, LABELS), options.pop("batch_size", 5), **options)
 
 
 def labels_of(loader) -> list[int]:
@@ -49,7 +49,7 @@ def test_in_order_without_shuffling():
 def test_indices_are_a_subset_of_the_set():
     chosen = [1, 5, 8, 13, 21, 34]
     assert sorted(labels_of(make(indices=chosen, shuffle=True))) == chosen
-    assert labels_of(ImageSet(IMAGES, LABELS).subset(chosen).loader(4)) == chosen
+    assert labels_of(TensorSet(IMAGES, LABELS).subset(chosen).loader(4)) == chosen
 
 
 @pytest.mark.parametrize("augment", [None, "crop_flip_rotate"])

@@ -35,18 +35,18 @@ def spelt(reports: Reports, given) -> list[str]:
 
 def test_they_are_the_same_every_time_and_none_is_in_both_parts(reports):
     again = Reports(reports=200, test_reports=50, seed=5).load()
-    assert torch.equal(again.train.images, reports.train.images)
-    assert torch.equal(again.test.labels, reports.test.labels)
+    assert torch.equal(again.train.inputs, reports.train.inputs)
+    assert torch.equal(again.test.targets, reports.test.targets)
     longer = Reports(reports=300, test_reports=50).load()
-    assert torch.equal(longer.train.images[:200], reports.train.images)
-    rows = {part: {tuple(one.tolist()) for one in getattr(reports, part).images} for part in ("train", "test")}
+    assert torch.equal(longer.train.inputs[:200], reports.train.inputs)
+    rows = {part: {tuple(one.tolist()) for one in getattr(reports, part).inputs} for part in ("train", "test")}
     assert not rows["train"] & rows["test"]
 
 
 def test_the_impression_names_every_condition_that_is_present_in_the_fixed_order(reports):
     """Read back through the forms of the language: a finding is there for each sentence of the impression, no other."""
     order = [condition.impression.split()[1] for condition in CONDITIONS]
-    for tokens, labels in zip(reports.train.images, reports.train.labels, strict=True):
+    for tokens, labels in zip(reports.train.inputs, reports.train.targets, strict=True):
         findings, impression = (spelt(reports, part) for part in read_back(tokens, labels))
         assert LENGTHS[0] <= len(findings) <= LENGTHS[1]
         assert PRESENT[0] <= len(impression) <= PRESENT[1]
@@ -81,7 +81,7 @@ def test_a_row_predicts_its_target_and_nothing_else():
 
 
 def test_labels_are_one_ahead_and_the_vocabulary_is_all_that_occurs(reports):
-    tokens, labels = reports.train.images, reports.train.labels
+    tokens, labels = reports.train.inputs, reports.train.targets
     asked = labels[:, :-1] != IGNORED
     ahead = torch.where(labels[:, :-1] == END, PAD, labels[:, :-1])
     assert torch.equal(tokens[:, 1:][asked], ahead[asked])
@@ -110,8 +110,8 @@ def test_the_sentences_most_like_the_impression_go_in_their_order():
 def test_gap_sentences_and_what_is_left_make_the_findings(reports):
     made = gap_sentences(reports.test)
     for (tokens, labels), (other, asked) in zip(
-        zip(reports.test.images, reports.test.labels, strict=True),
-        zip(made.images, made.labels, strict=True),
+        zip(reports.test.inputs, reports.test.targets, strict=True),
+        zip(made.inputs, made.targets, strict=True),
         strict=True,
     ):
         findings, _ = read_back(tokens, labels)

@@ -56,8 +56,8 @@ def mnist(tmp_path):
 def test_mnist_files_are_read(mnist, tmp_path):
     data = mnist(root=str(tmp_path)).load()
     for ours, split in ((data.train, "train"), (data.test, "t10k")):
-        assert torch.equal(ours.images, torch.from_numpy(IMAGES[split])[:, None])
-        assert torch.equal(ours.labels, torch.from_numpy(LABELS[split]).long())
+        assert torch.equal(ours.inputs, torch.from_numpy(IMAGES[split])[:, None])
+        assert torch.equal(ours.targets, torch.from_numpy(LABELS[split]).long())
 
 
 def test_data_folder_comes_from_the_environment(mnist, tmp_path, monkeypatch):
@@ -150,9 +150,9 @@ def test_cifar_batches_are_read_in_order(cifar, tmp_path):
     for name, content in contents.items():
         (tmp_path / handmade.folder / name).write_bytes(content)
     data = handmade(root=str(tmp_path)).load()
-    assert torch.equal(torch.cat([data.train.images, data.test.images]), images)
-    assert torch.equal(torch.cat([data.train.labels, data.test.labels]), labels)
-    assert data.train.images.is_contiguous()
+    assert torch.equal(torch.cat([data.train.inputs, data.test.inputs]), images)
+    assert torch.equal(torch.cat([data.train.targets, data.test.targets]), labels)
+    assert data.train.inputs.is_contiguous()
 
 
 def test_archive_in_the_data_folder_is_used_without_a_network(cifar, tmp_path, monkeypatch):
@@ -170,7 +170,7 @@ def test_archive_in_the_data_folder_is_used_without_a_network(cifar, tmp_path, m
             archive.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", unpack)
-    assert torch.equal(handmade(root=str(tmp_path), download=True).load().train.images, images[:10])
+    assert torch.equal(handmade(root=str(tmp_path), download=True).load().train.inputs, images[:10])
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_cifar20_takes_its_superclasses_from_the_file_and_keeps_the_fine_labels(
 
     data = HandMade(root=str(tmp_path)).load()
     assert data.num_classes == len(data.class_names) == 20
-    assert data.train.labels.tolist() == coarse.tolist()
-    assert data.test.labels.tolist() == coarse[150:160].tolist()
+    assert data.train.targets.tolist() == coarse.tolist()
+    assert data.test.targets.tolist() == coarse[150:160].tolist()
     assert data.fine_labels["train"].tolist() == fine.tolist()
     assert data.fine_labels["test"].tolist() == fine[150:160].tolist()

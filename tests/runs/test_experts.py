@@ -62,7 +62,7 @@ def test_experts_know_their_own_task(bench_of):
     for task, state in given(bench)["experts"].items():
         model.load_state_dict(state)
         parts = {name: bench.setting.parts[f"{name}/test"] for name in bench.setting.tasks}
-        correct[task] = {n: (model(p.images).argmax(1) == p.labels).double().mean().item() for n, p in parts.items()}
+        correct[task] = {n: (model(p.inputs).argmax(1) == p.targets).double().mean().item() for n, p in parts.items()}
     assert correct["plain"]["plain"] > 0.9 > correct["plain"]["rotated_90"] + 0.1
     assert correct["rotated_90"]["rotated_90"] > 0.9 > correct["rotated_90"]["plain"] + 0.1
 

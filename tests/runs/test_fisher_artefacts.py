@@ -69,7 +69,7 @@ def test_they_are_those_of_the_training_data_at_the_source(bench):
     model.load_state_dict(source.tensors)
     train = here.data.train
     factors, _ = here.fisher(KroneckerFactors(labels="empirical"), source)
-    expected = kfac(model, [(train.images, train.labels)])
+    expected = kfac(model, [(train.inputs, train.targets)])
     assert factors.count == len(train)
     assert factors.about() == expected.about()
     for name, tensor in expected.tensors().items():
@@ -77,10 +77,10 @@ def test_they_are_those_of_the_training_data_at_the_source(bench):
 
     # All samples once, one a row: the diagonal is that of the diagonal Fisher.
     low_rank, _ = here.fisher(GradientRows(gradients=len(train), gradient_batch=1, damping=1e-3), source)
-    diagonal = fisher_diagonal(model, [(train.images, train.labels)])
+    diagonal = fisher_diagonal(model, [(train.inputs, train.targets)])
     flat = torch.cat([values.flatten() for values in diagonal.values()])
     torch.testing.assert_close(low_rank.diagonal(), flat + 1e-3, rtol=1e-4, atol=1e-7)
-    first = next(batch_gradients(model, "cross_entropy", [(train.images[:1], train.labels[:1])]))
+    first = next(batch_gradients(model, "cross_entropy", [(train.inputs[:1], train.targets[:1])]))
     assert (low_rank.gradients - first).norm(dim=1).min() < 1e-5
 
 

@@ -14,7 +14,7 @@ def digits():
 
 
 def keys(images) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images.images}
+    return {image.numpy().tobytes() for image in images.inputs}
 
 
 def test_parts_share_no_image_and_pool_in_order(digits):
@@ -23,19 +23,19 @@ def test_parts_share_no_image_and_pool_in_order(digits):
     found = [keys(cut.parts[name]) for name in cut.evaluated]
     assert sum(map(len, found)) == len(set.union(*found))
     assert sum(len(cut.parts[name]) for name in cut.evaluated) == len(digits.train) + len(digits.test)
-    both = torch.cat([cut.parts["train_0"].images, cut.parts["train_30"].images])
-    assert torch.equal(cut.parts["train"].images, both)
+    both = torch.cat([cut.parts["train_0"].inputs, cut.parts["train_30"].inputs])
+    assert torch.equal(cut.parts["train"].inputs, both)
     sizes = [len(cut.parts[name]) for name in ("train_0", "train_30")]
-    assert (cut.parts["domains"].labels // 10).bincount().tolist() == sizes
-    assert torch.equal(cut.parts["domains"].labels % 10, cut.parts["train"].labels)
+    assert (cut.parts["domains"].targets // 10).bincount().tolist() == sizes
+    assert torch.equal(cut.parts["domains"].targets % 10, cut.parts["train"].targets)
 
 
 def test_target_and_left_out_are_not_trained_on(digits):
     data = ColoredDigits().load()
     cut = Domains(target="e20", leave_out="e90", holdout=0.0).setting(data, seed=1)
     assert cut.evaluated == ("train_e10", "target", "left_out", "gray")
-    assert torch.equal(cut.parts["target"].images, data.domains(1)["e20"].images)
-    assert torch.equal(cut.parts["left_out"].images, data.domains(1)["e90"].images)
+    assert torch.equal(cut.parts["target"].inputs, data.domains(1)["e20"].inputs)
+    assert torch.equal(cut.parts["left_out"].inputs, data.domains(1)["e90"].inputs)
 
 
 @pytest.mark.parametrize("target", [None, "e10"])
@@ -44,7 +44,7 @@ def test_leaving_out_the_target_leaves_out_no_further_domain(target):
     cut, plain = (Domains(target, leave_out, holdout=0.0).setting(data, 0) for leave_out in (target or "e90", None))
     assert cut.evaluated == plain.evaluated
     for name in ("domains", "target"):
-        assert torch.equal(cut.parts[name].images, plain.parts[name].images)
+        assert torch.equal(cut.parts[name].inputs, plain.parts[name].inputs)
 
 
 def test_labels_shift(digits):
@@ -52,7 +52,7 @@ def test_labels_shift(digits):
         cut = Domains(label_shift=shift, holdout=0.0).setting(digits, seed=0)
         plain = Domains(holdout=0.0).setting(digits, seed=0)
         for number, name in enumerate(("train_0", "train_30")):
-            before, after = (s.parts[name].labels.bincount(minlength=10) for s in (plain, cut))
+            before, after = (s.parts[name].targets.bincount(minlength=10) for s in (plain, cut))
             own = torch.arange(10) % 2 == number
             assert torch.equal(after[own], before[own])
             kept = after[~own].sum() / before[~own].sum()
@@ -64,10 +64,10 @@ def test_patch_agrees_with_parity_as_often_as_said(digits):
     cut = Domains(made_by="patch", agreement=[1.0, 0.7, 0.0], holdout=0.0).setting(digits, seed=0)
     for name, agreement in (("train_a100", 1.0), ("train_a70", 0.7), ("target", 0.0)):
         images = cut.parts[name]
-        left = images.images[:, 0, 0, 0] == 255
-        right = images.images[:, 0, 0, -1] == 255
+        left = images.inputs[:, 0, 0, 0] == 255
+        right = images.inputs[:, 0, 0, -1] == 255
         sure = left != right  # a digit may be bright in the other corner
-        share = (right[sure] == (images.labels[sure] % 2 == 1)).double().mean().item()
+        share = (right[sure] == (images.targets[sure] % 2 == 1)).double().mean().item()
         assert abs(share - agreement) < 0.07 * (0 < agreement < 1) + 1e-9
 
 

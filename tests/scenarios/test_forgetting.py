@@ -18,9 +18,9 @@ def test_class_parts_are_disjoint_and_whole(data):
     parts = setting.parts
     for whole, retained, forgotten in (("train", "retain", "forget"), ("test", "test_retain", "test_forget")):
         assert len(parts[retained]) + len(parts[forgotten]) == len(parts[whole])
-        assert set(parts[forgotten].labels.tolist()) == {1, 8}
-        assert not {1, 8} & set(parts[retained].labels.tolist())
-    assert torch.equal(parts["train"].images[setting.forgotten], parts["forget"].images)
+        assert set(parts[forgotten].targets.tolist()) == {1, 8}
+        assert not {1, 8} & set(parts[retained].targets.tolist())
+    assert torch.equal(parts["train"].inputs[setting.forgotten], parts["forget"].inputs)
     assert setting.evaluated == ("retain", "forget", "test_retain", "test_forget")
 
 
@@ -56,4 +56,4 @@ def test_order_of_batches_follows_the_seed_and_overfitting_stops_shuffling(data)
 
     assert torch.equal(first(0), first(0))
     assert not torch.equal(first(0), first(1))
-    assert torch.equal(first(0, same=True), data.train.labels[: data.batch_size])
+    assert torch.equal(first(0, same=True), data.train.targets[: data.batch_size])

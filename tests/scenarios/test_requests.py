@@ -31,10 +31,10 @@ def test_merged_classes_keep_their_fine_labels(validation):
     merged = Digits(validation=validation, superclasses=PARITY).load()
     assert (merged.num_classes, merged.class_names) == (2, ["0+2+4+6+8", "1+3+5+7+9"])
     for split in ("train", "test"):
-        assert torch.equal(merged.fine_labels[split], getattr(plain, split).labels)
-        assert torch.equal(getattr(merged, split).labels, getattr(plain, split).labels % 2)
+        assert torch.equal(merged.fine_labels[split], getattr(plain, split).targets)
+        assert torch.equal(getattr(merged, split).targets, getattr(plain, split).targets % 2)
     if validation:
-        assert torch.equal(merged.validation.labels, plain.validation.labels % 2)
+        assert torch.equal(merged.validation.targets, plain.validation.targets % 2)
 
 
 @pytest.mark.parametrize("wrong", [[[0, 1], [2, 3]], [[*range(10)], [3]], [[*range(11)]]])
@@ -48,22 +48,22 @@ def test_a_subclass_goes_and_its_siblings_stay(data):
     parts = SubclassForgetting([3]).setting(merged, seed=0).parts
     as_class = ClassForgetting([3]).setting(data, seed=0).parts
     for name in parts:
-        assert torch.equal(parts[name].images, as_class[name].images)
-        assert torch.equal(parts[name].labels, as_class[name].labels % 2)
-    assert (parts["forget"].labels == 1).all()
-    assert (parts["retain"].labels == 1).any()
+        assert torch.equal(parts[name].inputs, as_class[name].inputs)
+        assert torch.equal(parts[name].targets, as_class[name].targets % 2)
+    assert (parts["forget"].targets == 1).all()
+    assert (parts["retain"].targets == 1).any()
 
 
 def test_wrong_labels_are_where_and_only_where_samples_are_to_be_forgotten(data):
     one, again, other = (MislabeledForgetting(0.1).setting(data, seed) for seed in (3, 3, 4))
-    train, truth = one.parts["train"], data.train.labels
-    assert torch.equal(train.labels != truth, one.forgotten)
+    train, truth = one.parts["train"], data.train.targets
+    assert torch.equal(train.targets != truth, one.forgotten)
     assert one.forgotten.sum() == 120
-    assert torch.equal(one.parts["forget"].labels, train.labels[one.forgotten])
-    assert torch.equal(one.parts["retain"].labels, truth[~one.forgotten])
-    assert torch.equal(one.parts["test_retain"].labels, data.test.labels)
+    assert torch.equal(one.parts["forget"].targets, train.targets[one.forgotten])
+    assert torch.equal(one.parts["retain"].targets, truth[~one.forgotten])
+    assert torch.equal(one.parts["test_retain"].targets, data.test.targets)
     # every wrong label is as likely as any other: 120 draws of nine
-    steps = np.bincount((train.labels - truth)[one.forgotten] % 10, minlength=10)
+    steps = np.bincount((train.targets - truth)[one.forgotten] % 10, minlength=10)
     assert steps[0] == 0
     assert (steps[1:] > 0).all()
     assert one.checksum("train") == again.checksum("train") != other.checksum("train")
@@ -75,9 +75,9 @@ def test_requests_leave_what_earlier_ones_left(data):
     whole = ClassForgetting([3, 8, 1]).setting(data, seed=5)
     assert setting.checksum("retain") == whole.checksum("retain") == second.checksum("retain")
     assert first.checksum("train") == whole.checksum("train")
-    assert set(first.parts["forget"].labels.tolist()) == {3}
-    assert set(second.parts["forget"].labels.tolist()) == {8, 1}
-    assert torch.equal(second.parts["train"].labels, first.parts["retain"].labels)
+    assert set(first.parts["forget"].targets.tolist()) == {3}
+    assert set(second.parts["forget"].targets.tolist()) == {8, 1}
+    assert torch.equal(second.parts["train"].targets, first.parts["retain"].targets)
     assert (first.seed, second.seed) == (5, derive("request", 5, 1))
 
 

@@ -46,7 +46,7 @@ def clean_images(data, count=None, seed=0):
 
 def same_bag(one, other):
     """The same images with the same labels, in any order."""
-    bags = [torch.cat([s.images.flatten(1), s.labels[:, None]], 1).tolist() for s in (one, other)]
+    bags = [torch.cat([s.inputs.flatten(1), s.targets[:, None]], 1).tolist() for s in (one, other)]
     return sorted(bags[0]) == sorted(bags[1])
 
 
@@ -57,8 +57,8 @@ def test_continual_is_the_corruptions_in_order(data):
     assert setting.segments == (FREE,) * 15
     assert setting.stream_batch_size == 64
     for name in ("gaussian_noise", "fog"):
-        assert torch.equal(setting.parts[name].images, corrupt(clean.images, name, 5))
-        assert torch.equal(setting.parts[name].labels, clean.labels)
+        assert torch.equal(setting.parts[name].inputs, corrupt(clean.inputs, name, 5))
+        assert torch.equal(setting.parts[name].targets, clean.targets)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_gradual_goes_up_and_down(data):
     setting = streams.Gradual(["contrast"], images=20).setting(data, 0)
     assert setting.evaluated == tuple(f"contrast_{severity}" for severity in RAMP)
     for severity in range(1, 6):
-        expected = corrupt(clean_images(data, 20).images, "contrast", severity)
-        assert torch.equal(setting.parts[f"contrast_{severity}"].images, expected)
+        expected = corrupt(clean_images(data, 20).inputs, "contrast", severity)
+        assert torch.equal(setting.parts[f"contrast_{severity}"].inputs, expected)
     found = setting.evaluation()
     for stretch, wrong in enumerate(range(9)):
         labels = torch.zeros(8, dtype=torch.int64)
@@ -105,7 +105,7 @@ def test_mixed_streams_know_the_domain_of_each_image(data, protocol):
     assert len(mixed) == 400
     for number, name in enumerate(PAIR):
         clean = clean_images(data, 200)
-        expected = type(clean)(corrupt(clean.images, name, 5), clean.labels)
+        expected = type(clean)(corrupt(clean.inputs, name, 5), clean.targets)
         assert same_bag(mixed.subset(torch.nonzero(domain == number).flatten()), expected)
     assert 0.3 < (domain[1:] != domain[:-1]).double().mean() < 0.7  # they alternate at random
 
@@ -116,11 +116,11 @@ def test_correlated_streams_are_correlated(data):
     for name in PAIR:
         assert same_bag(setting.parts[name], plain.parts[name])
         shares = [
-            (s.parts[name].labels[1:] == s.parts[name].labels[:-1]).double().mean().item() for s in (plain, setting)
+            (s.parts[name].targets[1:] == s.parts[name].targets[:-1]).double().mean().item() for s in (plain, setting)
         ]
         assert shares[0] < 0.2
         assert shares[1] > 0.8
-    assert not torch.equal(setting.parts["fog"].labels, setting.parts["contrast"].labels)
+    assert not torch.equal(setting.parts["fog"].targets, setting.parts["contrast"].targets)
     assert setting.about["classes_per_batch"] < 4 < 8 < plain.about["classes_per_batch"]
 
 
@@ -160,7 +160,7 @@ def test_the_test_loop_follows_the_stream(data):
     found = method.evaluation.compute()
     for number, name in enumerate(setting.evaluated):
         part = setting.parts[name]
-        error = 100 * (method.model(part.images).argmax(1) != part.labels).double().mean().item()
+        error = 100 * (method.model(part.inputs).argmax(1) != part.targets).double().mean().item()
         assert found[f"curve/{number:03d}_{name}"] == pytest.approx(error)
 
 
@@ -173,7 +173,7 @@ def test_generated_images_are_kept(data, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")} == files
     assert len(again.parts["mixed"]) == 60
     kept = streams.Continual(PAIR, images=30).setting(data, 0, store)
-    assert all(torch.equal(kept.parts[name].images, first.parts[name].images) for name in PAIR)
+    assert all(torch.equal(kept.parts[name].inputs, first.parts[name].inputs) for name in PAIR)
     streams.Continual(PAIR, severity=4, images=30).setting(data, 0, store)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 4
 

@@ -7,7 +7,7 @@ from fisherexp.config.explain import composed
 from fisherexp.data.corruptions import corrupt
 from fisherexp.data.digits import Digits
 from fisherexp.data.task_transforms import transform
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.tasks import TaskMetrics
 from fisherexp.runs.workbench import Workbench
 from fisherexp.scenarios.tasks import Tasks, TaskSequence
@@ -21,7 +21,7 @@ def digits():
 
 
 def test_each_change_of_one_image():
-    image = ImageSet(torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8), torch.tensor([7]))
+    image = TensorSet(torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8), torch.tensor([7]))
     expected = {
         "plain": [[1, 2], [3, 4]],
         "inverted": [[254, 253], [252, 251]],
@@ -31,28 +31,28 @@ def test_each_change_of_one_image():
     }
     for task, pixels in expected.items():
         found = transform(task)(image)
-        assert found.images[0, 0].tolist() == pixels, task
-        assert found.labels.tolist() == [7]
+        assert found.inputs[0, 0].tolist() == pixels, task
+        assert found.targets.tolist() == [7]
 
 
 def test_right_angles_agree_with_resampling(digits):
     """A turn by a hair less than a right angle, which is interpolated, is nearly the exact one."""
-    exact, near = (transform(f"rotated_{angle}")(digits.test).images.float() for angle in ("90", "89.99"))
+    exact, near = (transform(f"rotated_{angle}")(digits.test).inputs.float() for angle in ("90", "89.99"))
     assert (exact - near).abs().max() <= 1
 
 
 def test_permutations_are_one_to_one_fixed_and_different(digits):
-    one, again, two = (transform(name)(digits.test).images for name in ("permuted_1", "permuted_1", "permuted_2"))
+    one, again, two = (transform(name)(digits.test).inputs for name in ("permuted_1", "permuted_1", "permuted_2"))
     assert torch.equal(one, again)
     assert not torch.equal(one, two)
-    assert torch.equal(one.flatten(1).sort(1).values, digits.test.images.flatten(1).sort(1).values)
+    assert torch.equal(one.flatten(1).sort(1).values, digits.test.inputs.flatten(1).sort(1).values)
 
 
 def test_corrupted_tasks_draw_other_noise_for_each_part(digits):
-    train, test = (transform("gaussian_noise", part=part)(digits.test).images for part in ("train", "test"))
+    train, test = (transform("gaussian_noise", part=part)(digits.test).inputs for part in ("train", "test"))
     assert not torch.equal(train, test)
-    dimmed = transform("contrast", severity=3)(digits.test).images  # without draws
-    assert torch.equal(dimmed, corrupt(digits.test.images, "contrast", 3))
+    dimmed = transform("contrast", severity=3)(digits.test).inputs  # without draws
+    assert torch.equal(dimmed, corrupt(digits.test.inputs, "contrast", 3))
 
 
 @pytest.mark.parametrize("scenario", [Tasks(TASKS, shared=20), TaskSequence(TASKS)])
@@ -62,41 +62,41 @@ def test_every_task_has_the_same_images_and_its_parts_are_disjoint(scenario, dig
     assert whole.evaluated[: len(TASKS)] == tuple(f"{task}/test" for task in TASKS)
     plain = whole.tasks["plain"].parts
     assert len(plain["train"]) + len(plain["validation"]) == len(digits.train)
-    everything = torch.cat([plain["train"].images, plain["validation"].images]).flatten(1).sort(0).values
-    assert torch.equal(everything, digits.train.images.flatten(1).sort(0).values)
+    everything = torch.cat([plain["train"].inputs, plain["validation"].inputs]).flatten(1).sort(0).values
+    assert torch.equal(everything, digits.train.inputs.flatten(1).sort(0).values)
     for task, one in whole.tasks.items():
         for part, images in one.parts.items():
-            assert torch.equal(images.images, transform(task)(plain[part]).images)
-            assert torch.equal(whole.parts[f"{task}/{part}"].images, images.images)
-    pooled = torch.cat([one.parts["validation"].images for one in whole.tasks.values()])
-    assert torch.equal(whole.parts["validation"].images, pooled)
+            assert torch.equal(images.inputs, transform(task)(plain[part]).inputs)
+            assert torch.equal(whole.parts[f"{task}/{part}"].inputs, images.inputs)
+    pooled = torch.cat([one.parts["validation"].inputs for one in whole.tasks.values()])
+    assert torch.equal(whole.parts["validation"].inputs, pooled)
 
 
 def test_shared_start_is_of_training_images_of_all_tasks(digits):
     whole = Tasks(TASKS, shared=20).setting(digits, seed=0)
-    blocks = whole.parts["train"].images.split(20)
+    blocks = whole.parts["train"].inputs.split(20)
     for task, block in zip(TASKS, blocks, strict=True):
-        assert torch.equal(block, transform(task)(ImageSet(blocks[0], torch.zeros(20))).images)
-        known = {image.numpy().tobytes() for image in whole.parts[f"{task}/train"].images}
+        assert torch.equal(block, transform(task)(TensorSet(blocks[0], torch.zeros(20))).inputs)
+        known = {image.numpy().tobytes() for image in whole.parts[f"{task}/train"].inputs}
         assert all(image.numpy().tobytes() in known for image in block)
 
 
 def test_sequence_begins_with_the_first_task_and_asks_for_the_others(digits):
     whole = TaskSequence(TASKS).setting(digits, seed=0)
-    assert torch.equal(whole.parts["train"].images, whole.parts["plain/train"].images)
+    assert torch.equal(whole.parts["train"].inputs, whole.parts["plain/train"].inputs)
     assert [id(one) for one in whole.requests] == [id(whole.tasks[task]) for task in TASKS[1:]]
 
 
 def test_few_samples_of_later_tasks_come_about_equally_often(digits):
     whole = TaskSequence(["plain", "inverted", "mirrored"], few=100).setting(digits, seed=0)
     first, *others = (one.parts["train"] for one in whole.tasks.values())
-    assert len(first.images.unique(dim=0)) > 900
+    assert len(first.inputs.unique(dim=0)) > 900
     for one in others:
         assert len(one) == len(first)
-        images, counts = one.images.unique(dim=0, return_counts=True)
+        images, counts = one.inputs.unique(dim=0, return_counts=True)
         assert len(images) == 100
         assert set(counts.tolist()) == {9, 10}
-    assert torch.equal(255 - others[0].images, others[1].images.flip(-1))  # the same ones in each
+    assert torch.equal(255 - others[0].inputs, others[1].inputs.flip(-1))  # the same ones in each
     assert len(whole.parts["mirrored/test"]) == len(digits.test)
 
 

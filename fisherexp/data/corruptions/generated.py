@@ -10,11 +10,11 @@ from fisherexp.data.corruptions.corrupt import corrupt
 from fisherexp.data.corruptions.frost import folder_checksum
 from fisherexp.data.corruptions.tables import TABLES
 from fisherexp.data.store import Store
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
 
 def corrupted(
-    images: ImageSet,
+    images: TensorSet,
     name: str,
     severity: int,
     *,
@@ -22,17 +22,17 @@ def corrupted(
     seed: int = 0,
     frost_folder: Path | None = None,
     store: Store | None = None,
-) -> ImageSet:
+) -> TensorSet:
     """`images` under one corruption, in the same order; options as for `corrupt`.
 
     With a store, the images are read from the file of an earlier call, mapped into memory rather than loaded.
     """
     options = {"table": table, "seed": seed, "frost_folder": frost_folder}
     if store is None:
-        return ImageSet(corrupt(images.images, name, severity, **options), images.labels)
+        return TensorSet(corrupt(images.inputs, name, severity, **options), images.targets)
 
     def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return {"images": corrupt(images.images, name, severity, **options)}, {}
+        return {"images": corrupt(images.inputs, name, severity, **options)}, {}
 
     digest = hashlib.blake2b(digest_size=8)
     images.hash_into(digest)
@@ -45,4 +45,4 @@ def corrupted(
         "textures": folder_checksum(frost_folder) if name == "frost" and frost_folder else None,
         "code": store.code_version(Path(__file__).parent),
     }
-    return ImageSet(store.get("corrupted", parts, build).tensors["images"], images.labels)
+    return TensorSet(store.get("corrupted", parts, build).tensors["images"], images.targets)

@@ -7,10 +7,10 @@ import torch
 
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
 
-def published(folder: Path, name: str, severity: int, test: ImageSet | FileSet) -> ImageSet | FileSet:
+def published(folder: Path, name: str, severity: int, test: TensorSet | FileSet) -> TensorSet | FileSet:
     """The corrupted copy of the test set `test`, in its order.
 
     folder: with <name>.npy, the five severities of all images one after the other, (5 N, H, W, C), and labels.npy; or
@@ -24,7 +24,7 @@ def published(folder: Path, name: str, severity: int, test: ImageSet | FileSet) 
     raise DataError(f"{folder} has neither {name}.npy nor a folder {name}/{severity}")
 
 
-def _from_array(folder: Path, name: str, severity: int, test: ImageSet | FileSet) -> ImageSet:
+def _from_array(folder: Path, name: str, severity: int, test: TensorSet | FileSet) -> TensorSet:
     file, count = folder / f"{name}.npy", len(test)
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -34,19 +34,19 @@ def _from_array(folder: Path, name: str, severity: int, test: ImageSet | FileSet
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != 5 * count:
         raise DataError(f"{file} is {images.dtype} {images.shape}; uint8 (5·{count}, H, W, C) is expected")
     here = slice((severity - 1) * count, severity * count)
-    if not np.array_equal(labels[here], test.labels.numpy()):
+    if not np.array_equal(labels[here], test.targets.numpy()):
         raise DataError(f"{folder / 'labels.npy'} are not the labels of this test set, in its order")
     tensor = torch.from_numpy(images[here].transpose(0, 3, 1, 2).copy())
-    if isinstance(test, ImageSet) and tensor.shape != test.images.shape:
-        raise DataError(f"{file} has images {tuple(tensor.shape[1:])}, the test set {tuple(test.images.shape[1:])}")
-    return ImageSet(tensor, test.labels)
+    if isinstance(test, TensorSet) and tensor.shape != test.inputs.shape:
+        raise DataError(f"{file} has images {tuple(tensor.shape[1:])}, the test set {tuple(test.inputs.shape[1:])}")
+    return TensorSet(tensor, test.targets)
 
 
-def _from_files(folder: Path, name: str, severity: int, test: ImageSet | FileSet) -> FileSet:
+def _from_files(folder: Path, name: str, severity: int, test: TensorSet | FileSet) -> FileSet:
     if not isinstance(test, FileSet):
         raise DataError(f"{folder} holds image files: the data set must be one of files, too (data.in_memory=false)")
     paths = [f"{name}/{severity}/{path}" for path in test.paths]
     missing = next((path for path in paths if not (folder / path).is_file()), None)
     if missing:
         raise DataError(f"{folder} has no {missing}, but the test set has its original")
-    return FileSet(folder, paths, test.labels, test.image_size, test.workers)
+    return FileSet(folder, paths, test.targets, test.image_size, test.workers)

@@ -10,9 +10,9 @@ from fisherexp.data.corruptions.generated import corrupted
 from fisherexp.data.corruptions.published import published
 from fisherexp.data.files import FileSet
 from fisherexp.data.store import Store
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 
-Images = ImageSet | FileSet
+Images = TensorSet | FileSet
 
 
 class Suite:
@@ -44,14 +44,14 @@ class Suite:
         return corrupted(self._decoded, name, severity, **self.options)
 
     @cached_property
-    def _decoded(self) -> ImageSet:
+    def _decoded(self) -> TensorSet:
         return self.clean.in_memory() if isinstance(self.clean, FileSet) else self.clean
 
 
 def joined(sets: list[Images]) -> Images:
     """Several sets as one, one after the other. Sets of files must share their folder."""
-    labels = torch.cat([images.labels for images in sets])
-    if isinstance(sets[0], ImageSet):
-        return ImageSet(torch.cat([images.images for images in sets]), labels)
+    labels = torch.cat([images.targets for images in sets])
+    if isinstance(sets[0], TensorSet):
+        return TensorSet(torch.cat([images.inputs for images in sets]), labels)
     first = sets[0]
     return FileSet(first.folder, [path for s in sets for path in s.paths], labels, first.image_size, first.workers)

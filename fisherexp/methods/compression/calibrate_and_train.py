@@ -7,11 +7,11 @@ One step is one epoch of the fit: `looks` passes over the batches that are looke
 import dataclasses
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from fisherexp.config.types import Count
-from fisherexp.data.chain import ChainedLoader
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import Chained
 from fisherexp.methods.method import Method
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
@@ -37,7 +37,7 @@ class CalibrateAndTrain(Method):
         """Loaders of one look, and how many batches of each. By default one batch, for a loop needs one."""
         return [setting.loader("train", shuffle=True)], [1]
 
-    def look(self, images: Tensor, labels: Tensor) -> None:
+    def look(self, batch: Batch) -> None:
         """Take a batch of a look into account. The model is as the last edit or training step left it."""
 
     def edit(self, step: int, look: int) -> None:
@@ -47,29 +47,29 @@ class CalibrateAndTrain(Method):
     def trained(self) -> None:
         """Called after each step of the optimizer."""
 
-    def batches(self, setting: Setting) -> ChainedLoader:
+    def batches(self, setting: Setting) -> Chained:
         # Every rank looks at the same batches and makes the same edit.
         loaders, lengths = self.to_look_at(dataclasses.replace(setting, rank=0, world_size=1))
         self.look_length = sum(lengths)
         train, epochs = super().batches(setting), self.finetune.epochs
         self.train_length = len(train)
         loaders, lengths = self.looks * loaders, self.looks * lengths
-        return ChainedLoader(loaders + epochs * [train], lengths + epochs * [len(train)])
+        return Chained(*loaders, *epochs * [train], lengths=lengths + epochs * [len(train)])
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         look, position = divmod(batch_idx, self.look_length)
         if look >= self.looks:
-            self.train_on(*batch)
+            self.train_on(batch)
             return
-        self.look(*batch)
+        self.look(batch)
         if position == self.look_length - 1:
             self.edit(self.current_epoch, look)
 
-    def train_on(self, images: Tensor, labels: Tensor) -> None:
-        """A step of fine-tuning on the mean cross-entropy; of text, over all tokens."""
+    def train_on(self, batch: Batch) -> None:
+        """A step of fine-tuning on the mean loss."""
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        self.manual_backward(F.cross_entropy(self.model(images).flatten(0, -2), labels.flatten()))
+        self.manual_backward(self.objective.loss(self.model(batch.inputs), batch.targets))
         optimizer.step()
         self.lr_schedulers().step()
         self.trained()

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
+from fisherexp.data.batch import Batch
 from fisherexp.methods.importance import Importance
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
@@ -20,7 +21,7 @@ class FisherCalibration:
 
     def loaders(self, setting: Setting) -> tuple[list[Any], list[int]]:
         """What CalibrateAndTrain.to_look_at returns."""
-        self.seed, self.likelihood = derive("labels", setting.seed, "train"), setting.data.likelihood
+        self.seed, self.likelihood = derive("labels", setting.seed, "train"), setting.data.objective.likelihood
         loader = self.importance.batches(setting, "train")
         return [loader], [len(loader)]
 
@@ -31,8 +32,8 @@ class FisherCalibration:
             self._accumulator = self.importance.accumulator(self.model, self.seed, self.likelihood)
         return self._accumulator
 
-    def add(self, images: Tensor, labels: Tensor) -> None:
-        self.accumulator.update(images, labels)
+    def add(self, batch: Batch) -> None:
+        self.accumulator.update(batch.inputs, batch.targets)
 
     def take(self) -> FisherDiagonal:
         """The Fisher of all that was added since the last time."""

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count
+from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
@@ -63,9 +64,9 @@ class LowRank(CalibrateAndTrain):
         if self.fisher is not None:
             self.fisher.load(self._restored)
 
-    def look(self, images: Tensor, labels: Tensor) -> None:
+    def look(self, batch: Batch) -> None:
         if self.fisher is not None:
-            self.fisher.add(images, labels)
+            self.fisher.add(batch)
 
     def edit(self, step: int, look: int) -> None:
         whole = {name: layer.matrix.detach().clone() for name, layer in self.layers.items()}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.curvature import LowRankFisher, batch_gradients
+from fisherexp.data.batch import Batch
 from fisherexp.methods.compression.pruning import Pruning
 from fisherexp.methods.structured import GradientRows
 from fisherexp.scenarios.setting import Setting
@@ -90,10 +91,10 @@ class ObsPruning(Pruning):
         super().on_train_start()
         self.rows = [row.to(self.device) for row in self.rows]  # those of a saved state
 
-    def look(self, images: Tensor, labels: Tensor) -> None:
-        batches = zip(images.split(self.gradient_batch), labels.split(self.gradient_batch), strict=True)
+    def look(self, batch: Batch) -> None:
+        batches = zip(*(part.split(self.gradient_batch) for part in batch[:2]), strict=True)
         left = self.gradients - len(self.rows)
-        self.rows += batch_gradients(self.model, "cross_entropy", list(batches)[:left], self.weights)
+        self.rows += batch_gradients(self.model, self.objective.likelihood, list(batches)[:left], self.weights)
 
     def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
         rows = torch.stack(self.rows)[:, self.kept]

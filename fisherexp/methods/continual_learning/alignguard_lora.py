@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning import adapters, rows
 from fisherexp.methods.continual_learning.anchored import added
 from fisherexp.methods.continual_learning.ewc import CODE, task_fisher
@@ -141,8 +141,8 @@ class AlignGuardLoRA(LoRA):
                 found.setdefault(term, []).append(value)
         return {term: torch.stack(values).sum() for term, values in found.items()}
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = functional.cross_entropy(self.model(images), labels)
+    def loss(self, batch: Batch) -> Tensor:
+        loss = super().loss(batch)
         if any(self.weights.values()):
             largest = self.memory["largest"]
             for term, value in self.terms().items():

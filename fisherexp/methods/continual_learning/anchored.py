@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import NonNegative
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.sequence import TaskTraining
 from fisherexp.methods.recipe import Recipe
 
@@ -78,8 +79,8 @@ class AnchoredTraining(TaskTraining):
         parameters = dict(self.model.named_parameters())
         return torch.stack([quadratic(parameters, **anchor) for anchor in self.memory["anchors"]]).sum()
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = super().loss(images, labels)
+    def loss(self, batch: Batch) -> Tensor:
+        loss = super().loss(batch)
         if self.memory["anchors"] and (stiffness := self.stiffness):
             loss = loss + stiffness * self.penalty()
         return loss

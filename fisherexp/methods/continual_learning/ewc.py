@@ -32,9 +32,9 @@ CODE = (Importance, Path(fisherexp.curvature.__file__).parent)
 
 def task_fisher(model: nn.Module, task: Setting, importance: Importance, number: int) -> FisherDiagonal:
     """The diagonal Fisher of a task's training samples, on every rank; `number` of the task: for sampled labels."""
-    accumulator = importance.accumulator(model, derive("labels", task.seed, number), task.data.likelihood)
-    for images, labels in importance.batches(task, "train", importance.batches_per_update):
-        accumulator.update(images, labels)
+    accumulator = importance.accumulator(model, derive("labels", task.seed, number), task.data.objective.likelihood)
+    for batch in importance.batches(task, "train", importance.batches_per_update):
+        accumulator.update(batch.inputs, batch.targets)
     if not importance.replicated:
         accumulator.load_sums(over_ranks(accumulator.sums(), largest=("batch_size", "batches")))
     return accumulator.result()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fisherexp.config.types import NonNegative
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.anchored import AnchoredTraining, snapshot
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
@@ -43,8 +44,8 @@ class L2SP(AnchoredTraining):
         held = {name: p for name, p in anchor.items() if self.head == "shared" or not name.startswith("head.")}
         self.memory["anchors"] = [{"omega": {name: torch.ones_like(p) for name, p in held.items()}, "anchor": held}]
 
-    def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = super().loss(images, labels)
+    def loss(self, batch: Batch) -> torch.Tensor:
+        loss = super().loss(batch)
         if self.head == "new" and self.memory["anchors"]:
             loss = loss + self.beta / 2 * sum(p.square().sum() for p in self.model.head.parameters())
         return loss

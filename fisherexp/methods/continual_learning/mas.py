@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fisherexp.config.types import Count, NonNegative
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.anchored import AnchoredTraining, added
 from fisherexp.methods.recipe import Recipe
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 
 
-def sensitivities(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], per_sample: bool) -> dict[str, Tensor]:
+def sensitivities(model: nn.Module, batches: Iterable[Batch], per_sample: bool) -> dict[str, Tensor]:
     """Sums over samples of |∂ ||f(x)||² / ∂θ|, by parameter; and under "samples" how many there were.
 
     The model is in eval mode. per_sample: absolute value of each sample's gradient; otherwise of a batch's mean.
@@ -39,7 +40,8 @@ def sensitivities(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], pe
     each = vmap(grad(squared_norm), in_dims=(None, 0))
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     samples = 0
-    for images, _ in batches:
+    for batch in batches:
+        images = batch.inputs
         if per_sample:
             found = {name: g.abs().sum(0) for name, g in each(parameters, images).items()}
         else:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.adapters import linear_layers
 
 
-def row_fisher(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def row_fisher(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
     """(1/N) Σ_n G_n G_nᵀ by layer, (d, d), with G_n (d, k) the gradient of sample n's cross-entropy by its label.
 
     G = Σ_t δ_t x_tᵀ over the positions t of a sequence, so that G Gᵀ = Σ_ts (x_t·x_s) δ_t δ_sᵀ: no G is formed. For a
@@ -29,14 +30,14 @@ def row_fisher(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> di
     total, samples = {}, 0
     try:
         with torch.enable_grad():
-            for images, labels in batches:
-                loss = functional.cross_entropy(model(images), labels, reduction="sum")
+            for batch in batches:
+                loss = functional.cross_entropy(model(batch.inputs), batch.targets, reduction="sum")
                 slopes = torch.autograd.grad(loss, [outputs[name] for name in layers])
                 for name, slope in zip(layers, slopes, strict=True):
-                    x, delta = (t.reshape(len(labels), -1, t.shape[-1]) for t in (inputs[name], slope))
+                    x, delta = (t.reshape(batch.size, -1, t.shape[-1]) for t in (inputs[name], slope))
                     found = torch.einsum("ntd,nts,nse->de", delta, x @ x.transpose(1, 2), delta)
                     total[name] = total[name] + found if name in total else found
-                samples += len(labels)
+                samples += batch.size
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,7 +13,7 @@ from lightning_fabric.utilities import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from fisherexp.methods.continual_learning.batches import TaskBatches
+from fisherexp.data.composite import ByEpoch
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 from fisherexp.metrics.tasks import TaskMetrics
@@ -55,14 +55,14 @@ class TaskTraining(ERM):
 
     # --- the loop --------------------------------------------------------------------------------------
 
-    def batches(self, setting: Setting) -> TaskBatches:
+    def batches(self, setting: Setting) -> ByEpoch:
         place = {name: getattr(setting, name) for name in ("device", "rank", "world_size", "same_batches")}
         self.tasks = {name: dataclasses.replace(task, **place) for name, task in setting.tasks.items()}
         single = len(setting.tasks[next(iter(setting.tasks))].parts["train"]) % setting.data.batch_size == 1
         options = {"shuffle": True, "augment": True, "drop_last": single}
         loaders = [task.loader("train", **options) for task in self.tasks.values()]
         self.epochs = len(self.tasks) * self.training_recipe.epochs
-        return TaskBatches(loaders, self.training_recipe.epochs)
+        return ByEpoch(*loaders, epochs=self.training_recipe.epochs)
 
     def setup(self, stage: str) -> None:
         # How many tasks there are is known only now.
@@ -100,8 +100,10 @@ class TaskTraining(ERM):
         self.model.eval()
         with torch.no_grad():
             for number, task in enumerate(self.tasks.values()):
-                for images, labels in dataclasses.replace(task, rank=0, world_size=1).loader("test"):
-                    metric.update(number, self.model.forward(images), labels)  # past the hook that counts costs
+                for batch in dataclasses.replace(task, rank=0, world_size=1).loader("test"):
+                    metric.update(
+                        number, self.model.forward(batch.inputs), batch.targets
+                    )  # past the hook that counts costs
         self.model.train(training)
         found = metric.compute()
         self.accuracy.append([found[f"{name}_accuracy"] for name in self.tasks])

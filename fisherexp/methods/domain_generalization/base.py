@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fisherexp.methods.domain_generalization.batches import Together, by_domain, of_every_domain
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import SideBySide
+from fisherexp.methods.domain_generalization.batches import by_domain, of_every_domain
 from fisherexp.methods.domain_generalization.domain import Domain, losses, seen, whole
 from fisherexp.methods.domain_generalization.penalty import Penalty
 from fisherexp.methods.method import LossMean, Method
@@ -45,22 +47,22 @@ class DomainMethod(Method):
         """The penalty, a scalar, zero where domains agree; None for none."""
         return None
 
-    def objective(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a step. labels: class + num_classes · domain."""
-        domains = self.domains(images, labels)
-        with torch.autocast(images.device.type, enabled=False):
+    def penalized_risk(self, batch: Batch) -> Tensor:
+        """The loss of a step, a scalar. The batch is tagged by domain."""
+        domains = self.domains(batch)
+        with torch.autocast(batch.targets.device.type, enabled=False):
             penalty = self.misalignment(domains)
             if penalty is not None:
-                self.mean_penalty.add(penalty, len(labels))
+                self.mean_penalty.add(penalty, batch.size)
             return self.penalty.joined(self.risk(domains), penalty, self.model, self.global_step)
 
-    def domains(self, images: Tensor, labels: Tensor) -> list[Domain]:
+    def domains(self, batch: Batch) -> list[Domain]:
         """What the model makes of each domain, from one pass over the joint batch; on every rank, of all of it."""
-        classes = self.setting.data.num_classes
-        parts = [by_domain(values, labels, classes) for values in (*seen(self.model, images), labels % classes)]
+        values = (*seen(self.model, batch.inputs), batch.targets)
+        parts = [by_domain(each, batch.tags["domain"]) for each in values]
         return [whole(Domain(*part)) for part in zip(*parts, strict=True)]
 
-    def batches(self, setting: Setting) -> Together:
+    def batches(self, setting: Setting) -> SideBySide:
         self.setting = setting
         return of_every_domain(setting)
 
@@ -68,10 +70,9 @@ class DomainMethod(Method):
         if self.penalty.reset_optimizer and 0 < self.penalty.anneal == self.global_step:
             self.optimizers().state.clear()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        loss = self.objective(images, labels)
-        self.mean_loss.add(loss, len(labels))
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.penalized_risk(batch)
+        self.mean_loss.add(loss, batch.size)
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -1,72 +1,24 @@
-"""A batch of every training domain in every step."""
-
-from collections.abc import Iterator
-from itertools import repeat
-from typing import Any
+"""A batch of every training domain in every step. A batch's tag 'domain' is the number of each sample's domain."""
 
 import torch
 from torch import Tensor
 
-from fisherexp.data.loader import Batch
+from fisherexp.data.composite import SideBySide
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
 
-class Together:
-    """Batches of several loaders joined, in their order; an epoch is a pass over the longest, the others start again
-    as often as needed. The position, which Lightning saves and restores, is that of all of them.
-    """
-
-    # Lightning looks for this one where it finds a sampler.
-    batch_sampler = None
-
-    def __init__(self, loaders: list[Any]) -> None:
-        self.loaders = loaders
-
-    def __iter__(self) -> Iterator[Batch]:
-        leading = max(range(len(self.loaders)), key=lambda i: len(self.loaders[i]))
-        streams = [endless(loader) for loader in self.loaders]
-        for first in self.loaders[leading]:
-            batches = [first if i == leading else next(stream) for i, stream in enumerate(streams)]
-            yield torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
-
-    def __len__(self) -> int:
-        return max(map(len, self.loaders))
-
-    @property
-    def sampler(self) -> "Together":
-        """Where Lightning looks for `set_epoch`."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        for loader in self.loaders:
-            loader.set_epoch(epoch)
-
-    def state_dict(self) -> dict[str, dict[str, int]]:
-        return {str(i): loader.state_dict() for i, loader in enumerate(self.loaders)}
-
-    def load_state_dict(self, state: dict[str, dict[str, int]]) -> None:
-        for i, loader in enumerate(self.loaders):
-            loader.load_state_dict(state[str(i)])
-
-
-def endless(loader: Any) -> Iterator[Batch]:
-    """The batches of a loader, again and again."""
-    for _ in repeat(None):
-        yield from loader
-
-
-def of_every_domain(setting: Setting) -> Together:
+def of_every_domain(setting: Setting) -> SideBySide:
     """Batches of `data.batch_size` samples of each domain; a smaller domain is in every batch as a whole.
 
-    Labels are class + num_classes · domain, as `scenarios.domains.marked` makes them. Raises ValueError for a domain of
-    fewer samples than ranks: some would never see it.
+    An epoch is a pass over the largest. Raises ValueError for a domain of fewer samples than ranks: some would never
+    see it.
     """
-    images, size = setting.parts["domains"], setting.data.batch_size
-    domain_of = images.labels // setting.data.num_classes
+    samples, size = setting.parts["domains"], setting.data.batch_size
+    domain_of = samples.tags["domain"]
     loaders = []
     for number in range(int(domain_of.max()) + 1):
-        domain = images.subset((domain_of == number).nonzero().flatten())
+        domain = samples.subset((domain_of == number).nonzero().flatten())
         if len(domain) < setting.world_size:
             raise ValueError(
                 f"training domain {number} has {len(domain)} samples for {setting.world_size} ranks; "
@@ -84,10 +36,9 @@ def of_every_domain(setting: Setting) -> Together:
                 seed=derive("batches", setting.seed, number),
             )
         )
-    return Together(loaders)
+    return SideBySide(*loaders)
 
 
-def by_domain(values: Tensor, labels: Tensor, num_classes: int) -> list[Tensor]:
-    """Split the rows of `values` (B, …) by the domains of marked labels (B,), which follow each other."""
-    counts = torch.bincount(labels // num_classes)
-    return list(values.split(counts.tolist()))
+def by_domain(values: Tensor, domain: Tensor) -> list[Tensor]:
+    """Split the rows of `values` (B, …) by their domains (B,), which follow each other."""
+    return list(values.split(torch.bincount(domain).tolist()))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Positive
+from fisherexp.data.batch import Batch
 from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.methods.domain_generalization.batches import by_domain
 from fisherexp.methods.domain_generalization.domain import Domain, seen
@@ -35,12 +36,11 @@ class DomainMixup(DomainMethod):
         super().__init__(model, training, penalty)
         self.alpha = alpha
 
-    def objective(self, images: Tensor, labels: Tensor) -> Tensor:
+    def penalized_risk(self, batch: Batch) -> Tensor:
+        images, domain = batch.inputs, batch.tags["domain"]
         if images.dtype == torch.uint8:
             images = images.to(self.model.mean.dtype) / 255  # as Classifier.normalize would
-        classes = self.setting.data.num_classes
-        inputs = by_domain(images, labels, classes)
-        targets = by_domain(labels % classes, labels, classes)
+        inputs, targets = by_domain(images, domain), by_domain(batch.targets, domain)
         ring = torch.randperm(len(inputs)).tolist()
         pairs = list(zip(ring, ring[1:] + ring[:1], strict=True))
         shares = torch.distributions.Beta(self.alpha, self.alpha).sample((len(pairs),)).to(images)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Positive
+from fisherexp.data.batch import Batch
 from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.methods.domain_generalization.batches import by_domain
 from fisherexp.methods.domain_generalization.domain import Domain, seen, whole
@@ -38,12 +39,11 @@ class Fish(DomainMethod):
         self.meta_lr = meta_lr
         self.automatic_optimization = False
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        classes, optimizer = self.setting.data.num_classes, self.optimizers()
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        optimizer = self.optimizers()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         start = [p.detach().clone() for p in parameters]
-        inputs, targets = by_domain(images, labels, classes), by_domain(labels % classes, labels, classes)
+        inputs, targets = (by_domain(values, batch.tags["domain"]) for values in batch[:2])
         for x, y in zip(inputs, targets, strict=True):
             risk = whole(Domain(*seen(self.model, x), y)).loss()
             optimizer.zero_grad()

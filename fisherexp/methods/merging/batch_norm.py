@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.method import Method
 from fisherexp.scenarios.setting import Setting
 
@@ -51,7 +52,7 @@ class MergedStatistics(Method):
     def __init__(self, model: nn.Module, batch_norm: Literal["average", "recompute"] = "average") -> None:
         super().__init__(model)
         self.batch_norm = batch_norm
-        self.statistics_pass: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None
+        self.statistics_pass: Callable[[], Iterable[Batch]] | None = None
 
     def batches(self, setting: Setting) -> Any:
         size, samples = setting.data.eval_batch_size, len(setting.parts[self.statistics_of])
@@ -64,4 +65,4 @@ class MergedStatistics(Method):
         """`state`, which has averaged statistics, with those that `batch_norm` asks for."""
         if self.batch_norm == "average":
             return state
-        return recomputed(self.model, state, (images for images, _ in self.statistics_pass()))
+        return recomputed(self.model, state, (batch.inputs for batch in self.statistics_pass()))

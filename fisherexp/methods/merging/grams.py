@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
@@ -37,10 +38,10 @@ class GramPass(Method):
     def batches(self, setting: Setting) -> Any:
         return setting.loader(self.fits_on)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.model.eval()
         with torch.no_grad():
-            self.model(batch[0])
+            self.model(batch.inputs)
 
     def on_train_end(self) -> None:
         self.sums = over_ranks(self.sums)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.method import Method
 from fisherexp.ranks import over_ranks
@@ -92,13 +93,14 @@ class Merging(MergedStatistics):
             self.correct = torch.zeros(len(self.choices), dtype=torch.float64)
         self.correct, self.seen = self.correct.to(self.device), self.seen.to(self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.model.eval()
         with torch.no_grad():
             for number, state in enumerate(self.candidates):
-                self.correct[number] += (functional_call(self.model, state, images).argmax(1) == labels).sum()
-        self.seen += len(labels)
+                self.correct[number] += (
+                    functional_call(self.model, state, batch.inputs).argmax(1) == batch.targets
+                ).sum()
+        self.seen += batch.size
 
     def on_train_end(self) -> None:
         totals = over_ranks({"correct": self.correct, "seen": self.seen})

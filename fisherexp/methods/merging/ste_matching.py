@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, permuted, specification
@@ -65,22 +66,21 @@ class STEMatching(MergedStatistics):
             self.permutations, _ = match(start, self.second, self.spec, self.seed)
             self._evaluate()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         free = dict(self.model.named_parameters())
         now = {name: parameter.detach() for name, parameter in free.items()}
         self.permutations, _ = match(now, self.second, self.spec, self.seed, self.permutations)
         moving = permuted(self.second, self.spec, self.permutations)
         passed = {name: moving[name] + (free[name] - now[name]) for name in free}
         statistics = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        logits = functional_call(self.model, statistics | mean_of([passed, self.first]), images)
-        return F.cross_entropy(logits, labels)
+        logits = functional_call(self.model, statistics | mean_of([passed, self.first]), batch.inputs)
+        return F.cross_entropy(logits, batch.targets)
 
     def on_train_epoch_end(self) -> None:
         self._evaluate()
 
     def _evaluate(self) -> None:
-        images, labels = self.probe.images.to(self.device), self.probe.labels.to(self.device)
+        images, labels = self.probe.inputs.to(self.device), self.probe.targets.to(self.device)
         state = self._mean(self.permutations)
         training = self.model.training
         self.model.eval()

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.alignment import alignment
 from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
@@ -148,17 +149,17 @@ class WeightMatching(MergedStatistics):
         """Parameters and statistics, on the method's device."""
         return {n: t.detach().clone().to(self.device) for n, t in state.items() if t.is_floating_point()}
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.model.eval()
         with torch.no_grad():
             for row, line in enumerate(self.lines.values()):
                 for column, state in enumerate(line):
-                    logits = functional_call(self.model, state, images)
-                    self.totals["losses"][row, column] += F.cross_entropy(logits, labels, reduction="sum")
+                    logits = functional_call(self.model, state, batch.inputs)
+                    self.totals["losses"][row, column] += F.cross_entropy(logits, batch.targets, reduction="sum")
             for number, state in enumerate(self.means.values()):
-                self.totals["correct"][number] += (functional_call(self.model, state, images).argmax(1) == labels).sum()
-        self.totals["seen"] += len(labels)
+                right = functional_call(self.model, state, batch.inputs).argmax(1) == batch.targets
+                self.totals["correct"][number] += right.sum()
+        self.totals["seen"] += batch.size
 
     def on_train_end(self) -> None:
         totals = {name: total.cpu() for name, total in over_ranks(self.totals).items()}

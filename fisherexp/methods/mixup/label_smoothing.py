@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.config.types import Probability
+from fisherexp.data.batch import Batch
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 
@@ -23,5 +24,5 @@ class LabelSmoothing(ERM):
         super().__init__(model, training)
         self.epsilon = epsilon
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.model(images), labels, label_smoothing=self.epsilon)
+    def loss(self, batch: Batch) -> Tensor:
+        return F.cross_entropy(self.model(batch.inputs), batch.targets, label_smoothing=self.epsilon)

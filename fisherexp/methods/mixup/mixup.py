@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import NonNegative
+from fisherexp.data.batch import Batch
 from fisherexp.methods.mixup.mixing import draw_lambda, intensities, mix, mixed_cross_entropy, mixed_squared_error
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
@@ -52,8 +53,9 @@ class Mixup(ERM):
         images = intensities(images)
         return self.model(mix(images, images[partners], lam)), lam
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
+        labels = batch.targets
         lam = draw_lambda(self.alpha, 1 if self.lambda_per == "batch" else len(labels)).to(labels.device)
         partners = self.partners(labels)
-        logits, lam = self.mixed_outputs(images, partners, lam)
+        logits, lam = self.mixed_outputs(batch.inputs, partners, lam)
         return self.mixed_loss(logits, labels, labels[partners], lam)

@@ -90,8 +90,8 @@ def accuracy(model: nn.Module, batches: Any) -> float:
     """
     model.eval()
     correct, count = 0, 0
-    for inputs, labels in batches:
-        predicted: Tensor = model.forward(inputs).argmax(-1)
-        correct, count = correct + (predicted == labels).sum(), count + labels.numel()
+    for batch in batches:
+        predicted: Tensor = model.forward(batch.inputs).argmax(-1)
+        correct, count = correct + (predicted == batch.targets).sum(), count + batch.targets.numel()
     model.train()
     return 100 * (correct / count).item()

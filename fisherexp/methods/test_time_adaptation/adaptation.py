@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.method import Method
 from fisherexp.methods.test_time_adaptation.norms import affine_parameters, use_batch_statistics
 from fisherexp.methods.test_time_adaptation.update import UpdateRule
@@ -121,10 +122,9 @@ class Adaptation(Method):
             self.optimizer = self.rule.build(_moving(self.learner))
         self.state = self.blank()
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of a segment. Raises ValueError where a logit is not finite."""
         begun = time.perf_counter()
-        images, labels = batch
         segment = self.setting.segments[dataloader_idx]
         self.count = self.counts[dataloader_idx]
         if segment.reset == "each_batch" or (segment.reset == "before" and batch_idx == 0):
@@ -133,14 +133,14 @@ class Adaptation(Method):
             self.recent, self.unused = None, 0
             if segment.adapt:
                 self.begin(self.setting.evaluated[dataloader_idx])
-        logits = self._answer(images, segment.adapt).detach()
+        logits = self._answer(batch.inputs, segment.adapt).detach()
         if not logits.isfinite().all():
             raise ValueError(
                 f"{self.title}: the logits of batch {batch_idx} of '{self.setting.evaluated[dataloader_idx]}'"
                 " are not finite; a smaller learning rate may help"
             )
-        self.evaluation.update(dataloader_idx, logits, labels)
-        self.tally(samples=len(labels), seconds=time.perf_counter() - begun)
+        self.evaluation.update(dataloader_idx, logits, batch.targets)
+        self.tally(samples=batch.size, seconds=time.perf_counter() - begun)
 
     def begin(self, part: str) -> None:
         """A segment on which the method may adapt begins."""

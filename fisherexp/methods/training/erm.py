@@ -8,14 +8,14 @@ The baseline of everything, and the source model every post-hoc and test-time me
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.method import LossMean, Method
 from fisherexp.methods.recipe import Recipe
 
 
 class ERM(Method):
-    """Minimize mean cross-entropy on the training part, as `training` (a Recipe) says. Of text: over all tokens."""
+    """Minimize the mean loss on the training part, as `training` (a Recipe) says; of text, over all tokens."""
 
     paper = "Vapnik, NeurIPS 1991"
     reads = ("images", "tokens")
@@ -26,14 +26,13 @@ class ERM(Method):
         self.epochs = training.epochs
         self.mean_loss = LossMean()
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch: images (B, C, H, W) and labels (B,), or tokens and the next tokens (B, T)."""
-        return F.cross_entropy(self.model(images).flatten(0, -2), labels.flatten())
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of a batch, a scalar, as the problem's objective has it."""
+        return self.objective.loss(self.model(batch.inputs), batch.targets)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        loss = self.loss(images, labels)
-        self.mean_loss.add(loss, len(labels))
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
+        self.mean_loss.add(loss, batch.size)
         return loss
 
     def on_train_epoch_end(self) -> None:

@@ -44,6 +44,6 @@ class Amnesiac(ERM):
 
     def batches(self, setting: Any) -> Any:
         train = setting.parts["train"]
-        wrong = wrong_labels(train.labels, setting.data.num_classes, generator("amnesiac", setting.seed))
-        labels = torch.where(setting.forgotten.to(wrong.device), wrong, train.labels)
-        return shuffled(setting, dataclasses.replace(train, labels=labels), self.batch_size)
+        wrong = wrong_labels(train.targets, setting.data.num_classes, generator("amnesiac", setting.seed))
+        labels = torch.where(setting.forgotten.to(wrong.device), wrong, train.targets)
+        return shuffled(setting, dataclasses.replace(train, targets=labels), self.batch_size)

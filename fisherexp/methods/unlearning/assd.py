@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.curvature import DiagonalAccumulator
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import InTurn
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.method import Method
-from fisherexp.methods.unlearning.batches import InTurn, is_forgotten, unmarked
 from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten
 from fisherexp.ranks import over_ranks
 from fisherexp.seeds import derive
@@ -66,14 +67,15 @@ class ASSD(Method):
 
     def on_train_start(self) -> None:
         for part in ("retain", "forget"):
-            self.accumulators[part] = self.importance.accumulator(self.model, derive("labels", self.seed, part))
+            self.accumulators[part] = self.importance.accumulator(
+                self.model, derive("labels", self.seed, part), self.objective.likelihood
+            )
             if part in self._restored:
                 self.accumulators[part].load_sums(self._restored[part])
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        part = "forget" if is_forgotten(labels).all() else "retain"
-        self.accumulators[part].update(images, unmarked(labels))
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        part = "forget" if batch.tags["forget_pass"].all() else "retain"
+        self.accumulators[part].update(batch.inputs, batch.targets)
 
     def on_train_end(self) -> None:
         found = {}

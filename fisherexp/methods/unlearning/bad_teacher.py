@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
+from fisherexp.data.batch import Batch
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
-from fisherexp.methods.unlearning.batches import is_forgotten, marked_where, shuffled
+from fisherexp.methods.unlearning.batches import shuffled
 from fisherexp.methods.unlearning.teacher import Taught, frozen, kl_to_teacher
 from fisherexp.seeds import generator
 
@@ -69,14 +70,14 @@ class BadTeacher(Taught, ERM):
         order = torch.randperm(len(retained), generator=generator("bad_teacher", setting.seed))
         kept = retained[order[: round(self.retain_share * len(retained))]]
         chosen = torch.cat([torch.nonzero(forgotten).flatten(), kept]).sort().values
-        return shuffled(setting, marked_where(train, setting.forgotten).subset(chosen), self.batch_size)
+        return shuffled(setting, train.tagged(forgotten=setting.forgotten).subset(chosen), self.batch_size)
 
     def on_train_batch_start(self, *batch: Any) -> None:
         super().on_train_batch_start(*batch)
         self.untrained.eval()
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
-            competent, incompetent = self.teacher(images), self.untrained(images)
-        forget = is_forgotten(labels)
-        return bad_teaching(self.model(images), competent, incompetent, forget, self.temperature, self.official)
+            competent, incompetent = self.teacher(batch.inputs), self.untrained(batch.inputs)
+        forget, student = batch.tags["forgotten"], self.model(batch.inputs)
+        return bad_teaching(student, competent, incompetent, forget, self.temperature, self.official)

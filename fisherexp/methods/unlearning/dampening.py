@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fisherexp.data.composite import InTurn
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.unlearning.batches import InTurn, marked
 from fisherexp.scenarios.setting import Setting
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,14 @@ def dampen(
 
 
 def one_then_forgotten(setting: Setting, part: str, importance: Importance, batches_per_update: int = 1) -> InTurn:
-    """Batches of `part`, then of the forgotten samples (marked); `batches_per_update` of them as one."""
-    forget = dataclasses.replace(setting, parts={"forget": marked(setting.parts["forget"])})
-    return InTurn(*(importance.batches(*pair, batches_per_update) for pair in ((setting, part), (forget, "forget"))))
+    """Batches of `part`, then of the forgotten samples (their tag: forget_pass), `batches_per_update` of them as one."""
+
+    def tagged(forget_pass: bool) -> Setting:
+        parts = {name: samples.tagged(forget_pass=forget_pass) for name, samples in setting.parts.items()}
+        return dataclasses.replace(setting, parts=parts)
+
+    passes = ((tagged(False), part), (tagged(True), "forget"))
+    return InTurn(*(importance.batches(*each, batches_per_update) for each in passes))
 
 
 @torch.no_grad()

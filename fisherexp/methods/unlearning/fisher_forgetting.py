@@ -56,7 +56,7 @@ class FisherForgetting(FisherPass):
 
     def batches(self, setting: Any) -> Any:
         self.seed = setting.seed
-        kept, gone = (set(setting.parts[part].labels.unique().tolist()) for part in ("retain", "forget"))
+        kept, gone = (set(setting.parts[part].targets.unique().tolist()) for part in ("retain", "forget"))
         self.forgotten = sorted(gone - kept)
         return super().batches(setting)
 

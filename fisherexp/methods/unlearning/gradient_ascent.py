@@ -8,6 +8,7 @@ if it goes on for long enough. Batch normalization collects the statistics of fo
 
 from torch import Tensor
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.finetune import Finetune
 
 
@@ -19,5 +20,5 @@ class GradientAscent(Finetune):
     start = "source"
     fits_on = "forget"
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return -super().loss(images, labels)
+    def loss(self, batch: Batch) -> Tensor:
+        return -super().loss(batch)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import InTurn
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.method import Method
-from fisherexp.methods.unlearning.batches import InTurn, is_forgotten
 from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten, warn_if_idle
 
 
@@ -63,11 +64,10 @@ class LFSSD(Method):
         for sums in self.sums.values():  # restored ones may lie elsewhere
             sums.update({name: total.to(self.device) for name, total in sums.items()})
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        part = "forget" if is_forgotten(labels).all() else "train"
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        part = "forget" if batch.tags["forget_pass"].all() else "train"
         self.model.eval()
-        for name, gradient in length_gradient(self.model, images).items():
+        for name, gradient in length_gradient(self.model, batch.inputs).items():
             # At least 32 bits, however narrow the weights: small terms would be lost in the sum.
             gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
             self.sums[part][name] = self.sums[part][name] + gradient if name in self.sums[part] else gradient

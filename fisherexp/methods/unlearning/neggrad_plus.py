@@ -12,10 +12,11 @@ needed.
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
-from fisherexp.methods.unlearning.batches import Combined, is_forgotten, mark, retained_with_forgotten
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import SideBySide
+from fisherexp.methods.unlearning.batches import retained_with_forgotten
 from fisherexp.methods.unlearning.finetune import Finetune
 
 
@@ -44,11 +45,10 @@ class NeggradPlus(Finetune):
         super().__init__(model, epochs, lr, momentum, weight_decay)
         self.alpha = alpha
 
-    def batches(self, setting: Any) -> Combined:
+    def batches(self, setting: Any) -> SideBySide:
         return retained_with_forgotten(setting)
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        forget = is_forgotten(labels)
-        retained = F.cross_entropy(self.model(images[~forget]), labels[~forget])
-        forgotten = F.cross_entropy(self.model(images[forget]), mark(labels[forget]))
+    def loss(self, batch: Batch) -> Tensor:
+        forget = batch.tags["forgotten"]
+        retained, forgotten = (super(NeggradPlus, self).loss(batch.select(part)) for part in (~forget, forget))
         return neggrad_plus(retained, forgotten, self.alpha)

@@ -22,8 +22,10 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, Positive
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import InTurn
 from fisherexp.methods.method import Method
-from fisherexp.methods.unlearning.batches import InTurn, is_forgotten, marked, unmarked
+from fisherexp.methods.unlearning.batches import tagged_parts
 from fisherexp.ranks import over_ranks
 
 
@@ -76,8 +78,8 @@ class NTKScrub(Method):
 
     def batches(self, setting: Any) -> InTurn:
         self.counts = {part: len(setting.parts[part]) for part in ("retain", "forget")}
-        parts = (setting.parts["retain"], marked(setting.parts["forget"]))
-        return InTurn(*(setting.loader_of(images, shuffle=False, batch_size=self.batch_size) for images in parts))
+        options = {"shuffle": False, "batch_size": self.batch_size}
+        return InTurn(*(setting.loader_of(part, **options) for part in tagged_parts(setting)))
 
     def on_train_start(self) -> None:
         if self.trained is None:  # else it was restored, and the model is at w_0 already
@@ -85,14 +87,13 @@ class NTKScrub(Method):
         self.model.load_state_dict(self.given["initial"])
         self.sums = {p: {n: total.to(self.device) for n, total in s.items()} for p, s in self.sums.items()}
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.model.eval()
         with torch.no_grad():
-            logits = self.model(images)
-        residual = F.one_hot(unmarked(labels), logits.shape[1]) - logits
-        rows = jacobian(self.model, images).flatten(0, 1)
-        sums = self.sums["forget" if is_forgotten(labels).all() else "retain"]
+            logits = self.model(batch.inputs)
+        residual = F.one_hot(batch.targets, logits.shape[1]) - logits
+        rows = jacobian(self.model, batch.inputs).flatten(0, 1)
+        sums = self.sums["forget" if batch.tags["forgotten"].all() else "retain"]
         sums["gram"] += rows.T @ rows
         sums["moment"] += rows.T @ residual.flatten()
 

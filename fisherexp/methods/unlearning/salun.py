@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
-from fisherexp.methods.unlearning.batches import forgotten_then_retained, is_forgotten, marked_where, shuffled
+from fisherexp.data.batch import Batch
+from fisherexp.methods.unlearning.batches import forgotten_then_retained, shuffled
 from fisherexp.methods.unlearning.finetune import Finetune
 from fisherexp.ranks import over_ranks
 from fisherexp.seeds import generator
@@ -42,8 +43,8 @@ def summed_gradients(model: nn.Module, batches: Any) -> dict[str, Tensor]:
     model.eval()
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for images, labels in batches:
-        gradients = torch.autograd.grad(F.cross_entropy(model(images), labels), list(weights.values()))
+    for batch in batches:
+        gradients = torch.autograd.grad(F.cross_entropy(model(batch.inputs), batch.targets), list(weights.values()))
         for total, gradient in zip(sums.values(), gradients, strict=True):
             total += gradient
     model.train(was_training)
@@ -79,7 +80,7 @@ class Salun(Finetune):
         self.label_key, self.num_classes = ("salun", setting.seed, setting.rank), setting.data.num_classes
         self.forget_set = setting.loader("forget", batch_size=self.batch_size)
         if self.order == "mixed":
-            return shuffled(setting, marked_where(setting.parts["train"], setting.forgotten), self.batch_size)
+            return shuffled(setting, setting.parts["train"].tagged(forgotten=setting.forgotten), self.batch_size)
         return forgotten_then_retained(setting, self.batch_size, self.batch_size)
 
     def on_train_start(self) -> None:
@@ -89,12 +90,12 @@ class Salun(Finetune):
         self.masks = {name: mask.to(self.device) for name, mask in self.masks.items()}
         self.outcome = {"free_by_layer": {name: int(mask.sum()) for name, mask in self.masks.items()}}
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # A function of where we are, so that a resumed fit draws the same.
         stream = generator(*self.label_key, self.current_epoch, batch_idx)
-        drawn = torch.randint(self.num_classes, labels.shape, generator=stream).to(labels.device)
-        return super().training_step((images, torch.where(is_forgotten(labels), drawn, labels)), batch_idx)
+        drawn = torch.randint(self.num_classes, batch.targets.shape, generator=stream).to(batch.targets)
+        targets = torch.where(batch.tags["forgotten"], drawn, batch.targets)
+        return super().training_step(batch._replace(targets=targets), batch_idx)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         weights = {name: weight for name, weight in self.model.named_parameters() if name in self.masks}

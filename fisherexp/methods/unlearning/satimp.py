@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import SideBySide
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
-from fisherexp.methods.unlearning.batches import Combined, is_forgotten, mark, retained_with_forgotten
+from fisherexp.methods.unlearning.batches import retained_with_forgotten
 
 
 def satimp_weights(logits: Tensor, labels: Tensor, saturation: float, importance: float) -> Tensor:
@@ -56,13 +58,13 @@ class Satimp(ERM):
         super().__init__(model, Recipe(epochs, "adamw", lr, 0.0, weight_decay, schedule="constant"))
         self.saturation, self.importance, self.retain_weight = saturation, importance, retain_weight
 
-    def batches(self, setting: Any) -> Combined:
+    def batches(self, setting: Any) -> SideBySide:
         return retained_with_forgotten(setting)
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        forget, logits = is_forgotten(labels), self.model(images)
-        retained = F.cross_entropy(logits[~forget], labels[~forget])
-        logits, classes = logits[forget], mark(labels[forget])
+    def loss(self, batch: Batch) -> Tensor:
+        forget, logits = batch.tags["forgotten"], self.model(batch.inputs)
+        retained = F.cross_entropy(logits[~forget], batch.targets[~forget])
+        logits, classes = logits[forget], batch.targets[forget]
         weights = satimp_weights(logits, classes, self.saturation, self.importance)
         forgotten = (weights * F.cross_entropy(logits, classes, reduction="none")).mean()
         return self.retain_weight * retained - forgotten

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability, Size
-from fisherexp.methods.unlearning.batches import Combined, forgotten_then_retained, is_forgotten
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import InTurn
+from fisherexp.methods.unlearning.batches import forgotten_then_retained
 from fisherexp.methods.unlearning.finetune import Finetune
 from fisherexp.methods.unlearning.teacher import Taught, kl_to_teacher
 
@@ -34,7 +35,7 @@ def error(model: nn.Module, batches: Any) -> float:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        wrong = torch.cat([model(images).argmax(1) != labels for images, labels in batches])
+        wrong = torch.cat([model(batch.inputs).argmax(1) != batch.targets for batch in batches])
     model.train(was_training)
     return wrong.double().mean().item()
 
@@ -71,11 +72,11 @@ class SCRUB(Taught, Finetune):
         self.errors: list[float] = []
         self.hire()
 
-    def batches(self, setting: Any) -> Combined:
+    def batches(self, setting: Any) -> InTurn:
         """Raises ValueError where SCRUB+R finds no validation sample of the forgotten classes."""
         if self.rewind:
             forget, unseen = setting.parts["forget"], setting.data.validation
-            alike = unseen and torch.nonzero(torch.isin(unseen.labels, forget.labels.unique())).flatten()
+            alike = unseen and torch.nonzero(torch.isin(unseen.targets, forget.targets.unique())).flatten()
             if unseen is None or not len(alike):
                 raise ValueError(
                     "method.rewind compares with validation data of the forgotten classes: data.validation=0.1"
@@ -84,8 +85,8 @@ class SCRUB(Taught, Finetune):
             self.unseen = setting.loader_of(unseen.subset(alike), shuffle=False)
         return forgotten_then_retained(setting, self.forget_batch_size, self.retain_batch_size)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
-        if self.current_epoch >= self.max_epochs and is_forgotten(batch[1]).all():
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        if self.current_epoch >= self.max_epochs and batch.tags["forgotten"].all():
             return None
         return super().training_step(batch, batch_idx)
 
@@ -102,14 +103,14 @@ class SCRUB(Taught, Finetune):
             self.model.load_state_dict(self.states[chosen])
             self.outcome = {"forget_errors": self.errors, "validation_error": goal, "epoch": chosen + 1}
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted = self.teacher(images)
-        logits = self.model(images)
+            wanted = self.teacher(batch.inputs)
+        logits = self.model(batch.inputs)
         away = distance(logits, wanted, self.temperature)
-        if is_forgotten(labels).all():  # InTurn never mixes the two
+        if batch.tags["forgotten"].all():  # InTurn never mixes the two
             return -away
-        return self.gamma * F.cross_entropy(logits, labels) + self.alpha * away
+        return self.gamma * self.objective.loss(logits, batch.targets) + self.alpha * away
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -10,7 +10,6 @@ No forgotten image is looked at, only which classes are to go. Noise lives where
 normalization, and is learned in eval mode, so that batch statistics stay those of images. One Adam does both passes.
 """
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.data.batch import Batch
+from fisherexp.data.composite import InTurn
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
-from fisherexp.methods.unlearning.batches import InTurn, is_forgotten, mark, shuffled
+from fisherexp.methods.unlearning.batches import shuffled
 from fisherexp.seeds import generator
 
 
@@ -58,26 +59,26 @@ class UNSIR(ERM):
         self.noise_labels = torch.empty(0, dtype=torch.int64)
 
     def batches(self, setting: Any) -> InTurn:
-        """Place-holders carry the marked number of a noise image where others carry their class.
+        """Place-holders carry the number of a noise image as tag 'noise', all others -1.
 
         Raises ValueError when a class to forget is also one to retain.
         """
         retain, forget = setting.parts["retain"], setting.parts["forget"]
-        classes = forget.labels.unique()
-        if torch.isin(retain.labels, classes).any():
+        classes = forget.targets.unique()
+        if torch.isin(retain.targets, classes).any():
             raise ValueError("unsir forgets whole classes, but the scenario retains samples of a forgotten class")
         stream = generator("unsir", setting.seed)
         order = torch.randperm(len(retain), generator=stream)
-        labels = retain.labels[order].cpu()
+        labels = retain.targets[order].cpu()
         chosen = torch.cat([order[labels == c][: self.per_class] for c in labels.unique()])
         self.noise_labels = classes.cpu().repeat_interleave(self.images)
         shape = (len(self.noise_labels), *setting.data.input_shape)
         self.start_noise = torch.randn(shape, generator=stream)
 
-        number = mark(torch.arange(len(self.noise_labels))).repeat(self.copies)
+        number = torch.arange(len(self.noise_labels)).repeat(self.copies)
         both = retain.subset(torch.cat([chosen, chosen[:1].expand(len(number))]))
-        marked = torch.cat([both.labels[: len(chosen)], number.to(both.labels.device)])
-        impair, repair = dataclasses.replace(both, labels=marked), retain.subset(chosen)
+        impair = both.tagged(noise=torch.cat([torch.full((len(chosen),), -1), number]).to(both.targets.device))
+        repair = retain.subset(chosen).tagged(noise=-1)
         return InTurn(shuffled(setting, impair, self.batch_size), shuffled(setting, repair, self.batch_size))
 
     def on_train_start(self) -> None:
@@ -102,13 +103,13 @@ class UNSIR(ERM):
         self.model.train(was_training)
         return noise.detach()
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        noisy = is_forgotten(labels)
+    def loss(self, batch: Batch) -> Tensor:
+        images, noisy = batch.inputs, batch.tags["noise"] >= 0
         images = images / 255 if images.dtype == torch.uint8 else images.clone()
-        number = mark(labels[noisy])
+        number = batch.tags["noise"][noisy]
         images[noisy] = self.as_images(self.noise[number]).to(images.dtype)
-        labels = labels.masked_scatter(noisy, self.noise_labels[number])
-        return super().loss(images, labels)
+        targets = batch.targets.masked_scatter(noisy, self.noise_labels[number])
+        return super().loss(batch._replace(inputs=images, targets=targets))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

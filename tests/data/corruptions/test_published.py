@@ -12,7 +12,7 @@ from fisherexp.data.corruptions.suite import joined
 from fisherexp.data.digits import Digits
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.scenarios.streams import Continual
 from fisherexp.seeds import generator
 
@@ -22,7 +22,7 @@ COUNT = 12
 @pytest.fixture
 def test_set():
     images = torch.randint(0, 256, (COUNT, 3, 32, 32), dtype=torch.uint8, generator=generator("images"))
-    return ImageSet(images, torch.arange(COUNT) % 3)
+    return TensorSet(images, torch.arange(COUNT) % 3)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def arrays(tmp_path, test_set):
     """A folder as CIFAR-10-C's: the image of severity s, number i, is all s·20 + i."""
     values = (20 * torch.arange(1, 6)[:, None] + torch.arange(COUNT)).flatten()
     np.save(tmp_path / "fog.npy", values.to(torch.uint8)[:, None, None, None].expand(-1, 32, 32, 3).numpy())
-    np.save(tmp_path / "labels.npy", test_set.labels.repeat(5).numpy().astype(np.uint8))
+    np.save(tmp_path / "labels.npy", test_set.targets.repeat(5).numpy().astype(np.uint8))
     return tmp_path
 
 
@@ -38,20 +38,20 @@ def arrays(tmp_path, test_set):
 def test_arrays_are_cut_by_severity(arrays, test_set, severity):
     order = torch.tensor([7, 2, 9])
     found = Suite(test_set, order, folder=arrays).corrupted("fog", severity)
-    assert found.images[:, 0, 0, 0].tolist() == [20 * severity + i for i in order.tolist()]
-    assert torch.equal(found.labels, test_set.labels[order])
-    assert found.images.shape == (3, 3, 32, 32)
+    assert found.inputs[:, 0, 0, 0].tolist() == [20 * severity + i for i in order.tolist()]
+    assert torch.equal(found.targets, test_set.targets[order])
+    assert found.inputs.shape == (3, 3, 32, 32)
 
 
 def test_wrong_arrays_are_refused(arrays, test_set):
     with pytest.raises(DataError, match=r"neither snow\.npy nor a folder snow/5"):
         published(arrays, "snow", 5, test_set)
     with pytest.raises(DataError, match="not the labels of this test set"):
-        published(arrays, "fog", 5, ImageSet(test_set.images, test_set.labels.flip(0)))
+        published(arrays, "fog", 5, TensorSet(test_set.inputs, test_set.targets.flip(0)))
     with pytest.raises(DataError, match=r"\(60, 32, 32, 3\); uint8 \(5·11, H, W, C\) is expected"):
         published(arrays, "fog", 5, test_set.subset(range(11)))
     with pytest.raises(DataError, match=r"has images \(3, 32, 32\), the test set \(1, 32, 32\)"):
-        published(arrays, "fog", 5, ImageSet(test_set.images[:, :1], test_set.labels))
+        published(arrays, "fog", 5, TensorSet(test_set.inputs[:, :1], test_set.targets))
     (arrays / "labels.npy").unlink()
     with pytest.raises(DataError, match=r"labels\.npy are needed"):
         published(arrays, "fog", 5, test_set)
@@ -67,8 +67,8 @@ def test_folders_of_files(tmp_path):
     test = FileSet(tmp_path / "test", paths, torch.tensor([0, 0, 1, 1]), 8)
     suite = Suite(test, torch.tensor([3, 0]), folder=tmp_path / "c")
     both = joined([suite.corrupted("fog", 5), suite.corrupted("snow", 5)])
-    assert both.in_memory().images[:, 0, 0, 0].tolist() == [103, 100, 203, 200]
-    assert both.labels.tolist() == [1, 0, 1, 0]
+    assert both.in_memory().inputs[:, 0, 0, 0].tolist() == [103, 100, 203, 200]
+    assert both.targets.tolist() == [1, 0, 1, 0]
     (tmp_path / "c/fog/5" / paths[1]).unlink()
     with pytest.raises(DataError, match=r"has no fog/5/a/1\.png"):
         suite.corrupted("fog", 5)
@@ -82,12 +82,12 @@ def test_a_published_folder_is_preferred_and_recorded(tmp_path):
     folder = tmp_path / "digits-c"
     folder.mkdir()
     np.save(folder / "fog.npy", np.full((5 * len(data.test), 8, 8, 1), 77, np.uint8))
-    np.save(folder / "labels.npy", data.test.labels.repeat(5).numpy())
+    np.save(folder / "labels.npy", data.test.targets.repeat(5).numpy())
     setting = scenario.setting(data, 0)
     assert setting.about["corruptions"] == str(folder)
-    assert (setting.parts["fog"].images == 77).all()
+    assert (setting.parts["fog"].inputs == 77).all()
     ignoring = Continual(["fog"], images=5, published=None).setting(data, 0)
-    assert not (ignoring.parts["fog"].images == 77).all()
+    assert not (ignoring.parts["fog"].inputs == 77).all()
 
 
 @pytest.mark.parametrize("scale", [0.2, 1])

@@ -99,7 +99,7 @@ def test_its_fisher_is_of_batches_of_labeled_tokens_and_counts_a_tied_weight_onc
     method.model.eval()
     part = bench.setting.tasks["gap_sentences"].parts["train"]
     expected = {name: torch.zeros_like(p) for name, p in method.model.named_parameters()}
-    for tokens, labels in zip(part.images.split(32), part.labels.split(32), strict=True):
+    for tokens, labels in zip(part.inputs.split(32), part.targets.split(32), strict=True):
         losses = []
         for one, asked in zip(tokens, labels, strict=True):
             length = int((asked >= 0).nonzero().max()) + 1
@@ -115,10 +115,10 @@ def test_its_fisher_is_of_batches_of_labeled_tokens_and_counts_a_tied_weight_onc
 def test_the_last_stage_has_few_samples_again_and_again(make_bench):
     parts = make_bench("cstrl").setting.tasks["summary"].parts
     assert len(parts["train"]) == 64
-    rows, counts = parts["train"].images.unique(dim=0, return_counts=True)
+    rows, counts = parts["train"].inputs.unique(dim=0, return_counts=True)
     assert len(rows) == 24
     assert set(counts.tolist()) == {2, 3}
-    assert len(make_bench("cstrl", "scenario.few=null").setting.parts["summary/train"].images.unique(dim=0)) == 64
+    assert len(make_bench("cstrl", "scenario.few=null").setting.parts["summary/train"].inputs.unique(dim=0)) == 64
 
 
 def test_a_run_says_what_was_lost_and_how_good_its_summaries_are(make_bench, tmp_path):

@@ -56,7 +56,7 @@ def test_each_anchor_has_the_fisher_of_its_own_task_at_its_own_solution(make_ben
         images = task.parts["train"]
         model = at_anchor(bench, anchor["anchor"])
         found = anchor["omega"]["head.bias"]
-        p = model(images.images).softmax(1)
+        p = model(images.inputs).softmax(1)
         if labels == "expected":
             expected = (p - p**2).mean(0)  # of the bias of a softmax: Σ_y p_y (p - e_y)² = p - p²
         elif labels == "sampled":
@@ -65,7 +65,7 @@ def test_each_anchor_has_the_fisher_of_its_own_task_at_its_own_solution(make_ben
             assert ((found - expected).abs() < spread).all()
             continue
         else:
-            y = images.labels if labels == "empirical" else p.argmax(1)
+            y = images.targets if labels == "empirical" else p.argmax(1)
             expected = (p - nn.functional.one_hot(y, 10)).square().mean(0)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-8)
 
@@ -76,7 +76,7 @@ def test_batch_mean_squares_the_gradient_of_each_batch(make_bench, tmp_path):
     anchor = learned(bench, tmp_path).memory["anchors"][0]
     images = bench.setting.tasks["plain"].parts["train"]
     model = at_anchor(bench, anchor["anchor"])
-    residuals = model(images.images).softmax(1) - nn.functional.one_hot(images.labels, 10)
+    residuals = model(images.inputs).softmax(1) - nn.functional.one_hot(images.targets, 10)
     expected = torch.stack([batch.mean(0).square() for batch in residuals.split(32)]).mean(0)
     torch.testing.assert_close(anchor["omega"]["head.bias"], expected, rtol=1e-4, atol=1e-9)
 

@@ -30,9 +30,9 @@ def test_the_loss_is_the_formula(make_bench, tmp_path):
     bench = make_bench("l2_sp", "method.head=new", "method.beta=0.3", "method.lambda_=0.7")
     method = fitted(bench, tmp_path)
     images = bench.setting.tasks["plain"].parts["train"]
-    found = method.loss(images.images, images.labels)
+    found = method.loss(images.inputs, images.targets)
     w, start = dict(method.model.named_parameters()), method.memory["anchors"][0]["anchor"]
-    expected = torch.nn.functional.cross_entropy(method.model(images.images), images.labels)
+    expected = torch.nn.functional.cross_entropy(method.model(images.inputs), images.targets)
     expected = expected + 0.7 / 2 * sum((w[name] - p).square().sum() for name, p in start.items())
     expected = expected + 0.3 / 2 * sum(p.square().sum() for name, p in w.items() if name.startswith("head."))
     torch.testing.assert_close(found, expected)

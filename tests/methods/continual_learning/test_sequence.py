@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
+from fisherexp.methods.continual_learning.batches import TaskBatches
 from pytorch_lightning import Callback
 
-from fisherexp.methods.continual_learning.batches import TaskBatches
 from fisherexp.metrics.tasks import forgetting
 
 
@@ -29,7 +29,7 @@ def test_tasks_come_in_turn_each_with_a_new_optimizer_and_all_its_images(make_be
     assert [epoch for epoch, _ in watch.seen] == [epoch for epoch in range(6) for _ in range(4)]
     assert watch.steps == [*range(1, 9)] * 3
     for number, task in enumerate(bench.setting.tasks.values()):
-        everything = sorted(image.numpy().tobytes() for image in task.parts["train"].images)
+        everything = sorted(image.numpy().tobytes() for image in task.parts["train"].inputs)
         for epoch in (2 * number, 2 * number + 1):
             here = torch.cat([images for at, images in watch.seen if at == epoch])
             assert sorted(image.numpy().tobytes() for image in here) == everything

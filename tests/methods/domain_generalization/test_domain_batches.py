@@ -29,8 +29,8 @@ def test_domains_follow_each_other_with_their_own_samples():
         ):
             whole = cut.parts[name]
             for image, label in zip(part[:5], classes[:5], strict=True):
-                same = (whole.images == image).flatten(1).all(dim=1)
-                assert (same & (whole.labels == label)).any()
+                same = (whole.inputs == image).flatten(1).all(dim=1)
+                assert (same & (whole.targets == label)).any()
 
 
 def test_domains_of_equal_size_have_orders_of_their_own():
@@ -51,7 +51,7 @@ def test_the_longest_domain_sets_the_epoch_and_the_others_start_again():
     cut = setting(64)
     loader = of_every_domain(cut)
     loader.loaders[1] = cut.loader_of(
-        cut.parts["domains"].subset((cut.parts["domains"].labels // 10 == 1).nonzero().flatten()[:130]),
+        cut.parts["domains"].subset((cut.parts["domains"].targets // 10 == 1).nonzero().flatten()[:130]),
         shuffle=True,
         batch_size=64,
         drop_last=True,
@@ -90,7 +90,7 @@ def test_two_ranks_together_see_what_one_process_sees():
 
 def test_a_domain_with_fewer_samples_than_ranks_is_refused():
     cut = dataclasses.replace(setting(50), world_size=2)
-    second = (cut.parts["domains"].labels // 10 == 1).nonzero()[0].item()
+    second = (cut.parts["domains"].targets // 10 == 1).nonzero()[0].item()
     cut.parts["domains"] = cut.parts["domains"].subset([0, 1, second])
     with pytest.raises(ValueError, match=r"training domain 1 has 1 samples for 2 ranks; .*trainer\.devices=1"):
         of_every_domain(cut)

@@ -203,7 +203,7 @@ def test_binary_head_is_the_softmax_of_zero_and_its_logit(tmp_path):
 def test_what_a_step_sees_is_counted_and_is_the_models_own(tmp_path, data):
     bench = Workbench(composed([*SMALL, f"data={data}", "method=domain_erm", f"output_dir={tmp_path}"]))
     method = bench.method("method")
-    images = bench.data.train.images[:5]
+    images = bench.data.train.inputs[:5]
     features, logits = seen(method.model, images)
     torch.testing.assert_close(features, method.model.features(images))
     torch.testing.assert_close(logits, method.model.head(features))

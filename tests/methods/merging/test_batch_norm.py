@@ -85,7 +85,7 @@ def test_a_merged_model_has_the_statistics_that_were_asked_for(method, tmp_path)
     for choice in ("average", "recompute"):
         bench = Workbench(composed([*options, f"method.batch_norm={choice}"]))
         found[choice], _ = finished(bench, tmp_path / choice)
-    images = bench.setting.parts["every_task" if tasks else "train"].images
+    images = bench.setting.parts["every_task" if tasks else "train"].inputs
     for choice, merged in found.items():
         model, layer = merged.model, merged.model.backbone.layers[2]
         inputs = model.backbone.layers[:2](model.normalize(images))

@@ -28,7 +28,7 @@ def test_the_best_candidate_on_validation_images_is_taken(bench, tmp_path):
     for scale in method.scales:
         model.load_state_dict(moved(start, summed(vectors), scale), strict=False)
         validation = [one.parts["validation"] for one in bench.setting.tasks.values()]
-        of_tasks = [(model(part.images).argmax(1) == part.labels).double().mean().item() for part in validation]
+        of_tasks = [(model(part.inputs).argmax(1) == part.targets).double().mean().item() for part in validation]
         accuracies.append(100 * sum(of_tasks) / len(of_tasks))
     assert [tried["accuracy"] for tried in method.outcome["validation"]] == pytest.approx(accuracies)
     best = max(range(len(accuracies)), key=accuracies.__getitem__)

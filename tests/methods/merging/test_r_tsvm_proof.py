@@ -52,7 +52,7 @@ def figures(seed, folder) -> dict[str, float]:
 
     def accuracy(state, part: str) -> float:
         images = bench.setting.parts[part]
-        return 100 * (functional_call(model, state, images.images).argmax(1) == images.labels).double().mean().item()
+        return 100 * (functional_call(model, state, images.inputs).argmax(1) == images.targets).double().mean().item()
 
     result = {}
     with torch.no_grad():

@@ -48,7 +48,7 @@ def test_gram_matrices_are_those_of_each_layers_inputs(tmp_path):
     bench = Workbench(composed([*small, "data.batch_size=100"]))
     grams = GramPass(bench.classifier("grams"))
     bench.fit(grams, tmp_path / "grams", "grams")
-    model, images = bench.classifier("grams"), bench.setting.parts["train"].images
+    model, images = bench.classifier("grams"), bench.setting.parts["train"].inputs
     x = model.normalize(images).flatten(1)
     expected = {}
     for name, layer in model.named_modules():

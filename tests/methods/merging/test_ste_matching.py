@@ -36,13 +36,13 @@ def test_begins_with_weight_matching(method):
     found, _ = match(method.first, method.second, method.spec, method.seed)
     assert all(torch.equal(found[which], order) for which, order in method.best.items())
     state = mean_of([method.first, permuted(method.second, method.spec, found)])
-    logits = functional_call(method.model, state, method.probe.images)
-    assert method.losses == [pytest.approx(F.cross_entropy(logits, method.probe.labels).item())]
+    logits = functional_call(method.model, state, method.probe.inputs)
+    assert method.losses == [pytest.approx(F.cross_entropy(logits, method.probe.targets).item())]
 
 
 def test_value_and_gradient_of_a_step(method):
     """The loss is that of the mean; its gradient is that at the mean, halved, as if θ were the second network."""
-    batch = (method.probe.images[:50], method.probe.labels[:50])
+    batch = (method.probe.inputs[:50], method.probe.targets[:50])
     loss = method.training_step(batch, 0)
     loss.backward()
     mean = mean_of([method.first, permuted(method.second, method.spec, method.permutations)])
@@ -59,5 +59,5 @@ def test_keeps_the_best_permutation_it_met(bench, method, tmp_path):
     assert len(method.losses) >= 4  # before the first epoch, and after each
     assert method.outcome["best_epoch"] == method.losses.index(min(method.losses))
     with torch.no_grad():
-        loss = F.cross_entropy(method.model(method.probe.images), method.probe.labels).item()
+        loss = F.cross_entropy(method.model(method.probe.inputs), method.probe.targets).item()
     assert loss == pytest.approx(min(method.losses), rel=1e-5)

@@ -132,17 +132,17 @@ def test_three_networks_are_evaluated_together_and_in_pairs(tmp_path):
     states = [bench.trained("source").tensors, *method.given["other_seeds"]]
     with torch.no_grad():
         for state in states:
-            logits = functional_call(model, dict(state), train.images)
-            losses.append(F.cross_entropy(logits, train.labels).item())
-        mean = functional_call(model, mean_of([{n: s[n] for n in parameters(model)} for s in states]), train.images)
-        merged = method.model(train.images)
+            logits = functional_call(model, dict(state), train.inputs)
+            losses.append(F.cross_entropy(logits, train.targets).item())
+        mean = functional_call(model, mean_of([{n: s[n] for n in parameters(model)} for s in states]), train.inputs)
+        merged = method.model(train.inputs)
     curve = method.outcome["curve"]
     ends = {"naive": losses[:2], "matched": losses[:2], "others": losses[1:]}
     assert {kind: [line[0], line[-1]] for kind, line in curve.items()} == {
         kind: pytest.approx(pair, rel=1e-4) for kind, pair in ends.items()
     }
     for kind, logits in (("naive", mean), ("matched", merged)):
-        accuracy = 100 * (logits.argmax(1) == train.labels).double().mean().item()
+        accuracy = 100 * (logits.argmax(1) == train.targets).double().mean().item()
         assert method.outcome["mean_accuracy"][kind] == pytest.approx(accuracy)
 
 

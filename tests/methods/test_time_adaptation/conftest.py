@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 
 from fisherexp.config.explain import composed
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.classification import ClassificationMetrics
 from fisherexp.runs.workbench import Workbench
 from fisherexp.scenarios.setting import Segment, Setting
@@ -17,10 +17,10 @@ from fisherexp.seeds import generator
 SMALL = ["model.width=8", "training.epochs=5", "scenario=none", "progress=off", "threads=1"]
 
 
-def noisy(images: ImageSet, deviation: float) -> ImageSet:
+def noisy(images: TensorSet, deviation: float) -> TensorSet:
     """Images with Gaussian noise of a standard deviation on the scale [0, 1]."""
-    noise = deviation * torch.randn(images.images.shape, generator=generator("noise", 0))
-    return ImageSet(((images.images / 255 + noise).clamp(0, 1) * 255).round().to(torch.uint8), images.labels)
+    noise = deviation * torch.randn(images.inputs.shape, generator=generator("noise", 0))
+    return TensorSet(((images.inputs / 255 + noise).clamp(0, 1) * 255).round().to(torch.uint8), images.targets)
 
 
 @pytest.fixture(scope="session")

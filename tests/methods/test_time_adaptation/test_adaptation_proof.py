@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.classification import ClassificationMetrics
 from fisherexp.runs.workbench import Workbench
 from fisherexp.scenarios.setting import Segment, Setting
@@ -56,8 +56,8 @@ def setting(bench) -> Setting:
     """Five rounds of the eight corruptions without a reset, each round followed by clean images, frozen."""
     test = bench.data.test
     parts = {"train": bench.data.train, "test": test}
-    for name, images in corrupted(test.images / 255).items():
-        parts[name] = ImageSet((images.clamp(0, 1) * 255).round().to(torch.uint8), test.labels)
+    for name, images in corrupted(test.inputs / 255).items():
+        parts[name] = TensorSet((images.clamp(0, 1) * 255).round().to(torch.uint8), test.targets)
     kinds = [name for name in parts if name not in ("train", "test")]
     evaluated, segments = [], []
     for number in range(1, ROUNDS + 1):

@@ -129,7 +129,7 @@ def test_memo_on_the_image_itself_is_a_step_of_tent_on_all_parameters(make, stre
     setting, expected = stream(NEVER, images=5), []
     method = make("memo", "views=1", "update.lr=0.05")
     method.evaluate(setting)
-    for image in setting.parts["noise_0"].images:
+    for image in setting.parts["noise_0"].inputs:
         model = copy.deepcopy(method.model)
         gradients = torch.autograd.grad(entropy(log_softmax(model(image[None]))).sum(), list(model.parameters()))
         with torch.no_grad():

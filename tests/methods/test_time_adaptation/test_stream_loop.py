@@ -152,7 +152,7 @@ def test_order_within_a_batch_does_not_matter(make, stream, follow, name):
 def test_a_window_predicts_the_newest_and_uses_each_image_in_one_update(make, stream, follow):
     method, setting = make("tent", "update.lr=0.05"), stream(NEVER, size=1, window=8, images=20)
     found = follow(method, setting)
-    images = setting.parts["noise_0"].images
+    images = setting.parts["noise_0"].inputs
     reference = make("tent", "update.lr=0.05")
     reference.evaluate(setting)
     reference.count = reference.counts[0]

@@ -234,6 +234,6 @@ def test_origin_of_the_samples_and_what_names_them(bench, stream):
     size = {origin: AnchorImportance(origin=origin, samples=40) for origin in ("clean", "train", "stream")}
     assert len({importance.checksum(setting) for importance in size.values()}) == 3
     first = setting.parts["noise_1"].subset(torch.arange(40))
-    assert torch.equal(size["stream"].images(setting).images, first.images)
+    assert torch.equal(size["stream"].images(setting).inputs, first.inputs)
     assert size["clean"].checksum(setting) == size["clean"].checksum(stream(NEVER, images=10))
     assert size["train"].key() != AnchorImportance(origin="train", gradients="batch_mean").key()

@@ -61,7 +61,7 @@ def test_its_fisher_is_that_of_sequences(small, tmp_path):
     bench = Workbench(cfg)
     model = bench.classifier("fisher")
     model.load_state_dict(load_file(tmp_path / "run" / "weights.safetensors"))
-    expected = fisher_diagonal(model, [(bench.data.train.images, bench.data.train.labels)], loss="sequence")
+    expected = fisher_diagonal(model, [(bench.data.train.inputs, bench.data.train.targets)], loss="sequence")
     assert kept.estimator.loss == "sequence"
     for name, values in expected.items():
         torch.testing.assert_close(kept[name], values, rtol=1e-4, atol=1e-12)

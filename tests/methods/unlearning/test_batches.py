@@ -5,13 +5,13 @@ import itertools
 import pytest
 import torch
 
-from fisherexp.data.tensors import ImageSet
+from fisherexp.data.tensors import TensorSet
 from fisherexp.methods.unlearning.batches import InTurn, SideBySide, is_forgotten, mark, marked, unmarked
 
 
-def numbered(count: int, first: int = 0) -> ImageSet:
+def numbered(count: int, first: int = 0) -> TensorSet:
     labels = torch.arange(first, first + count)
-    return ImageSet(labels.to(torch.uint8).view(-1, 1, 1, 1), labels)
+    return TensorSet(labels.to(torch.uint8).view(-1, 1, 1, 1), labels)
 
 
 def combined(kind, **options):

@@ -85,7 +85,7 @@ def test_true_labels_play_no_part_beyond_the_order(bench, tmp_path):
     setting = bench.setting
     parts = dict(setting.parts)
     for part in ("train", "forget"):
-        parts[part] = dataclasses.replace(parts[part], labels=torch.zeros_like(parts[part].labels))
+        parts[part] = dataclasses.replace(parts[part], labels=torch.zeros_like(parts[part].targets))
     one, _ = run(bench, tmp_path / "true", batch_size=1)
     other, _ = run(bench, tmp_path / "none", batch_size=1, setting=dataclasses.replace(setting, parts=parts))
     for name, total in one.sums["train"].items():

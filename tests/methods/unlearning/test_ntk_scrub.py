@@ -38,7 +38,7 @@ def test_a_linear_model_moves_from_one_ridge_solution_to_the_other(tmp_path):
     initial = {name: tensor.clone() for name, tensor in scrub.model.state_dict().items()}
 
     def solution(part: str) -> torch.Tensor:
-        images, labels = setting.parts[part].images, setting.parts[part].labels
+        images, labels = setting.parts[part].inputs, setting.parts[part].targets
         x = scrub.model.features(images).double()
         x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], 1)
         first = torch.cat([initial["head.weight"], initial["head.bias"][:, None]], 1).double().T

@@ -83,9 +83,9 @@ def test_rewinding_takes_the_epoch_whose_forget_error_is_that_of_unseen_data(tmp
         return (model(images).argmax(1) != labels).double().mean().item()
 
     forget, unseen = bench.setting.parts["forget"], bench.data.validation
-    alike = unseen.labels == 3
-    errors = [error_of(state, forget.images, forget.labels) for state in fit.states]
-    goal = error_of(fit.states[-1], unseen.images[alike], unseen.labels[alike])
+    alike = unseen.targets == 3
+    errors = [error_of(state, forget.inputs, forget.targets) for state in fit.states]
+    goal = error_of(fit.states[-1], unseen.inputs[alike], unseen.targets[alike])
     assert fit.outcome["forget_errors"] == errors
     assert fit.outcome["validation_error"] == goal
     chosen = fit.outcome["epoch"] - 1

@@ -175,7 +175,7 @@ def test_importance_is_that_of_the_images_themselves(gradients, tmp_path):
     for part in ("train", "forget"):
         for together in (1, importance.batches_per_update):
             found = torch.cat([images for images, _ in importance.batches(setting, part, together)])
-            assert torch.equal(found, setting.parts[part].images)
+            assert torch.equal(found, setting.parts[part].inputs)
 
 
 @pytest.mark.parametrize("order", ["as_is", "forget_apart"])

@@ -3,21 +3,23 @@
 import pytest
 import torch
 
-from fisherexp.data.chain import ChainedLoader
+from fisherexp.data.composite import Chained
 from fisherexp.data.tensors import TensorLoader
 
 LABELS = torch.arange(17)
 IMAGES = torch.zeros(17, 1, 4, 4, dtype=torch.uint8)
 
 
-def chained() -> ChainedLoader:
-    return ChainedLoader([TensorLoader(IMAGES[:10], LABELS[:10], 4), TensorLoader(IMAGES[10:], LABELS[10:], 4)])
+def chained() -> Chained:
+    return Chained(
+        TensorLoader(TensorSet(IMAGES[:10], LABELS[:10]), 4), TensorLoader(TensorSet(IMAGES[10:], LABELS[10:]), 4)
+    )
 
 
-def shuffled() -> ChainedLoader:
+def shuffled() -> Chained:
     """Two batches, then all five, of the same shuffled set."""
-    loader = TensorLoader(IMAGES, LABELS, 4, shuffle=True)
-    return ChainedLoader([loader, loader], [2, len(loader)])
+    loader = TensorLoader(TensorSet(IMAGES, LABELS), 4, shuffle=True)
+    return Chained(loader, loader, lengths=[2, len(loader)])
 
 
 def labels_of(loader) -> list[list[int]]:

@@ -1,0 +1,57 @@
+"""What a loader hands out: inputs, targets, and what a scenario has to say of each sample."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """inputs: Tensor (B, …), or several by name (token ids and attention mask). targets: (B, …).
+    weights: of the samples in a mean, (B,); None for equal ones.
+    tags: name -> one value per sample (B,): what a scenario adds, such as 'domain' or 'forgotten'.
+    """
+
+    inputs: Any
+    targets: Tensor
+    weights: Tensor | None = None
+    tags: Mapping[str, Tensor] = {}
+
+    @property
+    def size(self) -> int:
+        """B, the number of samples."""
+        return len(self.targets)
+
+    def select(self, mask: Tensor) -> "Batch":
+        """The samples of a boolean mask (B,)."""
+        return self.map(lambda tensor: tensor[mask])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Every tensor of it changed alike."""
+        weights = None if self.weights is None else change(self.weights)
+        tags = {name: change(tag) for name, tag in self.tags.items()}
+        return Batch(mapped(self.inputs, change), change(self.targets), weights, tags)
+
+
+def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Any:
+    """Inputs with every tensor of them changed alike."""
+    if isinstance(inputs, Mapping):
+        return {name: change(tensor) for name, tensor in inputs.items()}
+    return change(inputs)
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one, in their order. Raises ValueError where one has tags or weights that another lacks."""
+    first = batches[0]
+    if any(b.tags.keys() != first.tags.keys() or (b.weights is None) != (first.weights is None) for b in batches):
+        raise ValueError(f"batches with different tags cannot be joined: {[sorted(b.tags) for b in batches]}")
+    if isinstance(first.inputs, Mapping):
+        inputs = {name: torch.cat([b.inputs[name] for b in batches]) for name in first.inputs}
+    else:
+        inputs = torch.cat([b.inputs for b in batches])
+    weights = None if first.weights is None else torch.cat([b.weights for b in batches])
+    tags = {name: torch.cat([b.tags[name] for b in batches]) for name in first.tags}
+    return Batch(inputs, torch.cat([b.targets for b in batches]), weights, tags)

@@ -1,0 +1,31 @@
+"""The next token at every position of a sequence."""
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fisherexp.metrics.language import LanguageMetrics
+from fisherexp.objectives.objective import Objective
+
+IGNORED = -100  # no token to predict here
+
+
+class TokenPrediction(Objective):
+    """Softmax cross-entropy of logits (B, T, V) with tokens (B, T), of which -100 is none.
+
+    The loss is a mean over tokens. The likelihood of the curvature engine is that of sequences: a sample is a
+    sequence, and its loss the mean over its tokens.
+    """
+
+    likelihood = "sequence"
+
+    def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+        return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction=reduction)
+
+    def sample_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        each = F.cross_entropy(outputs.transpose(1, -1), targets, reduction="none", ignore_index=IGNORED)
+        return each.sum(1) / (targets != IGNORED).sum(1)
+
+    def metrics(self, names: tuple[str, ...], held_out: str | None = None) -> LanguageMetrics:
+        return LanguageMetrics(names)
