@@ -5,12 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 from safetensors.torch import save_file
+from torch import Tensor
 
+from fisherexp.config.validate import attribute
 from fisherexp.files import write_atomically
+from fisherexp.methods.method import Method
 from fisherexp.ranks import is_follower
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of, semantic
@@ -18,6 +22,7 @@ from fisherexp.runs.loggers import close, mirror
 from fisherexp.runs.memory import keep_freed_memory
 from fisherexp.runs.prune import Prune
 from fisherexp.runs.record import peak_memory, provenance
+from fisherexp.runs.solved import outcome_of, solved
 from fisherexp.runs.workbench import Workbench
 
 # Trainer options that use a part of the data only: such a run is a trial, and tables leave it out.
@@ -31,8 +36,8 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Run what a validated config describes and return its record (plain containers).
 
-    source weights → what the method needs → fit → test → the models it is compared with → audit → record. The final
-    weights are left in `folder`/weights.safetensors. `callbacks` join those of the config in the loops of the
+    Of a network: source weights → what the method needs → fit → test → the models it is compared with → audit →
+    record. Of other methods: steps → evaluation → record. The final tensors are left in `folder`/weights.safetensors. `callbacks` join those of the config in the loops of the
     run's own method.
     """
     begun = time.perf_counter()
@@ -44,7 +49,8 @@ def run_experiment(
     status = "failed"
     try:
         bench = Workbench(cfg, loggers, callbacks)
-        record = _run(bench, folder)
+        network = attribute(cfg, "method", "uses_model", True)
+        record = _run_network(bench, folder) if network else _run_steps(bench, folder)
         record |= {
             "identity": identity(cfg),
             "names": {node: name_of(cfg, node) for node in ("method", "data", "model", "scenario")},
@@ -52,12 +58,12 @@ def run_experiment(
             "semantic": semantic(cfg),
             "published": bench.published(),
             "seed": cfg.seed,
-            "headings": bench.headings | {"seconds": "seconds"},
-            "better": bench.better | {"seconds": "lower"},
+            "headings": bench.headings | record.pop("headings", {}) | {"seconds": "seconds"},
+            "better": bench.better | record.pop("better", {}) | {"seconds": "lower"},
             "trial": cfg.evaluate_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
-            "data_checksum": bench.data.checksum(),
-            "setting": bench.setting.about,
-            "threads": bench.threads,
+            "data_checksum": bench.problem.checksum(),
+            "setting": bench.problem.about(),
+            "threads": bench.threads or torch.get_num_threads(),
             "costs": bench.costs,
             "memory": peak_memory(),
             "seconds": time.perf_counter() - begun,
@@ -71,7 +77,7 @@ def run_experiment(
         close(loggers, status)
 
 
-def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
+def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
     # The run's own method first: where it is itself a reference, its loggers see the training.
     method, price = finished(bench, folder, own=True)
     phase = "adapting" if method.adapts_at_test else "evaluating the result"
@@ -79,16 +85,30 @@ def _run(bench: Workbench, folder: Path) -> dict[str, Any]:
     if method.adapts_at_test:  # then evaluating is where it works
         price = {figure: value + bench.costs[phase][figure] for figure, value in price.items()}
     stages = {"after": after | price | method.outcome.get("metrics", {})}
-    for stage, node in bench.references.items():
-        stages[stage] = bench.evaluated(node) | bench.trained(node).about["cost"]
+    for stage, name in bench.references.items():
+        stages[stage] = bench.evaluated(name) | bench.reference(name).about["cost"]
     if bench.audit is not None:
         for stage, found in bench.audit.examine(bench, method).items():
             stages[stage] = stages.get(stage, {}) | found
 
     if is_follower():
         return {"metrics": {}, "outcome": {}}
-    state = {name: tensor.detach().cpu().clone() for name, tensor in method.model.state_dict().items()}
-    method.leave_files(folder)
-    write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
+    _leave(method, folder, method.model.state_dict())
     metrics = {stage: stages[stage] for stage in STAGES if stage in stages}
     return {"metrics": metrics, "outcome": method.outcome}
+
+
+def _run_steps(bench: Workbench, folder: Path) -> dict[str, Any]:
+    method, price = solved(bench, folder)
+    after = outcome_of(bench, method) | price | method.outcome.get("metrics", {})
+    _leave(method, folder, method.tensors())
+    shown = {"headings": method.headings, "better": method.better}
+    return {"metrics": {"after": after}, "outcome": method.outcome} | shown
+
+
+def _leave(method: Method, folder: Path, tensors: dict[str, Tensor]) -> None:
+    """The method's own files and its tensors, in the run's folder."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    method.leave_files(folder)
+    if state:
+        write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))

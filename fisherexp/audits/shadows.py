@@ -102,29 +102,26 @@ class Game:
         return dataclasses.replace(self.setting, parts=self.setting.parts | parts, forgotten=forgotten, requests=())
 
 
-def shadow_confidence(bench: Workbench, game: Game, source: str, population: Population) -> Tensor:
+def shadow_confidence(bench: Workbench, game: Game, population: Population) -> Tensor:
     """Confidence (shadows, n) of every shadow in the samples that may be picked; see `Game.confidence`.
 
-    source: the config node that trains the shadows. They and their predictions are artefacts.
+    They are trained like the source. They and their predictions are artefacts.
     """
     evaluated = ("forget", game.negatives)
     part = dataclasses.replace(bench.setting, evaluated=evaluated, evaluation=partial(Predictions, evaluated))
     evaluate = bench.variation("", bench.seed, part)
     return torch.stack(
-        [
-            game.confidence(_predictions(bench, evaluate, game, number, source, population))
-            for number in range(len(game.seen))
-        ]
+        [game.confidence(_predictions(bench, evaluate, game, number, population)) for number in range(len(game.seen))]
     )
 
 
 def _predictions(
-    bench: Workbench, evaluate: Workbench, game: Game, number: int, source: str, population: Population
+    bench: Workbench, evaluate: Workbench, game: Game, number: int, population: Population
 ) -> dict[str, Tensor]:
     name = f"shadow {number + 1}/{len(game.seen)}"
     shadow = bench.variation(name, derive("shadow", bench.seed, number), game.shadow(number))
     if population == "online":
-        weights = shadow.trained(source)
+        weights = shadow.reference("source")
         return evaluate.evaluation(name, weights.key, lambda scratch: weights.tensors).tensors
 
     def unlearned(scratch: Any) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Compares an unlearned model with its source, with retrained oracles, an untrained network and shadow models."""
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +8,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,13 +15,11 @@ from torch.nn import functional as F
 from fisherexp.audits.relearn import Relearn, probe
 from fisherexp.audits.shadows import Game, shadow_confidence
 from fisherexp.config.types import Count, NonNegative, Probability, Size
-from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
+from fisherexp.methods.method import ModelMethod
 from fisherexp.metrics.band import deviation_of, gaps, mean_of
 from fisherexp.metrics.divergence import jensen_shannon, softmax_distance, weight_distance, zrf, zrf_official
 from fisherexp.metrics.likelihood_ratio import log_likelihood_ratio, operating_points, resolved
-from fisherexp.models.classifier import Classifier
-from fisherexp.runs.store import code_version
+from fisherexp.runs.artefact import weights_digest
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
 
@@ -64,6 +59,7 @@ class UnlearningAudit:
     """
 
     scenarios = ("forgetting",)
+    requires = ("class_labels",)
     headings = {"oracle_js_forget": "JS to\noracle", "lira_balanced_accuracy": "LiRA bal.\nacc. %"}
     better = {"oracle_js_forget": "lower"}
 
@@ -82,7 +78,7 @@ class UnlearningAudit:
         self.population, self.variance = population, variance
         self.false_positive_rates = false_positive_rates or []
 
-    def examine(self, bench: Workbench, method: Method) -> dict[str, dict[str, float]]:
+    def examine(self, bench: Workbench, method: ModelMethod) -> dict[str, dict[str, float]]:
         """Further metrics by stage. `method` has been through its test loop."""
         return Examination(self, bench, method).findings()
 
@@ -90,7 +86,7 @@ class UnlearningAudit:
 class Examination:
     """One audit of one run."""
 
-    def __init__(self, audit: UnlearningAudit, bench: Workbench, method: Method) -> None:
+    def __init__(self, audit: UnlearningAudit, bench: Workbench, method: ModelMethod) -> None:
         self.audit, self.bench = audit, bench
         self.parameters = [name for name, _ in method.model.named_parameters()]
         weights = {name: tensor.detach().cpu() for name, tensor in method.model.state_dict().items()}
@@ -126,15 +122,15 @@ class Examination:
     def untrained(self) -> Mapping[str, Tensor]:
         """Predictions of a network with random weights."""
         bench, model = self.bench, self.bench.classifier("untrained")
-        code = code_version(Classifier, type(model.backbone))
+        code = bench.code_of(Examination)
         described = OmegaConf.to_container(bench.cfg.model, resolve=True)
         key = {"untrained": described, "seed": bench.seed, "code": code}
         return bench.evaluation("untrained network", key, lambda scratch: model.state_dict()).tensors
 
     def _trained(self, bench: Workbench, stage: str) -> Subject:
-        node = self.bench.references[stage]
-        weights = bench.trained(node)
-        evaluation = self.bench.evaluation(node, weights.key, lambda scratch: weights.tensors)
+        name = self.bench.references[stage]
+        weights = bench.reference(name)
+        evaluation = self.bench.evaluation(name, weights.key, lambda scratch: weights.tensors)
         return Subject(weights.tensors, evaluation.tensors, evaluation.about["metrics"])
 
     # --- what is found ---------------------------------------------------------------------------------
@@ -177,23 +173,24 @@ class Examination:
         target = self._probed_loss(self.before) + self.audit.relearn_tolerance
         if self._probed_loss(model) <= target:
             return {"relearn_steps": 0.0, "relearn_capped": 0.0}
-        training = instantiate(self.bench.cfg[self.bench.references["before"]].training, _convert_="all")
+        training = self.bench.source.recipe(self.bench)
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             relearn = Relearn(self.bench.classifier("relearn"), training, target, cap)
+            relearn.objective = self.bench.problem.objective
             relearn.model.load_state_dict(model.weights)
             self.bench.fit(relearn, scratch, "relearning")
             return {}, {"steps": relearn.steps}
 
         parts = {
-            "weights": _digest(model.weights),
+            "weights": weights_digest(model.weights),
             "samples": setting.checksum("forget"),
             "batches": [setting.data.batch_size, setting.data.augment],
             "training": vars(training),
             "target": target,
             "cap": cap,
             "seed": self.bench.seed,
-            "code": code_version(Relearn, Recipe),
+            "code": self.bench.code_of(Relearn),
         }
         steps = self.bench.store.get("relearn", parts, build).about["steps"]
         return {"relearn_steps": float(cap if steps is None else steps), "relearn_capped": float(steps is None)}
@@ -223,8 +220,9 @@ class Examination:
     @cached_property
     def shadows(self) -> Tensor:
         """Confidence (shadows, n) of the shadow models."""
-        source = self.bench.references["before"]
-        return shadow_confidence(self.bench, self.game, source, self.audit.population)
+        if not self.bench.source.trained_here:
+            raise ValueError("shadow models are sources of other data: audit.shadows needs source=trained")
+        return shadow_confidence(self.bench, self.game, self.audit.population)
 
     def attacked(self, model: Subject) -> dict[str, float]:
         """The likelihood-ratio attack on forgotten training samples, against negatives under the same model."""
@@ -233,11 +231,3 @@ class Examination:
         members, others = scores.split([self.game.positives, len(scores) - self.game.positives])
         found = operating_points(members, others, self.audit.false_positive_rates)
         return {f"lira_{name}": value for name, value in found.items()}
-
-
-def _digest(weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in weights.items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

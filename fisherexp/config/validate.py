@@ -61,7 +61,8 @@ def validate(cfg: DictConfig) -> list[Problem]:
             continue
         node = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
         problems += _check_options(path, node, declaration, namespace)
-    problems += _check_samples(cfg)
+    problems += _check_problem(cfg)
+    problems += _check_requires(cfg)
     problems += _check_fit(cfg)
     problems += _check_evaluate(cfg)
     return problems
@@ -184,15 +185,58 @@ def _show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_samples(cfg: DictConfig) -> Iterator[Problem]:
-    """Do model, scenario and method read what the data hold?"""
-    held = attribute(cfg, "data", "holds", "images")
+def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
+    """Do data and model provide what model, scenario and method require?"""
+    data = str(OmegaConf.select(cfg, "data._target_")).rpartition(".")[2]
+    provided = provides(cfg)
     for node in ("model", "scenario", "method"):
-        reads = attribute(cfg, node, "reads", ("images",))
-        if held not in reads:
+        missing = [what for what in requires(cfg, node) if what not in provided]
+        if missing:
             name = str(OmegaConf.select(cfg, f"{node}._target_")).rpartition(".")[2]
-            near = _option(node, lambda declares: held in declares.get("reads", ("images",)))
-            yield Problem(node, f"{name} reads {' or '.join(reads)}, the data hold {held}", near)
+            reason = f"{name} requires {' and '.join(missing)}, {data} provides {' and '.join(provided)}"
+            near = _option(node, lambda declares, node=node: set(_requires(declares, node)) <= provided)
+            yield Problem(node, reason, near)
+
+
+def _check_problem(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there a kind of problem that the data make and the method is about, and a network where it needs one?"""
+    kinds, made = (
+        attribute(cfg, "method", "problems", ("supervised",)),
+        attribute(cfg, "data", "problems", ("supervised",)),
+    )
+    method = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
+    if not set(kinds) & set(made):
+        reason = f"{method} is about a problem of kind {' or '.join(kinds)}, these data make one of {' or '.join(made)}"
+        yield Problem("data", reason, _option("data", lambda declares: set(kinds) & set(declares.get("problems", ()))))
+    network = OmegaConf.select(cfg, "model._target_") is not None
+    if attribute(cfg, "method", "uses_model", True) != network:
+        reason = f"{method} has no network" if network else f"{method} needs a network"
+        fits = set(kinds).intersection
+        near = "model=none" if network else _option("model", lambda d: fits(d.get("problems", ("supervised",))))
+        yield Problem("model", reason, near)
+    elif network and not set(kinds) & set(built := attribute(cfg, "model", "problems", ("supervised",))):
+        reason = f"this model is for problems of kind {' or '.join(built)}, {method} is about {' or '.join(kinds)}"
+        fits = set(kinds).intersection
+        yield Problem("model", reason, _option("model", lambda d: fits(d.get("problems", ("supervised",)))))
+
+
+def provides(cfg: DictConfig) -> set[str]:
+    """What data and model offer to those that require something."""
+    return {*attribute(cfg, "data", "provides", ()), *attribute(cfg, "model", "provides", ("features",))}
+
+
+def requires(cfg: DictConfig, node: str) -> tuple[str, ...]:
+    """What a node requires of data and model."""
+    target = OmegaConf.select(cfg, f"{node}._target_")
+    try:
+        return _requires(declared(target).attributes, node) if target else ()
+    except TargetNotFound:
+        return ()
+
+
+def _requires(declares: dict, node: str) -> tuple[str, ...]:
+    # Most networks are for images, and say nothing of it.
+    return declares.get("requires", ("images",) if node == "model" else ())
 
 
 def _check_fit(cfg: DictConfig) -> Iterator[Problem]:

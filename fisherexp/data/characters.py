@@ -25,7 +25,7 @@ class CharacterText(LabeledData):
     """
 
     title = "text"
-    holds = "tokens"
+    provides = ("tokens",)
     objective = TokenPrediction()
     input_dtype = torch.int64
 

@@ -31,7 +31,9 @@ class LabeledData(LightningDataModule):
     After `load`: `train`, `test` and `validation` (None if the share is 0). Sets described by the user's own
     files fill in num_classes, input_shape, class_names, mean and std then, too.
 
-    holds: what a sample is; models, methods and scenarios declare what they read.
+    provides: what models, methods and scenarios may require of the samples: 'images', 'tokens', 'floats' (inputs that
+        can be mixed), 'class_labels'.
+    problems: the kinds of problem that can be made of it.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
     marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count
         ('silent'); None of other data.
@@ -39,7 +41,8 @@ class LabeledData(LightningDataModule):
     """
 
     title: str = ""
-    holds: str = "images"
+    provides: tuple[str, ...] = ("images", "floats", "class_labels")
+    problems: tuple[str, ...] = ("supervised", "generative")
     tasks: tuple[str, ...] = ()
     marks: dict[str, int] | None = None
     objective: Objective = Classification()
@@ -90,6 +93,11 @@ class LabeledData(LightningDataModule):
                 raise DataError(f"{self.title}: there is no '{path}' {places}; set data.path")
             given = in_data_folder
         return given
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers a network answers with."""
+        return self.num_classes
 
     @property
     def architecture_options(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Reports(LabeledData):
     """
 
     title = "generated radiology reports"
-    holds = "tokens"
+    provides = ("tokens",)
     tasks = ("gap_sentences", "summary")
     marks = {"end": END, "silent": STOP}
     objective = TokenPrediction()

@@ -12,7 +12,7 @@ from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import Chained
 from fisherexp.methods.curvature import Curvature
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
@@ -82,7 +82,7 @@ def _sorted(images: Any) -> Any:
     return images.subset(torch.argsort(images.targets, stable=True))
 
 
-class FisherPass(Method):
+class FisherPass(ModelMethod):
     """One epoch that changes nothing and leaves the Fisher of a part of the data in `self.fisher`: the diagonal, or
     what else `importance` means."""
 

@@ -1,4 +1,4 @@
-"""What every method is: a model, a Lightning loop that changes it, and a test loop that evaluates it."""
+"""What every method is: declarations, a lifecycle, an outcome. Methods of a model add Lightning's loops."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,67 +8,79 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
+from fisherexp.methods.need import Need
 from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.objectives.classification import Classification
 from fisherexp.objectives.objective import Objective
 from fisherexp.scenarios.setting import Setting
 
 
-class Method(LightningModule):
-    """As it stands: a model that is evaluated and never changed.
+class Method:
+    """A subclass declares, as literals (they are read without importing the file):
 
-    A subclass declares, as literals (they are read without importing the file):
     paper: authors, venue, arXiv number; for `list`, tables and docs.
+    problems: the kinds of problem it is about: 'supervised', 'generative', 'environment', 'numerical'.
     scenarios: the kinds of scenario it accepts; empty for any.
-    reads: what samples it works on: 'images', 'tokens'.
-    start: 'scratch' (new weights; the result of fit is an artefact others may ask for) or 'source'.
-    fits_on: the part of the data whose loader `fit` goes through.
-    looks_at: further parts of the data on which its outcome, not its weights, depends.
+    requires: what data and model must provide: 'class_labels', 'floats' (inputs that can be mixed), 'images', 'features'
+        (a head on top of them). What is not required is accepted.
+    uses_model: whether the runner builds a network for it.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
-    needs: further artefacts, found in `self.given` by name when fit begins: 'fisher' (FisherDiagonal of all training
-        data at the source, as the attribute `importance` says), 'kfac' (KFAC, as `factors` says), 'low_rank'
-        (LowRankFisher, as `rows` says), 'initial' (the state that the training of the source began with), 'experts'
-        (task -> state of a model trained from the source on that task alone, as the attribute `experts` says),
-        'expert_fishers' and 'expert_grams' (task -> FisherDiagonal, or linear layer -> Gram matrix of its inputs, of
-        that expert), 'other_seeds' (states of as many sources of other seeds as the attribute `others` says).
-    adapts_at_test: gradients are needed in the test loop.
     search: option -> range in Hydra's syntax, for hydra/sweeper=optuna: {"alpha": "tag(log, interval(0.1, 10))"}.
     published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read
         in a source named beside them.
+
+    outcome: plain containers for the run record; numbers under "metrics" stand beside those of the evaluation.
     """
 
     paper: ClassVar[str] = ""
+    problems: ClassVar[tuple[str, ...]] = ("supervised",)
     scenarios: ClassVar[tuple[str, ...]] = ()
-    reads: ClassVar[tuple[str, ...]] = ("images",)
+    requires: ClassVar[tuple[str, ...]] = ()
+    uses_model: ClassVar[bool] = True
+    study: ClassVar[bool] = False
+    published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
+
+    outcome: dict[str, Any]
+
+    def leave_files(self, folder: Path) -> None:
+        """Write what the method wants to leave in the run's folder (figures, say) once it is done."""
+
+
+class ModelMethod(Method, LightningModule):
+    """A network, a loop that changes it, and a test loop that evaluates it. As it stands, it changes nothing.
+
+    A subclass declares besides:
+    start: 'scratch' (new weights; the result of fit is an artefact others may ask for) or 'source'.
+    fits_on: the part of the data whose loader `fit` goes through.
+    looks_at: further parts of the data on which its outcome, not its weights, depends.
+    needs: what else it is given before fit, see needs.py; found in `self.given` by name.
+    adapts_at_test: gradients are needed in the test loop.
+    """
+
     start: ClassVar[str] = "scratch"
     fits_on: ClassVar[str] = "train"
     looks_at: ClassVar[tuple[str, ...]] = ()
-    study: ClassVar[bool] = False
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
-    published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
 
     epochs: int = 1
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.outcome = {}
         self.given: dict[str, Any] = {}
         self.evaluation: Evaluation | None = None
         # That of the problem, put here by the runner.
         self.objective: Objective = Classification()
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
-        # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the evaluation.
-        self.outcome: dict[str, Any] = {}
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
+    def forward(self, inputs: Any) -> Tensor:
+        return self.model(inputs)
 
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        """Classes, modules and folders besides those of its own parents that decide the weights it trains."""
-        return ()
+    def source_loaded(self) -> None:
+        """The weights it starts with are in the model, and what it needs is in `given`; fit comes next."""
 
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""
@@ -84,9 +96,6 @@ class Method(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.evaluation.update(dataloader_idx, self.model(batch.inputs), batch.targets)
         self.evaluation.ask(dataloader_idx, self.model, batch)
-
-    def leave_files(self, folder: Path) -> None:
-        """Write what the method wants to leave in the run's folder (figures, say) once it is done."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What dropout and sampling draw from; order and augmentation of the data have streams of their own.

@@ -15,7 +15,7 @@ class CharGPT(nn.Module):
     input_shape: (T,), the longest sequence. vocabulary: number V of tokens.
     """
 
-    reads = ("tokens",)
+    requires = ("tokens",)
 
     def __init__(
         self,

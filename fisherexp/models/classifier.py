@@ -39,8 +39,8 @@ class Classifier(nn.Module):
         super().__init__()
         if one_logit and num_classes != 2:
             raise ValueError(f"one logit decides between two classes, not {num_classes}")
-        self.register_buffer("mean", torch.tensor([0.0] if mean is None else list(mean)).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor([1.0] if std is None else list(std)).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(0.0) if mean is None else torch.tensor(list(mean)).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(1.0) if std is None else torch.tensor(list(std)).view(-1, 1, 1))
         self.backbone = backbone
         self.one_logit = one_logit
         width = 1 if one_logit else num_classes

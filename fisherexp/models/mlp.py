@@ -1,4 +1,4 @@
-"""Multi-layer perceptron on flattened images (Rumelhart, Hinton, Williams 1986)."""
+"""Multi-layer perceptron on flattened images and rows of numbers (Rumelhart, Hinton, Williams 1986)."""
 
 import math
 from itertools import pairwise
@@ -16,8 +16,10 @@ class MLP(nn.Module):
     batch_norm: normalize before each ReLU (the Linear then needs no bias).
     init: of weights and biases, the head's too: torch's own, or Xavier's uniform one with zero biases (Glorot,
         Bengio 2010).
-    input_shape: (C, H, W).
+    input_shape: (C, H, W) of images, (d,) of rows of numbers.
     """
+
+    requires = ("floats",)
 
     def __init__(
         self,
@@ -25,7 +27,7 @@ class MLP(nn.Module):
         batch_norm: bool = False,
         init: Literal["torch", "xavier"] = "torch",
         *,
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.init = init
@@ -49,5 +51,5 @@ class MLP(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalized images (B, C, H, W)."""
+        """Features (B, d) of normalized images (B, C, H, W), or of rows (B, d)."""
         return self.layers(x)

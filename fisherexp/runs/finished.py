@@ -1,20 +1,15 @@
 """A run's method at the end of its work: from the weights it starts with, through what it needs, to its last fit."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
-import fisherexp.curvature
 from fisherexp.callbacks.cost import Cost
-from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
-from fisherexp.models.classifier import Classifier
-from fisherexp.runs.needs import met
-from fisherexp.runs.store import code_version
+from fisherexp.methods.method import ModelMethod
+from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.workbench import Workbench
 
 
-def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[Method, dict[str, float]]:
+def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[ModelMethod, dict[str, float]]:
     """The run's method at the end of its fit, and its price: seconds, samples sent forward and backward.
 
     The price includes that of the curvature it needs, whoever paid it.
@@ -25,9 +20,10 @@ def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[Method,
         method.model.load_state_dict(weights.tensors)
         method.outcome = weights.about["outcome"]
         return method, weights.about["cost"]
-    source = bench.trained(method.start)
+    source = bench.reference(method.start)
     method.model.load_state_dict(source.tensors)
-    costs = met(bench, method, source)
+    costs = resolve_needs(bench, method, source)
+    method.source_loaded()
     phase = type(method).__name__
     if method.epochs and not bench.setting.requests:
         bench.fit(method, folder, phase, own)
@@ -38,7 +34,16 @@ def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[Method,
     return method, {figure: sum(cost[figure] for cost in costs) for figure in Cost().counts()}
 
 
-def _answered(bench: Workbench, method: Method, folder: Path, own: bool) -> tuple[Method, list[str]]:
+def resolve_needs(bench: Workbench, method: ModelMethod, source: Artefact) -> list[dict[str, float]]:
+    """Put everything `method.needs` names into `method.given`; returns what it costs."""
+    costs = []
+    for need in method.needs:
+        method.given[need.name], price = need.resolve(bench, method, source)
+        costs += price
+    return costs
+
+
+def _answered(bench: Workbench, method: ModelMethod, folder: Path, own: bool) -> tuple[ModelMethod, list[str]]:
     """The method after all requests of the setting, and the names of the phases that took. Each request is
     answered by a new method of the same kind, which begins with the weights that the last one left."""
     outcomes, phases = [], []
@@ -57,12 +62,11 @@ def _answered(bench: Workbench, method: Method, folder: Path, own: bool) -> tupl
 def finished_key(bench: Workbench) -> dict[str, Any]:
     """What decides the weights that `finished` arrives at, for a scenario with something to forget."""
     method, setting = bench.method("method"), bench.setting
-    wing = Path(inspect.getsourcefile(type(method))).parent  # what its methods share is code of theirs, too
     return {
         "method": bench.semantic["method"],
-        "start": bench.trained("method" if method.start == "scratch" else method.start).key,
+        "start": bench.trained("method").key if method.start == "scratch" else bench.reference(method.start).key,
         "samples": {part: setting.checksum(part) for part in ("train", "retain", "forget")},
         "batches": [bench.data.batch_size, bench.data.augment],
         "seed": bench.seed,
-        "code": code_version(type(method), Recipe, Classifier, wing, Path(fisherexp.curvature.__file__).parent),
+        "code": bench.code_of(finished, type(method)),
     }

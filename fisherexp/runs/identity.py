@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fisherexp.config.locations import data_folder
-from fisherexp.config.validate import attribute
+from fisherexp.config.validate import attribute, provides
 
 # What cannot change a result (threads change the last bits of a float sum; they are recorded; a draw is in the values
 # that were drawn).
@@ -32,6 +32,7 @@ def semantic(cfg: DictConfig) -> dict[str, Any]:
         kept[group] = {k: v for k, v in kept[group].items() if k not in cosmetic}
     unused = {"source", "oracle"} - references(cfg)
     unused |= set() if is_audited(cfg) else {"audit"}
+    unused |= set() if kept["model"].get("_target_") else {"head"}
     kept = {k: v for k, v in kept.items() if k not in unused}
     if path := kept["data"].get("path"):
         kept["data"]["path"] = [path, *_stamp(Path(path).expanduser())]
@@ -45,13 +46,14 @@ def semantic(cfg: DictConfig) -> dict[str, Any]:
 def references(cfg: DictConfig) -> set[str]:
     """The reference models a run works with: the one its method starts from and those its scenario compares with."""
     start = attribute(cfg, "method", "start", "scratch")
-    compared = attribute(cfg, "scenario", "references", {})
+    compared = attribute(cfg, "scenario", "references", {}) if attribute(cfg, "method", "uses_model", True) else {}
     return {*compared.values(), *([start] if start != "scratch" else [])}
 
 
 def is_audited(cfg: DictConfig) -> bool:
     """Does the config's audit look at scenarios like this one?"""
-    return attribute(cfg, "scenario", "kind", "plain") in attribute(cfg, "audit", "scenarios", ())
+    known = set(attribute(cfg, "audit", "requires", ())) <= provides(cfg)
+    return known and attribute(cfg, "scenario", "kind", "plain") in attribute(cfg, "audit", "scenarios", ())
 
 
 def digest(parts: Any, length: int = 12) -> str:
@@ -79,6 +81,8 @@ def run_folder(cfg: DictConfig) -> Path:
 def name_of(cfg: DictConfig, node: str) -> str:
     """The short name of what a node instantiates: its declared `name`, else its class in snake case."""
     target = OmegaConf.select(cfg, f"{node}._target_")
+    if target is None:
+        return "none"
     words = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+", target.rpartition(".")[2])
     return attribute(cfg, node, "name") or "_".join(words).lower()
 

@@ -13,7 +13,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,11 @@ from safetensors.torch import save_file
 
 from fisherexp.files import write_atomically
 from fisherexp.ranks import agreed, is_follower
+from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.identity import digest
 
 Build = Callable[[Path], tuple[dict[str, torch.Tensor], dict[str, Any]]]
 STDLIB = set(sys.stdlib_module_names)
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """tensors by name; about: plain containers; key: hash of what it depends on; built: by this call, not found."""
-
-    key: str
-    tensors: dict[str, torch.Tensor]
-    about: dict[str, Any]
-    path: Path
-    built: bool
 
 
 class ArtefactStore:

@@ -14,32 +14,35 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
 
-import fisherexp.curvature
-import fisherexp.metrics
 from fisherexp.callbacks.cost import Cost
+from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
+from fisherexp.config.locations import data_folder
 from fisherexp.config.validate import attribute
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.importance import FisherPass
-from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
+from fisherexp.methods.method import ModelMethod
 from fisherexp.metrics.predictions import Predictions
-from fisherexp.models.classifier import Classifier
+from fisherexp.problems.problem import Problem
+from fisherexp.problems.supervised import Supervised
 from fisherexp.ranks import is_follower, take_buffers_of_first
+from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
-from fisherexp.runs.store import Artefact, ArtefactStore, code_version
+from fisherexp.runs.sources import Source
+from fisherexp.runs.store import ArtefactStore, code_version
 from fisherexp.runs.threads import choose_threads
 from fisherexp.runs.trainer import steps_per_epoch
+from fisherexp.scenarios.plain import Plain
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 from fisherexp.stop import finishing_the_step, interruptible
 
 # Evaluating a model is seldom worth a line of a log; a stream to adapt on is.
-SHORT_EVALUATING = 5.0  # seconds
+SHORT_EVALUATION = 5.0  # seconds
 
 
 class Workbench:
@@ -55,9 +58,19 @@ class Workbench:
         self.store = ArtefactStore(Path(cfg.output_dir) / "artefacts")
         self.loggers, self.callbacks = loggers or [], callbacks or []
         self.costs: dict[str, dict[str, float]] = {}
-        self.threads = torch.get_num_threads()
+        self.threads: int | None = None
         self.seed, self.label = cfg.seed, ""
         self.semantic = semantic(cfg)
+
+    def on_data(self, node: str) -> "Workbench":
+        """This workbench on the data set that a config node describes, as it comes, with the same network."""
+        other = copy.copy(self)
+        for name in ("problem", "setting"):
+            other.__dict__.pop(name, None)
+        other.loggers, other.callbacks, other.costs = [], [], {}
+        other.label = f"{name_of(self.cfg, node)}: "
+        other.problem = self._problem(self.make(node), Plain())
+        return other
 
     def variation(self, label: str, seed: int, setting: Setting | None = None) -> "Workbench":
         """This workbench with the random streams of another seed and, if given, other parts of the data.
@@ -73,72 +86,93 @@ class Workbench:
     # --- what the config describes ---------------------------------------------------------------------
 
     @cached_property
+    def problem(self) -> Any:
+        """What the run is about, as yet unread."""
+        return self._problem(self.make("data"), self.make("scenario"))
+
+    @property
     def data(self) -> LabeledData:
         """The data set, read. Also settles the number of threads, before the first heavy operation."""
-        data = instantiate(self.cfg.data, _convert_="all").load()
-        if self.cfg.evaluate_on == "validation":
-            data.test, data.validation = data.validation, None
-        batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=data.input_dtype)
-        self.threads, why = choose_threads(self.cfg.threads, self._classifier(data, "threads"), batch)
-        torch.set_num_threads(self.threads)
-        _say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")
+        data = self.problem.read()
+        self._settle_threads()
         return data
 
     @cached_property
     def setting(self) -> Setting:
         """The data as the scenario cuts it."""
-        return instantiate(self.cfg.scenario, _convert_="all").setting(self.data, self.cfg.seed, self.store)
+        self.data  # noqa: B018 - threads are settled first
+        return self.problem.load(self.cfg.seed).setting
 
     @cached_property
+    def source(self) -> Source:
+        """Where the weights come from that the method starts with."""
+        return self.make("source")
+
+    @property
     def references(self) -> dict[str, str]:
-        """Stage -> config node of the models the scenario compares the outcome with."""
-        return instantiate(self.cfg.scenario, _convert_="all").references
+        """Stage -> which model the outcome is compared with: 'source' or 'oracle'."""
+        return self.problem.references
 
     @property
     def headings(self) -> dict[str, str]:
         """Metric -> heading, for those that tables show."""
-        return self.setting.evaluation().headings | (self.audit.headings if self.audit else {})
+        return self.problem.headings | (self.audit.headings if self.audit else {})
 
     @property
     def better(self) -> dict[str, str]:
         """Metric -> 'higher' or 'lower', where an extreme is the goal."""
-        return self.setting.evaluation().better | (self.audit.better if self.audit else {})
+        return self.problem.better | (self.audit.better if self.audit else {})
 
     @cached_property
     def audit(self) -> Any:
         """What compares the outcome with other models, beyond the test loop; None where nothing does."""
-        return instantiate(self.cfg.audit, _convert_="all") if is_audited(self.cfg) else None
+        return self.make("audit") if is_audited(self.cfg) else None
 
-    def method(self, node: str) -> Method:
-        """The method that `cfg[node]` describes, around new weights drawn from the seed and its name."""
-        make = instantiate(self.cfg[node], _partial_=True, _convert_="all")
+    def make(self, node: str, **options: Any) -> Any:
+        """What a config node describes."""
+        return instantiate(OmegaConf.select(self.cfg, node), _convert_="all", **options)
+
+    def method(self, node: str) -> ModelMethod:
+        """The method that a config node describes, around new weights drawn from the seed and its name."""
+        make = self.make(node, _partial_=True)
         method = make(model=self.classifier(make.func.__name__))
-        method.objective = self.data.objective
+        method.objective = self.problem.objective
         return method
 
-    def classifier(self, stream: str) -> Classifier:
+    def classifier(self, stream: str) -> nn.Module:
         """A new network, its weights drawn from the seed and the name of a random stream."""
-        return self._classifier(self.data, stream)
+        self.data  # noqa: B018 - its shape is that of the data
+        return self._network(stream)
+
+    def locate(self, path: str, option: str) -> Path:
+        """A file given by the user: absolute, in the working directory, or in the data folder. Raises ValueError."""
+        root = data_folder(self.cfg.data.get("root"))
+        found = [place for place in (Path(path).expanduser(), root / path) if place.is_file()]
+        if not found:
+            raise ValueError(f"{option}={path}: there is no such file in {Path.cwd()} or {root}")
+        return found[0]
 
     def published(self) -> dict[str, tuple[float, ...]]:
         """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
         and this scenario; none where options alter either.
         """
-        if self.data.altered or self.setting.altered:
+        if self.problem.altered:
             return {}
         found, data = attribute(self.cfg, "method", "published", {}), name_of(self.cfg, "data")
         return found.get(data, {}) | found.get(f"{data}/{name_of(self.cfg, 'scenario')}", {})
 
     # --- loops -----------------------------------------------------------------------------------------
 
-    def fit(self, method: Method, folder: Path, phase: str, own: bool = False, setting: Setting | None = None) -> None:
+    def fit(
+        self, method: ModelMethod, folder: Path, phase: str, own: bool = False, setting: Setting | None = None
+    ) -> None:
         """Run a method's fit loop, going on from the state a killed process left in `folder`.
 
         setting: that of one request among several; by default the scenario's.
         """
         folder.mkdir(parents=True, exist_ok=True)
         resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
-        progress = self._progress(phase)
+        progress = PhaseProgress(self.meter(phase))
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
         torch.manual_seed(derive("fit", self.seed, type(method).__name__))
         placed = self._placed(trainer, setting)
@@ -154,10 +188,10 @@ class Workbench:
         if trainer.is_global_zero:
             resumable.file.unlink(missing_ok=True)
 
-    def test(self, method: Method, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
+    def test(self, method: ModelMethod, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario evaluates; returns the metrics."""
         cost = Cost()
-        progress = self._progress(phase, short=SHORT_EVALUATING)
+        progress = PhaseProgress(self.meter(phase, SHORT_EVALUATION))
         trainer = self._trainer(method, folder, [cost, progress], own)
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
@@ -172,29 +206,28 @@ class Workbench:
     # --- artefacts -------------------------------------------------------------------------------------
 
     def trained(self, node: str, folder: Path | None = None) -> Artefact:
-        """Weights of the model that `cfg[node]` trains from scratch. `about` holds its cost and its outcome.
+        """Weights of the model that the method of a config node trains from scratch. `about` holds its cost and its
+        outcome.
 
         folder: of the run, for its own method. Where a callback watches the training, it then takes place there
         even if its result is known.
         """
         method = self.method(node)
-        phase = f"training {name_of(self.cfg, node) if node == 'method' else node}"
+        phase = f"training {name_of(self.cfg, node) if node == 'method' else node.removesuffix('.method')}"
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             self.fit(method, scratch, phase, own=node == "method")
             return method.model.state_dict(), {"cost": self.costs[phase], "outcome": method.outcome}
 
         parts = {
-            "method": OmegaConf.to_container(self.cfg[node], resolve=True),
+            "method": OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True),
             "model": self.semantic["model"],
             "head": self.semantic["head"],
             "batches": [self.data.batch_size, self.data.augment],
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": code_version(
-                type(method), *method.code(), Recipe, Classifier, type(method.model.backbone), type(self.data)
-            ),
+            "code": self.code_of(Workbench.trained, type(method)),
         }
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
@@ -203,6 +236,10 @@ class Workbench:
             known = self.store.get("weights", parts, lambda scratch: (tensors, about))
             return dataclasses.replace(known, about=known.about | about)
         return self.store.get("weights", parts, build)
+
+    def reference(self, name: str) -> Artefact:
+        """Weights of the model a run starts from ('source') or is compared with ('oracle')."""
+        return self.source.weights(self) if name == "source" else self.trained(name)
 
     def fisher(self, importance: Curvature, weights: Artefact) -> tuple[Any, dict[str, float]]:
         """The Fisher at `weights`, and what building it cost. `importance` names structure, estimator and samples, by
@@ -213,6 +250,7 @@ class Workbench:
             model = self.classifier("fisher")
             model.load_state_dict(weights.tensors)
             fisher_pass = FisherPass(model, importance)
+            fisher_pass.objective = self.problem.objective
             self.fit(fisher_pass, scratch, phase)
             fisher = fisher_pass.fisher
             return fisher.tensors(), fisher.about() | {"cost": self.costs[phase]}
@@ -224,15 +262,15 @@ class Workbench:
             "forgotten": self.semantic["scenario"] if "order" in importance.key() else None,
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": code_version(FisherPass, *importance.code(), Path(fisherexp.curvature.__file__).parent),
+            "code": self.code_of(Workbench.fisher, type(importance)),
         }
         artefact = self.store.get(importance.kind, parts, build)
         return importance.read(artefact.tensors, artefact.about), artefact.about["cost"]
 
-    def evaluated(self, node: str) -> dict[str, float]:
-        """Metrics of the model that `cfg[node]` trains from scratch, under this run's scenario."""
-        weights = self.trained(node)
-        return self.evaluation(node, weights.key, lambda scratch: weights.tensors).about["metrics"]
+    def evaluated(self, name: str) -> dict[str, float]:
+        """Metrics of a reference model under this run's scenario."""
+        weights = self.reference(name)
+        return self.evaluation(name, weights.key, lambda scratch: weights.tensors).about["metrics"]
 
     def evaluation(self, name: str, key: Any, weights: Callable[[Path], dict[str, Tensor]]) -> Artefact:
         """A model's test loop: metrics in `about`, and the logits of each evaluated part where the evaluation keeps
@@ -242,7 +280,8 @@ class Workbench:
         """
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            method = Method(self.classifier("evaluated"))
+            method = ModelMethod(self.classifier("evaluated"))
+            method.objective = self.problem.objective
             method.model.load_state_dict(weights(scratch))
             metrics = self.test(method, scratch, f"evaluating {name}")
             kept = method.evaluation.predictions() if isinstance(method.evaluation, Predictions) else {}
@@ -253,22 +292,42 @@ class Workbench:
             "samples": {part: self.setting.checksum(part) for part in self.setting.evaluated},
             "order": list(self.setting.evaluated),
             "trainer": self.semantic["trainer"],
-            "code": code_version(Method, type(self.setting.evaluation()), Path(fisherexp.metrics.__file__).parent),
+            "code": self.code_of(Workbench.evaluation, type(self.setting.evaluation())),
         }
         return self.store.get("metrics", parts, build)
 
     # --- pieces ----------------------------------------------------------------------------------------
 
-    def _classifier(self, data: LabeledData, stream: str) -> Classifier:
+    def code_of(self, *producers: Any) -> str:
+        """Hash of the code that producers work with in this run: theirs, and that of its model, data and loops."""
+        return code_version(*(p for p in producers if isinstance(p, type)), type(self.data))
+
+    def _problem(self, data: Any, scenario: Any) -> Any:
+        if isinstance(data, Problem):
+            return data
+        on_validation = self.cfg.evaluate_on == "validation"
+        network = OmegaConf.select(self.cfg, "model._target_") is not None
+        parts = [self.make(node, _partial_=True) if network else None for node in ("model", "head")]
+        return Supervised(data, scenario, *parts, on_validation, self.store)
+
+    def _network(self, stream: str) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("weights", self.seed, stream))
-            backbone = instantiate(self.cfg.model, _partial_=True, _convert_="all")(**data.architecture_options)
-            make_head = instantiate(self.cfg.head, _partial_=True, _convert_="all")
-            head = make_head(num_features=backbone.num_features, num_classes=1 if data.one_logit else data.num_classes)
-            constants = {"mean": data.mean, "std": data.std, "one_logit": data.one_logit}
-            return Classifier(backbone, backbone.num_features, data.num_classes, head=head, **constants)
+            return self.problem.build_model()
 
-    def _trainer(self, method: Method, folder: Path, callbacks: list[Callback], own: bool) -> Trainer:
+    def _settle_threads(self) -> None:
+        if self.threads is not None:
+            return
+        self.threads = torch.get_num_threads()
+        if self.problem.backbone is None:
+            return
+        data = self.problem.data
+        batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=data.input_dtype)
+        self.threads, why = choose_threads(self.cfg.threads, self._network("threads"), batch)
+        torch.set_num_threads(self.threads)
+        _say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")
+
+    def _trainer(self, method: ModelMethod, folder: Path, callbacks: list[Callback], own: bool) -> Trainer:
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         callbacks = [*callbacks, *(self.callbacks if own else [])]
         return make(
@@ -279,9 +338,9 @@ class Workbench:
             inference_mode=not (method.adapts_at_test or any(getattr(c, "needs_gradients", False) for c in callbacks)),
         )
 
-    def _progress(self, phase: str, short: float = 0.0) -> PhaseProgress:
-        file = run_folder(self.cfg) / "progress.json"
-        return PhaseProgress(self.label + phase, self.cfg.progress, short, file)
+    def meter(self, phase: str, short: float = 0.0) -> Meter:
+        """Shows how far a phase is."""
+        return Meter(self.label + phase, self.cfg.progress, short, run_folder(self.cfg) / "progress.json")
 
     def _placed(self, trainer: Trainer, setting: Setting | None = None) -> Setting:
         return dataclasses.replace(

@@ -34,6 +34,7 @@ class Domains:
 
     paper = "Gulrajani, Lopez-Paz, ICLR 2021, arXiv 2007.01434"
     kind = "domains"
+    requires = ("images", "class_labels")
     references = {}
 
     def __init__(

@@ -27,6 +27,7 @@ class ClassForgetting:
 
     paper = "Foster et al., AAAI 2024, arXiv 2308.07707"
     kind = "forgetting"
+    requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
     def __init__(self, classes: list[ClassLabel]):
@@ -52,6 +53,7 @@ class SubclassForgetting:
 
     paper = "Foster et al., AAAI 2024, arXiv 2308.07707"
     kind = "forgetting"
+    requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
     def __init__(self, classes: list[Size]):
@@ -94,6 +96,7 @@ class MislabeledForgetting:
 
     paper = "Schoepf et al., arXiv 2402.10098"
     kind = "forgetting"
+    requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
     def __init__(self, fraction: Probability):
@@ -120,6 +123,7 @@ class SequentialForgetting:
 
     paper = "Foster et al., AAAI 2024, arXiv 2308.07707"
     kind = "forgetting"
+    requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
     def __init__(self, requests: list[list[ClassLabel]]):

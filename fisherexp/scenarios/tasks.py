@@ -37,7 +37,7 @@ class TaskSuite:
         """For each task a setting of its own, of the parts train, validation and test. The same images are put aside
         in every task. Raises ValueError where nothing is left to train or to choose on, for images in files and for
         tasks of other data."""
-        refuse_foreign(self.tasks, data.title, None if data.holds == "images" else data.tasks)
+        refuse_foreign(self.tasks, data.title, None if "images" in data.provides else data.tasks)
         if not isinstance(data.train, TensorSet):
             raise ValueError("tasks can be made of images in memory only; set data.in_memory=true")
         order = torch.randperm(len(data.train), generator=generator("task_validation", seed))
@@ -75,6 +75,7 @@ class Tasks(TaskSuite):
     shared: how many images. Further options as for TaskSuite.
     """
 
+    requires = ("images",)
     kind = "tasks"
 
     def __init__(self, tasks: list[str], shared: Count = 150, **options: Any) -> None:
@@ -105,7 +106,6 @@ class TaskSequence(TaskSuite):
 
     paper = "Kirkpatrick et al., PNAS 2017, arXiv 1612.00796"
     kind = "task_sequence"
-    reads = ("images", "tokens")
 
     def __init__(self, tasks: list[str], few: Count | None = None, **options: Any) -> None:
         super().__init__(tasks, **options)

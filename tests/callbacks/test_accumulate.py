@@ -8,7 +8,7 @@ import torch
 from fisherexp.callbacks.accumulate import Accumulate
 from fisherexp.config.explain import composed
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal, fisher_diagonal
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.workbench import Workbench
 
 SMALL = ["method=erm", "scenario=none", "model.width=4", "training.epochs=2", "progress=off"]
@@ -18,7 +18,7 @@ SMALL = ["method=erm", "scenario=none", "model.width=4", "training.epochs=2", "p
 def test_during_test_it_is_the_fisher_of_the_evaluated_data(tmp_path, labels):
     accumulate = Accumulate(partial(DiagonalAccumulator, labels=labels), "test", "fisher.safetensors")
     bench = Workbench(composed([*SMALL, f"output_dir={tmp_path}"]), callbacks=[accumulate])
-    module = Method(bench.method("method").model)
+    module = ModelMethod(bench.method("method").model)
     plain = Workbench(composed([*SMALL, f"output_dir={tmp_path}"])).test(module, tmp_path, "test")
     assert bench.test(module, tmp_path, "test", own=True) == plain  # looking on changes nothing
     found = FisherDiagonal.load(tmp_path / "fisher.safetensors")

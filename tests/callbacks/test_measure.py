@@ -12,7 +12,7 @@ from fisherexp.config.explain import composed, explain
 from fisherexp.contract import StopAfter, Stopped
 from fisherexp.curvature import fisher_diagonal
 from fisherexp.experiment import run_experiment
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.workbench import Workbench
 
 SMALL = ["method=erm", "scenario=none", "model=mlp", "model.hidden=[6]", "training.epochs=3", "progress=off"]
@@ -32,7 +32,7 @@ def bench_with(folder, *callbacks) -> Workbench:
 @pytest.mark.parametrize("name", MEASURES)
 def test_during_test_it_keeps_what_the_function_gives(tmp_path, name):
     bench = bench_with(tmp_path, Measure(MEASURES[name], "test", "found.safetensors"))
-    module = Method(bench.method("method").model)
+    module = ModelMethod(bench.method("method").model)
     before = {key: tensor.clone() for key, tensor in module.model.state_dict().items()}
     bench.test(module, tmp_path, "test", own=True)
     found = load_file(tmp_path / "found.safetensors")

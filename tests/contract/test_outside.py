@@ -12,10 +12,10 @@ METHOD = '''
 """Multiplies every weight of the head by a factor."""
 import torch
 from fisherexp.config.types import Probability
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 
 
-class Shrink(Method):
+class Shrink(ModelMethod):
     paper = "nobody, nowhere"
     start = "source"
 

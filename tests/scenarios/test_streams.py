@@ -11,7 +11,7 @@ from fisherexp.config.explain import composed, explain
 from fisherexp.config.validate import validate
 from fisherexp.data.corruptions import BENCHMARK, corrupt
 from fisherexp.data.digits import Digits
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
 from fisherexp.runs.store import ArtefactStore
@@ -152,7 +152,7 @@ def test_the_test_loop_follows_the_stream(data):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = MLP([8], input_shape=data.input_shape)
-        method = Method(Classifier(backbone, backbone.num_features, 10, data.mean, data.std))
+        method = ModelMethod(Classifier(backbone, backbone.num_features, 10, data.mean, data.std))
     method.evaluate(setting)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.evaluated]

@@ -12,12 +12,12 @@ from torch import nn
 from fisherexp.config.types import Count
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import Chained
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
 
-class CalibrateAndTrain(Method):
+class CalibrateAndTrain(ModelMethod):
     """A subclass says what it looks at (`to_look_at`, `look`) and how that changes the model (`edit`).
 
     finetune: the recipe; its epochs are those after each step (0: none), its schedule goes over all steps.

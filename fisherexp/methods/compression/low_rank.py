@@ -29,7 +29,6 @@ class LowRank(CalibrateAndTrain):
     finetune: of everything that is trained; epochs=0 for none. adapters_only: train the factors and nothing else.
     """
 
-    reads = ("images", "tokens")
     start = "source"
 
     def __init__(

@@ -25,7 +25,7 @@ class LoRA(TaskTraining):
 
     name = "lora"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685"
-    reads = ("images",)  # an adapter on a head that is tied to an embedding would be no low-rank update
+    requires = ("floats",)  # an adapter on a head that is tied to an embedding would be no low-rank update
     per_layer = 1  # adapters
 
     def __init__(

@@ -54,7 +54,7 @@ class MAS(AnchoredTraining):
     """gradients, batch_size: of Ω, see above; per_sample does not depend on the batch size."""
 
     paper = "Aljundi et al., ECCV 2018, arXiv 1711.09601"
-    reads = ("images",)  # it differentiates one vector of outputs for each sample
+    requires = ("class_labels",)  # it differentiates one vector of outputs for each sample
     search = {"lambda_": "tag(log, interval(0.01, 10))"}
     factor = 1.0
 

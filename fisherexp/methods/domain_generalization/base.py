@@ -18,18 +18,19 @@ from fisherexp.data.composite import SideBySide
 from fisherexp.methods.domain_generalization.batches import by_domain, of_every_domain
 from fisherexp.methods.domain_generalization.domain import Domain, losses, seen, whole
 from fisherexp.methods.domain_generalization.penalty import Penalty
-from fisherexp.methods.method import LossMean, Method
+from fisherexp.methods.method import LossMean, ModelMethod
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
 
-class DomainMethod(Method):
+class DomainMethod(ModelMethod):
     """A subclass says what is to be alike in all domains by `misalignment`, and may weigh their losses by `risk`.
 
     training: one epoch is a pass over the largest domain. penalty: how the penalty joins the loss.
     """
 
     scenarios = ("domains",)
+    requires = ("class_labels", "features")
     fits_on = "domains"
 
     def __init__(self, model: nn.Module, training: Recipe, penalty: Penalty) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fisherexp.data.batch import Batch
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.scenarios.setting import Setting
 
 
@@ -40,13 +40,14 @@ def recomputed(model: nn.Module, state: dict[str, Tensor], batches: Iterable[Ten
     return state | {name: buffer for name, buffer in fresh.items() if name.rpartition(".")[0] in norms}
 
 
-class MergedStatistics(Method):
+class MergedStatistics(ModelMethod):
     """A method whose model is merged from several.
 
     batch_norm: the running statistics of BatchNorm of what is merged. 'average': of the models, like their weights;
     'recompute': those that one pass over the part `statistics_of` gives, shuffled, in batches for evaluation.
     """
 
+    requires = ("class_labels",)
     statistics_of: ClassVar[str] = "train"
 
     def __init__(self, model: nn.Module, batch_norm: Literal["average", "recompute"] = "average") -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from fisherexp.config.types import NonNegative, Size
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.merging.coefficients import coefficients
+from fisherexp.methods.merging.experts import ExpertFishers, Experts
 from fisherexp.methods.merging.merging import Merging, State
 
 
@@ -60,7 +61,7 @@ class FisherMerging(Merging):
     """normalize, floor, favor_first: see above. draws: sets of coefficients to try besides equal ones."""
 
     paper = "Matena, Raffel, NeurIPS 2022, arXiv 2111.09832"
-    needs = ("experts", "expert_fishers")
+    needs = (Experts(), ExpertFishers())
 
     def __init__(
         self,

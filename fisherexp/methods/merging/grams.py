@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 
 
-class GramPass(Method):
+class GramPass(ModelMethod):
     """One epoch that changes nothing and leaves `sums`: name of a linear layer -> XᵀX (d, d), float64.
 
     A bias adds no column of ones: it is merged apart. Inputs with further axes count each vector as a sample.

@@ -14,7 +14,8 @@ from torch.func import functional_call
 
 from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.batch_norm import MergedStatistics
-from fisherexp.methods.method import Method
+from fisherexp.methods.merging.experts import Experts
+from fisherexp.methods.method import ModelMethod
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 
@@ -49,11 +50,11 @@ class Merging(MergedStatistics):
 
     scenarios = ("tasks",)
     start = "source"
-    needs = ("experts",)
+    needs = (Experts(),)
     fits_on = "validation"
     statistics_of = "every_task"
 
-    def __init__(self, experts: Callable[..., Method], **options: Any) -> None:
+    def __init__(self, experts: Callable[..., ModelMethod], **options: Any) -> None:
         super().__init__(**options)
         self.experts = experts
         self.automatic_optimization = False

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fisherexp.config.types import Positive, Probability
+from fisherexp.methods.merging.experts import ExpertGrams, Experts
 from fisherexp.methods.merging.merging import Merging, State, mean_of
 
 
@@ -41,7 +42,7 @@ class RegMean(Merging):
 
     name = "regmean"
     paper = "Jin et al., ICLR 2023, arXiv 2212.09849"
-    needs = ("experts", "expert_grams")
+    needs = (Experts(), ExpertGrams())
 
     def __init__(self, scales: list[Probability], ridge: Positive = 1e-6, **options: Any) -> None:
         super().__init__(**options)

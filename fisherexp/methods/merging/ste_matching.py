@@ -20,6 +20,7 @@ from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, permuted, specification
 from fisherexp.methods.merging.weight_matching import match
+from fisherexp.methods.needs import OtherSeeds
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
@@ -32,7 +33,7 @@ class STEMatching(MergedStatistics):
     paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
     scenarios = ("plain",)
     start = "source"
-    needs = ("other_seeds",)
+    needs = (OtherSeeds(),)
     others = 1
 
     def __init__(self, epochs: Count = 20, lr: Positive = 0.01, momentum: Probability = 0.9, **options: Any) -> None:

@@ -23,6 +23,7 @@ from fisherexp.methods.merging.alignment import alignment
 from fisherexp.methods.merging.batch_norm import MergedStatistics
 from fisherexp.methods.merging.merging import State, mean_of
 from fisherexp.methods.merging.permutations import Permutations, Spec, identity, permuted, specification
+from fisherexp.methods.needs import OtherSeeds
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
@@ -97,7 +98,7 @@ class WeightMatching(MergedStatistics):
     paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
     scenarios = ("plain",)
     start = "source"
-    needs = ("other_seeds",)
+    needs = (OtherSeeds(),)
 
     def __init__(self, others: Count = 1, points: Count = 11, **options: Any) -> None:
         super().__init__(**options)

@@ -35,6 +35,7 @@ class CutMix(Mixup):
     """probability: of cutting a batch at all. Further options as for mixup."""
 
     paper = "Yun et al., ICCV 2019, arXiv 1905.04899"
+    requires = ("images", "class_labels")
 
     def __init__(self, model: nn.Module, training: Recipe, probability: Probability = 1.0, **options: Any) -> None:
         super().__init__(model, training, **options)

@@ -18,7 +18,7 @@ class LabelSmoothing(ERM):
     """epsilon: probability spread evenly over all classes, the true one included; 0 is plain training."""
 
     paper = "Szegedy et al., CVPR 2016, arXiv 1512.00567"
-    reads = ("images",)
+    requires = ("class_labels",)
 
     def __init__(self, model: nn.Module, training: Recipe, epsilon: Probability = 0.1) -> None:
         super().__init__(model, training)

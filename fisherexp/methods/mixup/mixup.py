@@ -29,7 +29,7 @@ class Mixup(ERM):
 
     paper = "Zhang et al., ICLR 2018, arXiv 1710.09412"
     search = {"alpha": "tag(log, interval(0.05, 4))"}
-    reads = ("images",)
+    requires = ("floats", "class_labels")
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch import nn
 
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.importance import Importance
+from fisherexp.methods.needs import Curvature
 from fisherexp.methods.spectral.study import Study
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -35,7 +36,7 @@ class Fisher(Study):
     """`given["fisher"]` is what it is about."""
 
     paper = "Amari, Neural Computation 1998; Kunstner et al., NeurIPS 2019, arXiv 1905.12558"
-    needs = ("fisher",)
+    needs = (Curvature("fisher", "importance"),)
 
     def __init__(self, model: nn.Module, importance: Importance) -> None:
         super().__init__(model)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fisherexp.curvature import KFAC
+from fisherexp.methods.needs import Curvature
 from fisherexp.methods.spectral.study import Study
 from fisherexp.methods.structured import KroneckerFactors
 
@@ -35,7 +36,7 @@ class KroneckerFisher(Study):
 
     name = "kfac"
     paper = "Martens & Grosse, ICML 2015, arXiv 1503.05671; Eschenhagen et al., NeurIPS 2023, arXiv 2311.00636"
-    needs = ("kfac",)
+    needs = (Curvature("kfac", "factors"),)
 
     def __init__(self, model: nn.Module, factors: KroneckerFactors) -> None:
         super().__init__(model)

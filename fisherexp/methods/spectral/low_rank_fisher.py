@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fisherexp.curvature import LowRankFisher
 from fisherexp.files import write_atomically
+from fisherexp.methods.needs import Curvature
 from fisherexp.methods.spectral.study import Study
 from fisherexp.methods.structured import GradientRows
 
@@ -28,7 +29,7 @@ class LowRankStudy(Study):
 
     name = "low_rank_fisher"
     paper = "Frantar et al., NeurIPS 2021, arXiv 2107.03356"
-    needs = ("low_rank",)
+    needs = (Curvature("low_rank", "rows"),)
 
     def __init__(self, model: nn.Module, rows: GradientRows) -> None:
         super().__init__(model)

@@ -1,12 +1,11 @@
 """What all studies of a trained model's curvature share: they take it from the store and change nothing."""
 
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 
 
-class Study(Method):
+class Study(ModelMethod):
     """Looks at the source in `leave_files` and leaves every weight as it is. `needs` of a subclass: at what of it."""
 
-    reads = ("images", "tokens")
     start = "source"
     study = True
     epochs = 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.test_time_adaptation.norms import affine_parameters, use_batch_statistics
 from fisherexp.methods.test_time_adaptation.update import UpdateRule
 from fisherexp.scenarios.setting import Setting
@@ -22,7 +22,7 @@ from fisherexp.seeds import generator
 COUNTS = ("samples", "forward_samples", "backward_samples", "updates", "seconds")
 
 
-class Adaptation(Method):
+class Adaptation(ModelMethod):
     """Goes through the segments of a stream as the setting says. As it stands it answers with the source model.
 
     The network that answers is `model`, in eval mode (so without dropout), and its weights are the run's result.

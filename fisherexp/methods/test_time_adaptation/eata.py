@@ -24,6 +24,7 @@ from torch import nn
 
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature import FisherDiagonal
+from fisherexp.methods.needs import Curvature
 from fisherexp.methods.test_time_adaptation.anchor import AnchorImportance
 from fisherexp.methods.test_time_adaptation.eta import ETA
 from fisherexp.methods.test_time_adaptation.update import UpdateRule
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 class EATA(ETA):
     """beta: weight of the anchor; None for beta_relative / mean F. The others as for ETA."""
 
-    needs = ("fisher",)
+    needs = (Curvature("fisher", "importance"),)
     # ImageNet-C, severity 5, ResNet-50: README of the official EATA code; the mean is that of its figures.
     published = {
         "imagenet/reset_each_shift": {

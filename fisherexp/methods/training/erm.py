@@ -10,15 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
-from fisherexp.methods.method import LossMean, Method
+from fisherexp.methods.method import LossMean, ModelMethod
 from fisherexp.methods.recipe import Recipe
 
 
-class ERM(Method):
+class ERM(ModelMethod):
     """Minimize the mean loss on the training part, as `training` (a Recipe) says; of text, over all tokens."""
 
     paper = "Vapnik, NeurIPS 1991"
-    reads = ("images", "tokens")
 
     def __init__(self, model: nn.Module, training: Recipe) -> None:
         super().__init__(model)

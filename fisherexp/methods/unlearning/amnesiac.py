@@ -32,6 +32,7 @@ class Amnesiac(ERM):
     """Train on, from the source model, on all data, with wrong labels for the forgotten ones."""
 
     paper = "Graves et al., AAAI 2021, arXiv 2010.10981"
+    requires = ("class_labels",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"

@@ -21,7 +21,7 @@ from fisherexp.curvature import DiagonalAccumulator
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import InTurn
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten
 from fisherexp.ranks import over_ranks
 from fisherexp.seeds import derive
@@ -44,7 +44,7 @@ def percentile_ratio(forget: dict[str, Tensor], retain: dict[str, Tensor], perce
     return float(below + (above - below) * (position - math.floor(position)))
 
 
-class ASSD(Method):
+class ASSD(ModelMethod):
     """Importance of the retained and of the forgotten part in one epoch, then one edit. No threshold to choose."""
 
     paper = "Schoepf et al., arXiv 2402.10098"

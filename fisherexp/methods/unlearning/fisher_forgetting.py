@@ -44,6 +44,7 @@ class FisherForgetting(FisherPass):
     """One epoch over the retained part for its Fisher, then one draw of the weights. alpha: scale of the noise."""
 
     paper = "Golatkar et al., CVPR 2020, arXiv 1911.04933"
+    requires = ("class_labels", "features")
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"

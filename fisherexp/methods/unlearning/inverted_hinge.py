@@ -40,6 +40,7 @@ class InvertedHinge(ERM):
     """retain_weight: w. An epoch is one pass over the retained part."""
 
     paper = "Cha et al., ICLR 2025, arXiv 2408.06621"
+    requires = ("class_labels",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"

@@ -20,7 +20,7 @@ from fisherexp.config.types import Count, NonNegative
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import InTurn
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten, warn_if_idle
 
 
@@ -32,7 +32,7 @@ def length_gradient(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return {name: gradient.abs() for name, gradient in zip(weights, gradients, strict=True)}
 
 
-class LFSSD(Method):
+class LFSSD(ModelMethod):
     """alpha: selection threshold; None for alpha_relative · |D|/|D_f|. lambda_: dampening strength."""
 
     paper = "Foster et al., arXiv 2402.19308"

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from fisherexp.config.types import Count, Positive
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import InTurn
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
+from fisherexp.methods.needs import InitialWeights
 from fisherexp.methods.unlearning.batches import tagged_parts
 from fisherexp.ranks import over_ranks
 
@@ -48,15 +49,16 @@ def ridge_step(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
     return torch.cholesky_solve(moment[:, None], factor)[:, 0]
 
 
-class NTKScrub(Method):
+class NTKScrub(ModelMethod):
     """weight_decay: μ. batch_size: a matter of memory, B · C · P numbers. max_weights: refuse larger models; the
     matrices take 8 max_weights² bytes each, their solution max_weights³ / 3 multiplications."""
 
     paper = "Golatkar et al., ECCV 2020, arXiv 2003.02960"
+    requires = ("class_labels",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"
-    needs = ("initial",)
+    needs = (InitialWeights(),)
 
     def __init__(self, model: nn.Module, weight_decay: Positive, batch_size: Count, max_weights: Count) -> None:
         super().__init__(model)

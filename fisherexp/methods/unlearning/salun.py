@@ -55,6 +55,7 @@ class Salun(Finetune):
     """share: of all weights that may change. order: of forgotten and retained samples in an epoch."""
 
     paper = "Fan et al., ICLR 2024, arXiv 2310.12508"
+    requires = ("class_labels",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"

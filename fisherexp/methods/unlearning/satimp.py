@@ -41,6 +41,7 @@ class Satimp(ERM):
     """saturation: β₁. importance: β₂. retain_weight: c. An epoch is one pass over the retained part."""
 
     paper = "Yang et al., ICML 2025, arXiv 2505.11953"
+    requires = ("class_labels",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"

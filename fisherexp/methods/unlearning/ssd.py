@@ -24,6 +24,7 @@ from torch import nn
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.importance import FisherPass, Importance
+from fisherexp.methods.needs import Curvature
 from fisherexp.methods.unlearning.dampening import dampen_model, warn_if_idle
 
 
@@ -38,7 +39,7 @@ class SSD(FisherPass):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "forget"
-    needs = ("fisher",)
+    needs = (Curvature("fisher", "importance"),)
     search = {"alpha_relative": "tag(log, interval(0.05, 1))", "lambda_": "tag(log, interval(0.1, 5))"}
 
     def __init__(

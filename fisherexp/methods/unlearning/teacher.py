@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fisherexp.methods.method import Method
+from fisherexp.methods.method import ModelMethod
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -20,7 +20,7 @@ def kl_to_teacher(student: Tensor, teacher: Tensor, temperature: float = 1.0) ->
     return (wanted.exp() * (wanted - given)).sum(1)
 
 
-class Taught(Method):
+class Taught(ModelMethod):
     """A method with `self.teacher`: the model that fit begins with, in eval mode. To be mixed into another."""
 
     def hire(self) -> None:

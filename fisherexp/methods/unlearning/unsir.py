@@ -34,6 +34,7 @@ class UNSIR(ERM):
     """images, copies, per_class: see above. noise_weight: w. noise_steps, noise_lr: of Adam on the noise."""
 
     paper = "Tarun et al., arXiv 2111.08947"
+    requires = ("images", "class_labels")
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"

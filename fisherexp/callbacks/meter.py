@@ -1,0 +1,108 @@
+"""How far a loop is: a moving bar on a terminal, now and then a line elsewhere."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from fisherexp.files import write_json
+
+REFRESH_SECONDS = 0.2
+LINE_SECONDS = 60.0  # a log hears of a long phase this often
+TELL_SECONDS = 5.0
+
+
+class Meter:
+    """Of the phase called `name`.
+
+    how: 'bar' draws one; 'lines' prints a line at the end and, of a long phase, every LINE_SECONDS; 'auto' is a bar
+    where somebody can see it. short: a phase of less than so many seconds gets no line. file: where to tell the same
+    to other processes, every few seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        how: Literal["auto", "bar", "lines", "off"] = "auto",
+        short: float = 0.0,
+        file: Path | None = None,
+    ) -> None:
+        self.name, self.short, self.file = name, short, file
+        self.how = how if how != "auto" else ("bar" if sys.stderr.isatty() else "lines")
+        self.done = 0
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._begun = self._shown = self._told = 0.0
+        self._first, self._steps = 0, None
+
+    def begin(self, steps: int | None, done: int = 0) -> None:
+        """steps: of the whole phase, None where nobody knows; done: before it went on."""
+        self._begun = self._shown = time.monotonic()
+        self._first, self.done, self._steps = done, done, steps
+        if self.how == "bar":
+            columns = (
+                TextColumn("{task.description:<28}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                Rate(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=False)
+            self._bar.start()
+            self._task = self._bar.add_task(self.name, total=steps, completed=done, first=done)
+
+    def advance(self, done: int) -> None:
+        """So many steps are done."""
+        self.done, now = done, time.monotonic()
+        if self.file is not None and now - self._told > TELL_SECONDS:
+            self._told = now
+            write_json(self.file, {"phase": self.name, "step": done, "steps": self._steps})
+        if self._bar is not None and now - self._shown > REFRESH_SECONDS:
+            self._shown = now
+            self._bar.update(self._task, completed=done)
+            self._bar.refresh()
+        elif self.how == "lines" and now - self._shown > LINE_SECONDS:
+            self._shown = now
+            rate = (done - self._first) / (now - self._begun)
+            left = "" if self._steps is None else f", {(self._steps - done) / rate:.0f} s left"
+            of = "" if self._steps is None else f" of {self._steps}"
+            print(f"{self.name:<28} {done}{of}, {rate:.3g} steps/s{left}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """The phase is over."""
+        seconds = time.monotonic() - self._begun
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done if self._steps is None else self._steps)
+            self._bar.refresh()
+            self.stop()
+        elif self.how == "lines" and seconds >= self.short:
+            print(f"{self.name:<28} {seconds:8.1f} s", file=sys.stderr)
+
+    def stop(self) -> None:
+        """Leave the terminal as it is, at any moment."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Rate(ProgressColumn):
+    """Steps per second since the phase began, or went on: with step `first`."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.finished_time or task.elapsed
+        return Text(f"{(task.completed - task.fields['first']) / seconds:.3g} steps/s" if seconds else "")

@@ -1,0 +1,34 @@
+"""What every problem answers to the runner."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+
+class Problem(ABC):
+    """kind: which methods it is for. provides: what it offers to methods that require something.
+
+    headings: metric -> heading, of those that tables show. better: metric -> 'higher' or 'lower'.
+    altered: options leave out or change something, so that published figures are of another protocol.
+    """
+
+    kind: ClassVar[str]
+    provides: ClassVar[tuple[str, ...]] = ()
+    headings: dict[str, str] = {}
+    better: dict[str, str] = {}
+    altered: bool = False
+
+    @abstractmethod
+    def load(self, seed: int) -> "Problem":
+        """Read or make what it is about, once; returns itself. seed: of instances that are drawn."""
+
+    @abstractmethod
+    def checksum(self) -> str:
+        """Hash of its content."""
+
+    @abstractmethod
+    def evaluate(self, solution: Any) -> dict[str, float]:
+        """Metrics of what a method arrived at."""
+
+    def about(self) -> dict[str, Any]:
+        """What a record should say of it: plain containers."""
+        return {}

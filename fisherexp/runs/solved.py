@@ -1,0 +1,68 @@
+"""A method that is a loop of steps of its own, at the end of it: saved on the way, gone on with after a kill."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fisherexp.methods.iterative import IterativeMethod
+from fisherexp.runs.workbench import Workbench
+from fisherexp.seeds import derive
+from fisherexp.stop import Stopped, finishing_the_step, is_asked
+
+
+def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, float]]:
+    """The run's method after its last step, and its price: seconds, steps.
+
+    The state is saved every `checkpoint_every` seconds and when the run is asked to stop; figures of each step go to
+    the loggers.
+    """
+    method: IterativeMethod = bench.make("method")
+    name = type(method).__name__
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "last.ckpt"
+    torch.manual_seed(derive("fit", bench.seed, name))
+    method.begin(bench.problem.load(bench.seed), bench.seed)
+    number, spent = 0, 0.0
+    if file.is_file():
+        saved = torch.load(file, weights_only=True)
+        number, spent = saved["step"], saved["seconds"]
+        torch.set_rng_state(saved["rng"])
+        method.load_state_dict(saved["state"])
+    meter = bench.meter(name)
+    meter.begin(None, number)
+    begun = last = time.monotonic()
+
+    def save() -> None:
+        state = {"step": number, "seconds": spent + time.monotonic() - begun, "state": method.state_dict()}
+        temporary = file.with_suffix(".writing")
+        torch.save(state | {"rng": torch.get_rng_state()}, temporary)
+        temporary.replace(file)
+
+    with finishing_the_step():
+        try:
+            while not method.done:
+                figures = method.step()
+                number += 1
+                meter.advance(number)
+                for logger in bench.loggers:
+                    logger.log_metrics(figures, step=number)
+                if is_asked():
+                    save()
+                    raise Stopped
+                if time.monotonic() - last > bench.cfg.checkpoint_every:
+                    save()
+                    last = time.monotonic()
+        finally:
+            meter.stop()
+    meter.finish()
+    file.unlink(missing_ok=True)
+    cost = {"seconds": spent + time.monotonic() - begun, "steps": number}
+    bench.costs[name] = cost
+    return method, cost
+
+
+def outcome_of(bench: Workbench, method: IterativeMethod) -> dict[str, Any]:
+    """Metrics of what it arrived at: those of the problem's evaluation, and the method's own."""
+    return bench.problem.evaluate(method.solution()) | method.metrics()
