@@ -4,7 +4,7 @@ Protocols of Selective Synaptic Dampening (arXiv 2308.07707): a whole class, a c
 random part of the training set; besides, classes one after the other, and samples with wrong labels (arXiv
 2402.10098). Accuracy on retained data is always that of test samples. For classes, so is accuracy on forgotten
 data; for single samples it is that of the forgotten training samples themselves, and the retrained oracle's value
-is the goal, not zero.
+is the goal, not zero. Samples without classes are told by their loss.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import torch
 from fisherexp.config.types import ClassLabel, Probability, Size
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.tensors import TensorSet
+from fisherexp.metrics.forgetting import ForgettingMetrics
 from fisherexp.metrics.unlearning import UnlearningMetrics
 from fisherexp.scenarios.setting import Setting, Store
 from fisherexp.seeds import derive, generator
@@ -185,4 +186,8 @@ def forgetting(
     }
     evaluated = tuple(name for name in EVALUATED if len(parts[name]))
     masks = {"forgotten": forgotten, "test_forgotten": test_forgotten}
-    return Setting(data, parts, evaluated, partial(UnlearningMetrics, evaluated), seed, **masks)
+    by_class = "class_labels" in data.provides
+    evaluation = (
+        UnlearningMetrics if by_class else partial(ForgettingMetrics, sample_losses=data.objective.sample_losses)
+    )
+    return Setting(data, parts, evaluated, partial(evaluation, evaluated), seed, **masks)

@@ -34,9 +34,9 @@ def bad_teaching(
     official: bool = False,
 ) -> Tensor:
     """Mean KL of the student (B, C) to the teacher of each sample, told by the mask `forget` (B,)."""
-    teacher = torch.where(forget[:, None], incompetent, competent)
+    teacher = torch.where(forget.view(-1, *[1] * (student.dim() - 1)), incompetent, competent)
     loss = kl_to_teacher(student, teacher, temperature).mean()
-    return loss / student.shape[1] if official else loss
+    return loss / student.shape[-1] if official else loss
 
 
 class BadTeacher(Taught, ERM):

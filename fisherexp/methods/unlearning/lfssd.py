@@ -27,7 +27,7 @@ from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgot
 def length_gradient(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """|∂ mean ||f(x)||² / ∂θ| by parameter, with the model in the mode it is in."""
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    length = model(images).square().sum(1).mean()
+    length = model(images).square().flatten(1).sum(1).mean()
     gradients = torch.autograd.grad(length, list(weights.values()))
     return {name: gradient.abs() for name, gradient in zip(weights, gradients, strict=True)}
 

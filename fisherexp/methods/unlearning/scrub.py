@@ -35,7 +35,7 @@ def error(model: nn.Module, batches: Any) -> float:
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        wrong = torch.cat([model(batch.inputs).argmax(1) != batch.targets for batch in batches])
+        wrong = torch.cat([model(batch.inputs).argmax(-1) != batch.targets for batch in batches])
     model.train(was_training)
     return wrong.double().mean().item()
 

@@ -15,9 +15,11 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def kl_to_teacher(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)) of each sample: logits (B, C) -> (B,)."""
-    wanted, given = (F.log_softmax(logits / temperature, dim=1) for logits in (teacher, student))
-    return (wanted.exp() * (wanted - given)).sum(1)
+    """KL(softmax(teacher / T) || softmax(student / T)) of each sample, of a sequence the mean over its tokens: logits
+    (B, C) or (B, T, V) -> (B,)."""
+    wanted, given = (F.log_softmax(logits / temperature, dim=-1) for logits in (teacher, student))
+    each = (wanted.exp() * (wanted - given)).sum(-1)
+    return each if each.dim() == 1 else each.mean(1)
 
 
 class Taught(ModelMethod):
