@@ -26,7 +26,7 @@ class Importance(Curvature):
     """A named estimator of the diagonal Fisher (see fisherexp.curvature), and the batches it is given.
 
     batch_size: with gradients='batch_mean' a part of the estimator, otherwise only a matter of speed and memory.
-    order: of the training set, which matters to 'batch_mean' alone. 'by_class' is that of the official SSD
+    order: of the training set, which matters to 'batch_mean' alone. Samples without classes count as one. 'by_class' is that of the official SSD
         scripts (retained samples sorted by class, then the forgotten ones); 'forget_apart' the same, but no batch
         holds both retained and forgotten samples; 'as_is' that of the data set.
     """
@@ -68,9 +68,10 @@ class Importance(Curvature):
         if self.order == "forget_apart":
             apart = (_sorted(setting.parts[name]) for name in ("retain", "forget"))
             return Chained(*(setting.loader_of(images, **options) for images in apart))
-        images = setting.parts["train"]
-        behind = (images.targets.max() + 1) * setting.forgotten.to(images.targets.device)
-        return setting.loader_of(images.subset(torch.argsort(images.targets + behind, stable=True)), **options)
+        samples, forgotten = setting.parts["train"], setting.forgotten
+        order = _class_order(samples)
+        order = torch.cat([order[~forgotten[order]], order[forgotten[order]]])
+        return setting.loader_of(samples.subset(order), **options)
 
     def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> DiagonalAccumulator:
         group = self.batch_size if self.gradients == "batch_mean" else None
@@ -78,8 +79,15 @@ class Importance(Curvature):
         return DiagonalAccumulator(model, seed=seed, **estimator)
 
 
-def _sorted(images: Any) -> Any:
-    return images.subset(torch.argsort(images.targets, stable=True))
+def _class_order(samples: Any) -> Tensor:
+    """Indices (N,) of the samples class by class; of samples without classes, as they come."""
+    if samples.targets.dim() > 1 or samples.targets.is_floating_point():
+        return torch.arange(len(samples))
+    return torch.argsort(samples.targets.cpu(), stable=True)
+
+
+def _sorted(samples: Any) -> Any:
+    return samples.subset(_class_order(samples))
 
 
 class FisherPass(ModelMethod):
