@@ -11,7 +11,7 @@ from fisherexp.adapters import AdaptedLayer, LoRA, inject
 Parts = tuple[Tensor | float, Tensor, Tensor]  # rest (n, m), L (n, r), R (r, m)
 
 
-def put_in(model: nn.Module, rank: int | None, ratio: float) -> dict[str, AdaptedLayer]:
+def factorize(model: nn.Module, rank: int | None, ratio: float) -> dict[str, AdaptedLayer]:
     """Give every linear layer and plain convolution of `model` but its head a low-rank adapter; returned by name.
 
     L and R begin as zero, and everything that was trained still is. rank: of all, or fewer where a weight (n, m) has
@@ -20,7 +20,9 @@ def put_in(model: nn.Module, rank: int | None, ratio: float) -> dict[str, Adapte
     """
     head = getattr(model, "head", None)
     sizes = {
-        k: layer.weight.flatten(1).shape for k, layer in model.named_modules() if fits(layer) and layer is not head
+        k: layer.weight.flatten(1).shape
+        for k, layer in model.named_modules()
+        if is_factorizable(layer) and layer is not head
     }
     if not sizes:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer besides its head to factorize")
@@ -30,7 +32,7 @@ def put_in(model: nn.Module, rank: int | None, ratio: float) -> dict[str, Adapte
     return inject(model, lambda name, layer: name in sizes, make, options=options, trained="")
 
 
-def fits(layer: nn.Module) -> bool:
+def is_factorizable(layer: nn.Module) -> bool:
     """Is this a layer whose weight is trained, and a matrix that is applied as one?"""
     plain = isinstance(layer, nn.Linear) or (
         isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"

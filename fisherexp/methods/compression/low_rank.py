@@ -18,7 +18,7 @@ from fisherexp.config.types import Count
 from fisherexp.files import write_atomically
 from fisherexp.methods.compression import factorization
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
-from fisherexp.methods.compression.factorization import Parts, decompose, put_in
+from fisherexp.methods.compression.factorization import Parts, decompose, factorize
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
@@ -61,7 +61,7 @@ class LowRank(CalibrateAndTrain):
     def setup(self, stage: str) -> None:
         # After the source's weights are in the model and before a saved state is.
         if stage == "fit":
-            self.layers = put_in(self.model, self.rank, self.ratio)
+            self.layers = factorize(self.model, self.rank, self.ratio)
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
         return super().to_look_at(setting) if self.fisher is None else self.fisher.loaders(setting)
