@@ -9,13 +9,14 @@ axis=out weights output units, two_sided both by a rank-one fit to F (as in LQ-L
 mean differs by a factor that leaves L R as it is. Ours: importances below 1e-6 of their mean count as that.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Positive
+from fisherexp.methods.compression.factorization import Parts
 from fisherexp.methods.compression.low_rank import LowRank
-from fisherexp.methods.compression.low_rank_layers import LowRankLayer
 from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
@@ -39,8 +40,11 @@ class FWSVD(LowRank):
         super().__init__(model, rank, ratio, finetune, importance)
         self.axis = axis
 
-    def decompose(self, layers: dict[str, LowRankLayer], fisher: dict[str, Tensor] | None) -> dict[str, Any]:
-        for name, layer in layers.items():
+    def decompose(
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Parts], dict[str, Any]]:
+        parts = {}
+        for name, weight in weights.items():
             row, col = fisher_scales(fisher[name], self.axis)
-            layer.decompose(0.0, *weighted_svd(layer.matrix, row, col, layer.left.shape[1]))
-        return {}
+            parts[name] = (0.0, *weighted_svd(weight, row, col, ranks[name]))
+        return parts, {}

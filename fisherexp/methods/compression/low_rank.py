@@ -1,21 +1,26 @@
 """Low-rank compression of a trained model: a look, a decomposition of every layer, fine-tuning of the factors.
 
-Every layer but the head: W ≈ rest + L R. The record holds an ordinary model, the factors merged into its weights; the
-run's folder keeps the factors as they are (factors.safetensors).
+Every layer but the head: W ≈ rest + L R, where L R is an adapter and not formed in training. The record
+holds an ordinary model, the factors merged into its weights; the run's folder keeps the factors as they are
+(factors.safetensors).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fisherexp import adapters
+from fisherexp.adapters import AdaptedLayer
 from fisherexp.config.types import Count
 from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
+from fisherexp.methods.compression import factorization
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
+from fisherexp.methods.compression.factorization import Parts, decompose, factorize
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
-from fisherexp.methods.compression.low_rank_layers import LowRankLayer, merge, put_in
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
@@ -43,18 +48,20 @@ class LowRank(CalibrateAndTrain):
         super().__init__(model, finetune)
         self.rank, self.ratio, self.adapters_only = rank, ratio, adapters_only
         self.fisher = None if importance is None else FisherCalibration(model, importance)
-        self.layers: dict[str, LowRankLayer] = {}
+        self.layers: dict[str, AdaptedLayer] = {}
         self.factors: dict[str, Tensor] = {}
         self._restored: dict[str, Tensor] | None = None
 
-    def decompose(self, layers: dict[str, LowRankLayer], fisher: dict[str, Tensor] | None) -> dict[str, Any]:
-        """Decompose all layers, given the Fisher (n, m) of each if there is one. Returns more for the outcome."""
+    def decompose(
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Parts], dict[str, Any]]:
+        """The parts of all weights (n, m), given the Fisher (n, m) of each or None, and more for the outcome."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
         # After the source's weights are in the model and before a saved state is.
         if stage == "fit":
-            self.layers = put_in(self.model, self.rank, self.ratio)
+            self.layers = factorize(self.model, self.rank, self.ratio)
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
         return super().to_look_at(setting) if self.fisher is None else self.fisher.loaders(setting)
@@ -68,20 +75,22 @@ class LowRank(CalibrateAndTrain):
             self.fisher.add(batch)
 
     def edit(self, step: int, look: int) -> None:
-        whole = {name: layer.matrix.detach().clone() for name, layer in self.layers.items()}
+        weights = {name: layer.matrix.detach().clone() for name, layer in self.layers.items()}
+        ranks = {name: len(layer.adapters[0].down) for name, layer in self.layers.items()}
         fisher = None
         if self.fisher is not None:
             taken = self.fisher.take()
-            fisher = {name: taken[f"{name}.layer.weight"].flatten(1) for name in self.layers}
-        found = self.decompose(self.layers, fisher)
-        errors = {
-            name: (whole[name] - layer.matrix - layer.left @ layer.right).square().sum().item()
-            for name, layer in self.layers.items()
-        }
+            fisher = {name: taken[f"{name}.weight"].flatten(1) for name in self.layers}
+        parts, found = self.decompose(weights, ranks, fisher)
+        errors = {}
+        for name, layer in self.layers.items():
+            decompose(layer, *parts[name])
+            (adapter,) = layer.adapters
+            errors[name] = (weights[name] - layer.matrix - adapter.up @ adapter.down).square().sum().item()
         self.outcome = {
-            "rank_by_layer": {name: layer.left.shape[1] for name, layer in self.layers.items()},
-            "weights": sum(matrix.numel() for matrix in whole.values()),
-            "factor_weights": sum(layer.left.numel() + layer.right.numel() for layer in self.layers.values()),
+            "rank_by_layer": ranks,
+            "weights": sum(weight.numel() for weight in weights.values()),
+            "factor_weights": adapters.num_trainable(self.model),
             "squared_error": sum(errors.values()),
             "squared_error_by_layer": errors,
             **found,
@@ -89,15 +98,22 @@ class LowRank(CalibrateAndTrain):
 
     def on_train_end(self) -> None:
         for name, layer in self.layers.items():
-            parts = {"left": layer.left, "right": layer.right, "rest": layer.matrix}
+            (adapter,) = layer.adapters
+            parts = {"left": adapter.up, "right": adapter.down, "rest": layer.matrix}
             self.factors |= {f"{name}.{part}": tensor.detach().cpu().clone() for part, tensor in parts.items()}
-        merge(self.model, self.layers)
+        adapters.merge(self.model)
+        for layer in self.layers.values():
+            layer.weight.requires_grad_()
 
     def trainable(self) -> list[nn.Parameter]:
         if self.adapters_only:
-            return [factor for layer in self.layers.values() for factor in (layer.left, layer.right)]
-        fixed = {id(layer.layer.weight) for layer in self.layers.values()}
-        return [p for p in self.model.parameters() if p.requires_grad and id(p) not in fixed]
+            return [p for adapter in adapters.adapters(self.model) for p in adapter.parameters()]
+        fixed = {id(layer.frozen_weight) for layer in self.layers.values()}
+        return [p for p in super().trainable() if id(p) not in fixed]
+
+    @classmethod
+    def code(cls) -> tuple[Any, ...]:
+        return (Path(adapters.__file__).parent, factorization)
 
     def leave_files(self, folder: Path) -> None:
         write_atomically(folder / "factors.safetensors", lambda temporary: save_file(self.factors, temporary))

@@ -10,7 +10,7 @@ It sums F over samples, we take means, for which the formats are the same. It sc
 are not scaled. Its SVD is randomized. init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Any, Literal
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.methods.compression.bit_budget import assign
+from fisherexp.methods.compression.factorization import Parts
 from fisherexp.methods.compression.low_rank import LowRank
-from fisherexp.methods.compression.low_rank_layers import LowRankLayer
 from fisherexp.methods.compression.normal_float import NormalFloat
 from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
 from fisherexp.methods.importance import Importance
@@ -80,32 +80,33 @@ class LQLoRA(LowRank):
         self.init, self.budget, self.iterations = init, budget, iterations
         self.formats = [NormalFloat(*each) for each in product(weight_bits, scale_bits, scale_type, block, group)]
 
-    def decompose(self, layers: dict[str, LowRankLayer], fisher: dict[str, Tensor] | None) -> dict[str, Any]:
+    def decompose(
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Parts], dict[str, Any]]:
         if fisher is None:
-            fisher = {name: torch.ones_like(layer.matrix) for name, layer in layers.items()}
-        errors = [[self.parts(layer, form, fisher[name])[1] for form in self.formats] for name, layer in layers.items()]
-        weights = np.array([layer.matrix.numel() for layer in layers.values()])
+            fisher = {name: torch.ones_like(weight) for name, weight in weights.items()}
+        given = {name: (weight, ranks[name], fisher[name]) for name, weight in weights.items()}
+        errors = [[self.parts(form, *each)[1] for form in self.formats] for each in given.values()]
+        counts = np.array([weight.numel() for weight in weights.values()])
         sizes = np.array([form.size for form in self.formats])
-        chosen = assign(np.square(errors), weights, sizes, self.budget)
-        for (name, layer), number in zip(layers.items(), chosen, strict=True):
-            layer.decompose(*self.parts(layer, self.formats[number], fisher[name])[0])
-        bits = float(np.dot(weights, sizes[chosen]))
-        adapters = 32 * sum(layer.left.numel() + layer.right.numel() for layer in layers.values())
-        return {
-            "format_by_layer": {name: repr(self.formats[c]) for name, c in zip(layers, chosen, strict=True)},
-            "bits_per_weight": bits / weights.sum(),
-            "bits_per_weight_with_adapters": (bits + adapters) / weights.sum(),
+        chosen = assign(np.square(errors), counts, sizes, self.budget)
+        formats = {name: self.formats[number] for name, number in zip(weights, chosen, strict=True)}
+        parts = {name: self.parts(formats[name], *each)[0] for name, each in given.items()}
+        bits = float(np.dot(counts, sizes[chosen]))
+        adapters = 32 * sum(left.numel() + right.numel() for _, left, right in parts.values())
+        return parts, {
+            "format_by_layer": {name: repr(form) for name, form in formats.items()},
+            "bits_per_weight": bits / counts.sum(),
+            "bits_per_weight_with_adapters": (bits + adapters) / counts.sum(),
             "weighted_squared_error": sum(errors[i][c] ** 2 for i, c in enumerate(chosen)),
         }
 
-    @torch.no_grad()
-    def parts(self, layer: LowRankLayer, form: NormalFloat, fisher: Tensor) -> tuple[tuple[Tensor, ...], float]:
-        """(Q, L, R) of a layer in a format, and its weighted error."""
-        weight, rank = layer.matrix, layer.left.shape[1]
+    def parts(self, form: NormalFloat, weight: Tensor, rank: int, fisher: Tensor) -> tuple[Parts, float]:
+        """(Q, L, R) of a weight (n, m) in a format, and its weighted error."""
         if self.init == "lq":
             *found, errors = low_rank_plus_quantized(weight, rank, form, fisher, self.iterations)
             return tuple(found), min(errors)
         quantized = form(weight)
-        right = torch.empty_like(layer.right)
+        left, right = weight.new_zeros(len(weight), rank), weight.new_empty(rank, weight.shape[1])
         nn.init.kaiming_uniform_(right, a=5**0.5, generator=torch.Generator(right.device).manual_seed(rank))
-        return (quantized, torch.zeros_like(layer.left), right), (fisher.sqrt() * (weight - quantized)).norm().item()
+        return (quantized, left, right), (fisher.sqrt() * (weight - quantized)).norm().item()

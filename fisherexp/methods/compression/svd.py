@@ -3,13 +3,14 @@
 W ≈ L R = U_r S_r V_r^T,   the nearest matrix of rank r  (Eckart, Young 1936)
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Positive
+from fisherexp.methods.compression.factorization import Parts
 from fisherexp.methods.compression.low_rank import LowRank
-from fisherexp.methods.compression.low_rank_layers import LowRankLayer
 from fisherexp.methods.compression.weighted_svd import weighted_svd
 from fisherexp.methods.recipe import Recipe
 
@@ -23,9 +24,11 @@ class SVD(LowRank):
     def __init__(self, model: nn.Module, rank: Count | None, ratio: Positive, finetune: Recipe) -> None:
         super().__init__(model, rank, ratio, finetune)
 
-    def decompose(self, layers: dict[str, LowRankLayer], fisher: dict[str, Tensor] | None) -> dict[str, Any]:
-        for layer in layers.values():
-            n, m = layer.matrix.shape
-            ones = layer.matrix.new_ones(max(n, m))
-            layer.decompose(0.0, *weighted_svd(layer.matrix, ones[:n], ones[:m], layer.left.shape[1]))
-        return {}
+    def decompose(
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Parts], dict[str, Any]]:
+        parts = {}
+        for name, weight in weights.items():
+            n, m = weight.shape
+            parts[name] = (0.0, *weighted_svd(weight, weight.new_ones(n), weight.new_ones(m), ranks[name]))
+        return parts, {}

@@ -22,12 +22,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fisherexp.adapters import adapted_layers
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.batch import Batch
-from fisherexp.methods.continual_learning import adapters, rows
 from fisherexp.methods.continual_learning.anchored import added
 from fisherexp.methods.continual_learning.ewc import CODE, task_fisher
-from fisherexp.methods.continual_learning.lora import LoRA
+from fisherexp.methods.continual_learning.lora import LoRA, updates
+from fisherexp.methods.continual_learning.rows import row_fisher
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
@@ -101,7 +102,7 @@ class AlignGuardLoRA(LoRA):
 
     def finish_task(self, task: Setting) -> None:
         super().finish_task(task)
-        by_row = rows.row_fisher(self.model, task.loader("train"))
+        by_row = row_fisher(self.model, task.loader("train"))
         diagonal = dict(task_fisher(self.model, task, self.importance, self.memory["task"]).items())
         if self.memory["rows"]:
             by_row, diagonal = added(self.memory["rows"], by_row), added(self.memory["diagonal"], diagonal)
@@ -122,9 +123,10 @@ class AlignGuardLoRA(LoRA):
     def terms(self) -> dict[str, Tensor]:
         """Each term, summed over layers, without its weight. Empty before there are adapters."""
         found: dict[str, list[Tensor]] = {}
-        for name, given in adapters.updates(self.model).items():
+        layers = adapted_layers(self.model)
+        for name, given in updates(self.model).items():
             aligned, rest = self.parts(name, given)
-            weight = self.model.get_parameter(f"{name}.parametrizations.weight.original")
+            weight = layers[name].frozen_weight
             diagonal = self.memory["diagonal"][f"{name}.weight"]
             if self.damping == "rows":
                 damped = (aligned * (self.memory["rows"][name] @ aligned)).sum()
@@ -158,4 +160,4 @@ class AlignGuardLoRA(LoRA):
 
     @classmethod
     def code(cls) -> tuple[Any, ...]:
-        return (*CODE, adapters, rows)
+        return (*CODE, *LoRA.code())

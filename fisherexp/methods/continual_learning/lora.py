@@ -1,20 +1,42 @@
 """LoRA: the first task trains all parameters, every further one low-rank updates of the linear layers only.
 
-Paper: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen, ICLR 2022, arXiv 2106.09685. See adapters.py for the update.
-At the end of a task it is added to the weights, and the next one begins with adapters of its own. Biases, convolutions
-and normalization layers stay as the first task left them, but for the batch statistics of BatchNorm.
+Paper: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen, ICLR 2022, arXiv 2106.09685; see
+fisherexp.adapters.lora. At the end of a task the update is added to the weights, and the next one begins with adapters
+of its own. Biases, convolutions and normalization layers stay as the first task left them, but for the batch statistics
+of BatchNorm. Without the dropout on inputs that the official code offers.
 """
 
 import dataclasses
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from fisherexp import adapters
+from fisherexp.adapters import LoRA as Update
 from fisherexp.config.types import Count, Positive
-from fisherexp.methods.continual_learning import adapters
+from fisherexp.methods.continual_learning import rows
 from fisherexp.methods.continual_learning.sequence import TaskTraining
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
+
+
+def attach(model: nn.Module, rank: int, alpha: float, per_layer: int = 1) -> None:
+    """Give every linear layer that is trained `per_layer` low-rank updates and leave nothing else to train.
+
+    Weights are formed, not factored: penalties need W' - W in any case.
+    """
+    make = partial(Update, rank=rank, alpha=alpha)
+    for wanted in [name for name, _ in rows.linear_layers(model)]:
+        for _ in range(per_layer):
+            adapters.inject(model, lambda name, layer, wanted=wanted: name == wanted, make, factored=False)
+
+
+def updates(model: nn.Module) -> dict[str, list[Tensor]]:
+    """W' - W of each adapter of each layer, by the layer's name; empty where nothing is attached."""
+    layers = adapters.adapted_layers(model)
+    return {name: [adapter.update() for adapter in layer.adapters] for name, layer in layers.items()}
 
 
 class LoRA(TaskTraining):
@@ -37,7 +59,7 @@ class LoRA(TaskTraining):
 
     @classmethod
     def code(cls) -> tuple[Any, ...]:
-        return (adapters,)
+        return (Path(adapters.__file__).parent, rows)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -45,7 +67,7 @@ class LoRA(TaskTraining):
         super().setup(stage)
 
     def begin_task(self) -> None:
-        adapters.attach(self.model, self.rank, self.alpha, self.per_layer)
+        attach(self.model, self.rank, self.alpha, self.per_layer)
 
     def finish_task(self, task: Setting) -> None:
         self._merge()
@@ -61,10 +83,10 @@ class LoRA(TaskTraining):
 
     def configure_optimizers(self) -> dict[str, Any]:
         recipe = self.training_recipe
-        recipe = dataclasses.replace(recipe, lr=self.lr) if adapters.updates(self.model) else recipe
+        recipe = dataclasses.replace(recipe, lr=self.lr) if adapters.adapted_layers(self.model) else recipe
         return recipe.configure(self.model, self.steps_per_epoch)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if any(".parametrizations." in name for name in checkpoint["state_dict"]):
+        if any(".adapters." in name for name in checkpoint["state_dict"]):
             self.begin_task()
         super().on_load_checkpoint(checkpoint)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
-from fisherexp.methods.continual_learning.adapters import updates
-from fisherexp.methods.continual_learning.lora import LoRA
+from fisherexp.methods.continual_learning.lora import LoRA, updates
 from fisherexp.methods.continual_learning.online_ewc import OnlineEWC
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe

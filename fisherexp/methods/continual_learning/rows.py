@@ -1,13 +1,20 @@
 """The row Fisher of linear layers: the second moment of per-sample gradients over their output dimensions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fisherexp.adapters import AdaptedLayer
 from fisherexp.data.batch import Batch
-from fisherexp.methods.continual_learning.adapters import linear_layers
+
+
+def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Linear layers whose weight is trained or adapted, with their names."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and (isinstance(layer, AdaptedLayer) or layer.weight.requires_grad):
+            yield name, layer
 
 
 def row_fisher(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:

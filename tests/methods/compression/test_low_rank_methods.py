@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from fisherexp.adapters import AdaptedLayer, merge
 from fisherexp.contract import StopAfter, Stopped
-from fisherexp.methods.compression.low_rank_layers import LowRankLayer, merge, put_in
+from fisherexp.methods.compression.factorization import factorize
 
 LAYERS = [
     (nn.Linear(7, 5), torch.randn(3, 7)),
@@ -17,37 +18,39 @@ LAYERS = [
 
 
 @pytest.mark.parametrize(("layer", "x"), LAYERS)
-def test_put_in_it_changes_nothing_and_merged_it_is_unmerged(layer, x):
+def test_factorized_it_changes_nothing_and_merged_it_is_unmerged(layer, x):
     model = nn.Sequential(layer, nn.ReLU())
     before = model(x)
-    layers = put_in(model, 3, 1.0)
+    layers = factorize(model, 3, 1.0)
     assert torch.equal(model(x), before)
-    nn.init.normal_(layers["0"].left)
-    nn.init.normal_(layers["0"].right)
+    (adapter,) = layers["0"].adapters
+    nn.init.normal_(adapter.up)
+    nn.init.normal_(adapter.down)
     unmerged = model(x)
     assert not torch.allclose(unmerged, before)
-    merge(model, layers)
+    merge(model)
     assert model[0] is layer
+    assert not isinstance(layer, AdaptedLayer)
     torch.testing.assert_close(model(x), unmerged, atol=1e-4, rtol=1e-4)
 
 
 def test_ratio_and_rank_say_how_many_weights_the_factors_hold():
     for n, m, ratio in [(64, 64, 0.33), (10, 300, 0.5), (4, 4, 0.01)]:
-        layer = put_in(nn.Sequential(nn.Linear(m, n)), None, ratio)["0"]
-        rank = layer.left.shape[1]
+        layer = factorize(nn.Sequential(nn.Linear(m, n)), None, ratio)["0"]
+        rank = len(layer.adapters[0].down)
         assert rank == 1 or rank * (n + m) <= ratio * n * m
         assert (rank + 1) * (n + m) > ratio * n * m
-    assert put_in(nn.Sequential(nn.Linear(6, 4)), 9, 1.0)["0"].left.shape == (4, 4)
+    assert factorize(nn.Sequential(nn.Linear(6, 4)), 9, 1.0)["0"].adapters[0].up.shape == (4, 4)
 
 
 def test_head_grouped_and_frozen_layers_stay():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Conv2d(4, 4, 3, groups=2))
     model.head = nn.Linear(4, 2)
     model[1].requires_grad_(False)
-    assert list(put_in(model, 2, 1.0)) == ["0"]
-    assert isinstance(model[0], LowRankLayer)
+    assert list(factorize(model, 2, 1.0)) == ["0"]
+    assert isinstance(model[0], AdaptedLayer)
     with pytest.raises(ValueError, match="no linear or convolutional layer besides its head"):
-        put_in(nn.Sequential(nn.ReLU()), 2, 1.0)
+        factorize(nn.Sequential(nn.ReLU()), 2, 1.0)
 
 
 METHODS = ["svd", "fwsvd"]

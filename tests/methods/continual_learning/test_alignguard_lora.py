@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fisherexp.methods.continual_learning import adapters
 from fisherexp.methods.continual_learning.alignguard_lora import coherence, largest_entries, overlap, top_eigenvectors
+from fisherexp.methods.continual_learning.lora import attach, updates
 from fisherexp.methods.continual_learning.rows import row_fisher
 
 torch.manual_seed(0)
@@ -107,13 +107,13 @@ def test_the_record_says_which_terms_did_nothing(make_bench, split, tmp_path):
 @pytest.mark.parametrize("split", ["eig", "mask"])
 def test_parts_add_up_and_the_damping_is_that_of_the_fisher(make_bench, split, damping, tmp_path):
     method = trained(make_bench, tmp_path, f"method.split={split}", f"method.damping={damping}")
-    adapters.attach(method.model, 3, 3.0)
+    attach(method.model, 3, 3.0)
     with torch.no_grad():
         for p in method.model.parameters():
             if p.requires_grad:
                 p.normal_()
     expected = 0.0
-    for name, found in adapters.updates(method.model).items():
+    for name, found in updates(method.model).items():
         aligned, rest = method.parts(name, found)
         torch.testing.assert_close(aligned + rest, found[0])
         if damping == "rows":

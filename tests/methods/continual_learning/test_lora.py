@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fisherexp.methods.continual_learning import adapters
+from fisherexp import adapters
+from fisherexp.methods.continual_learning.lora import attach, updates
 
 torch.manual_seed(0)
 IMAGES = torch.randn(9, 6)
@@ -25,38 +26,38 @@ def stir(model):
 
 def test_fresh_adapters_leave_the_outputs_as_they_were(net):
     before = net(IMAGES)
-    adapters.attach(net, rank=2, alpha=4)
+    attach(net, rank=2, alpha=4)
     assert torch.equal(net(IMAGES), before)
     trained = sorted(name for name, p in net.named_parameters() if p.requires_grad)
     assert len(trained) == 4
-    assert all(".parametrizations.weight.0." in f".{name}" for name in trained)
+    assert all(".adapters.0." in f".{name}" for name in trained)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_merged_weights_give_the_same_logits(net, count):
     weight = net[0].weight.detach().clone()
-    adapters.attach(net, rank=2, alpha=4, adapters=count)
+    attach(net, rank=2, alpha=4, per_layer=count)
     stir(net)
-    adapted, found = net(IMAGES), adapters.updates(net)
+    adapted, found = net(IMAGES), updates(net)
     assert [len(each) for each in found.values()] == [count, count]
     assert all(torch.linalg.matrix_rank(one) == 2 for one in found["0"])
     adapters.merge(net)
-    assert not adapters.updates(net)
+    assert not updates(net)
     torch.testing.assert_close(net(IMAGES), adapted)
     torch.testing.assert_close(net[0].weight, weight + sum(found["0"]))
 
 
 def test_the_scale_is_alpha_over_rank(net):
-    adapters.attach(net, rank=2, alpha=6)
+    attach(net, rank=2, alpha=6)
     stir(net)
-    one = net[0].parametrizations["weight"][0]
+    one = net[0].adapters[0]
     torch.testing.assert_close(one.update(), 3.0 * one.up @ one.down)
 
 
 def test_layers_that_are_frozen_get_none(net):
     net[2].weight.requires_grad_(False)
-    adapters.attach(net, rank=2, alpha=4)
-    assert set(adapters.updates(net)) == {"0"}
+    attach(net, rank=2, alpha=4)
+    assert set(updates(net)) == {"0"}
 
 
 def fitted(bench, folder):

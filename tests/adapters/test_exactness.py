@@ -1,0 +1,142 @@
+"""What every adapter must keep: identity, exact merging, frozen bytes, counts, state dicts and ranks."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from fisherexp.adapters import (
+    DoRA,
+    LoRA,
+    PiSSA,
+    adapter_state_dict,
+    adapters,
+    after_backward,
+    after_step,
+    inject,
+    load_adapter_state_dict,
+    merge,
+    num_trainable,
+    penalty,
+)
+
+RANK = 2
+
+
+class Net(nn.Module):
+    """An embedding, linear layers and a convolution, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(11, 8)
+        self.conv = nn.Conv2d(1, 6, 3, padding=1)
+        self.mlp = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+        self.head = nn.Linear(6 * 8, 5)
+
+    def forward(self, tokens):
+        x = self.mlp(self.tokens(tokens))
+        return self.head(self.conv(x[:, None]).mean(2).flatten(1))
+
+
+SHAPES = {"tokens": (8, 11), "conv": (6, 9), "mlp.0": (12, 8), "mlp.2": (8, 12), "head": (5, 48)}
+METHODS = {
+    "lora": (partial(LoRA, alpha=3), lambda m, n: RANK * (m + n), RANK),
+    "rslora": (partial(LoRA, alpha=3, rank_stabilized=True), lambda m, n: RANK * (m + n), RANK),
+    "gaussian": (partial(LoRA, init="gaussian"), lambda m, n: RANK * (m + n), RANK),
+    "lookup": (partial(LoRA, init="lookup"), lambda m, n: RANK * (m + n), RANK),
+    "dora": (partial(DoRA, alpha=3), lambda m, n: RANK * (m + n) + m, None),  # rows are scaled: any rank
+    "pissa": (partial(PiSSA, alpha=3), lambda m, n: RANK * (m + n), 2 * RANK),
+}
+
+
+def inputs():
+    return torch.randint(11, (16, 7)), torch.randint(5, (16,))
+
+
+def train(model, steps=20):
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(steps):
+        x, y = inputs()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_adapter_keeps_its_promises(method, dtype, factored):
+    torch.manual_seed(0)
+    make, count, bound = METHODS[method]
+    model = Net().to(dtype)
+    base, x = copy.deepcopy(model), inputs()[0]
+    before = model(x).detach()
+    layers = inject(model, "", partial(make, rank=RANK), factored=factored)
+    assert set(layers) == set(SHAPES)
+    at_init, merged = (1e-5, 1e-5) if dtype == torch.float32 else (1e-10, 1e-11)
+    # 1. The identity at the start.
+    assert (model(x) - before).abs().max() <= at_init * before.abs().max()
+    # 4. As many trained numbers as the formula says, and nothing else is trained.
+    expected = sum(count(m, n) for m, n in SHAPES.values())
+    assert num_trainable(model) == sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+    train(model)
+    after = model(x).detach()
+    assert (after - before).abs().max() > 1e-2  # control: training did something
+    # 3. What was frozen has the same bytes under the same names.
+    state = model.state_dict()
+    for name, tensor in base.state_dict().items():
+        assert torch.equal(state[name], tensor), name
+    # 5. A state dict, loaded beside the original weights, gives the same bits.
+    other = copy.deepcopy(base)
+    inject(other, "", partial(make, rank=RANK), factored=factored)
+    assert not torch.equal(other(x), after)
+    load_adapter_state_dict(other, {name: tensor.clone() for name, tensor in adapter_state_dict(model).items()})
+    assert torch.equal(other(x), after)
+    # 2. Merged, the model is plain again and computes the same.
+    adapted = copy.deepcopy(model)
+    assert merge(model) is model
+    assert [type(module) for module in model.modules()] == [type(module) for module in base.modules()]
+    assert model.state_dict().keys() == base.state_dict().keys()
+    assert (model(x) - after).abs().max() <= merged * after.abs().max()
+    # A copy shares nothing with what was merged.
+    assert torch.equal(adapted(x), after)
+    # 6. The rank of the update.
+    for name, layer in layers.items():
+        moved = (layer.weight - base.get_submodule(name).weight).flatten(1).double()
+        values = torch.linalg.svdvals(moved)
+        noise = 1e-5 if dtype == torch.float32 else 1e-12
+        rank = int((values > noise * base.get_submodule(name).weight.norm()).sum())
+        assert rank > 0
+        if bound is not None:
+            assert rank <= bound, (name, values)
+
+
+def test_the_penalty_and_hooks_are_those_of_all_adapters():
+    class Decayed(LoRA):
+        seen, across = [], []
+
+        def penalty(self):
+            return self.down.square().sum()
+
+        def after_backward(self, step, total):
+            self.seen.append(("backward", step, total))
+
+        def after_step(self, step, total):
+            self.seen.append(("step", step, total))
+
+        @classmethod
+        def after_step_across(cls, adapters, step, total):
+            cls.across.append((len(adapters), step, total))
+
+    model = Net().double()
+    assert penalty(model) == 0
+    inject(model, "mlp", partial(Decayed, rank=1))
+    inject(model, "head", partial(LoRA, rank=1))
+    torch.testing.assert_close(penalty(model), sum(a.down.square().sum() for a in adapters(model)[:2]))
+    penalty(model).backward()
+    after_backward(model, 3, 9)
+    after_step(model, 3, 9)
+    assert Decayed.seen == [("backward", 3, 9)] * 2 + [("step", 3, 9)] * 2
+    assert Decayed.across == [(2, 3, 9)]
