@@ -20,7 +20,6 @@ from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
 from fisherexp.runs.identity import references
-from fisherexp.runs.needs import NEEDS
 from fisherexp.runs.record import TIMES
 from fisherexp.runs.workbench import Workbench
 
@@ -75,7 +74,6 @@ class Contract:
         attributes = self.entry.attributes
         assert self.entry.description, f"{self.entry.file} does not begin with a one-line comment"
         assert self.entry.paper, "the class declares no `paper`"
-        assert set(attributes.get("needs", ())) <= set(NEEDS), f"unknown needs: {attributes['needs']}"
         assert attributes.get("start") in STARTS, f"unknown start: {attributes.get('start')}"
 
     def check_config(self) -> None:
