@@ -1,0 +1,35 @@
+"""Sinkhorn's algorithm in the log domain (Cuturi 2013, arXiv 1306.0895).
+
+    x_i ← (log a_i + 1 - log Σ_j exp(η (y_j - C_ij))) / η, then y in the same way
+
+Each half maximizes the dual exactly over one side's potentials, so rows fit after the first half, columns after the
+second. The potentials have units of cost whatever η is: for scaling in ε, sweep at small η first and hand the state on
+to the instance with the next larger one.
+"""
+
+from torch import Tensor
+
+from fisherexp.data.transport import TransportInstance
+from fisherexp.methods.numerics.entropic_transport import TransportState, exp_above_underflow
+
+
+def best_rows(y: Tensor, problem: TransportInstance) -> Tensor:
+    """The x (n,) that maximizes the dual for given y (m,)."""
+    return (problem.a.log() + 1 - log_sum_exp(problem.eta * (y - problem.cost), dim=1)) / problem.eta
+
+
+def best_columns(x: Tensor, problem: TransportInstance) -> Tensor:
+    """The y (m,) that maximizes the dual for given x (n,)."""
+    return (problem.b.log() + 1 - log_sum_exp(problem.eta * (x[:, None] - problem.cost), dim=0)) / problem.eta
+
+
+def sinkhorn_sweep(state: TransportState, problem: TransportInstance) -> TransportState:
+    """Rows, then columns: O(nm)."""
+    x = best_rows(state.y, problem)
+    return state._replace(x=x, y=best_columns(x, problem), sweeps=state.sweeps + 1)
+
+
+def log_sum_exp(exponents: Tensor, dim: int) -> Tensor:
+    """torch.logsumexp of finite numbers, without the time that exp takes where it underflows."""
+    highest = exponents.amax(dim, keepdim=True)
+    return exp_above_underflow(exponents - highest).sum(dim).log() + highest.squeeze(dim)
