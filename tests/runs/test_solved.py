@@ -1,7 +1,6 @@
 """Methods that are a loop of steps of their own: evaluated by their problem, stopped anywhere and gone on with."""
 
-import sys
-import types
+import importlib
 from pathlib import Path
 
 import pytest
@@ -77,15 +76,11 @@ class NoisyDescent(IterativeMethod):
 @pytest.fixture
 def lines(tmp_path, monkeypatch):
     """Overrides of a method and a problem from outside, defined in this module."""
-    module = types.ModuleType("own_solver")
-    module.__file__, module.Parabola, module.NoisyDescent = str(SOURCE), Parabola, NoisyDescent
-    monkeypatch.setitem(sys.modules, "own_solver", module)
-    package = tmp_path / "own_solver.py"
-    package.write_text(SOURCE.read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(SOURCE.parent))
+    importlib.invalidate_caches()
     for group, name in (("method", "NoisyDescent"), ("data", "Parabola")):
         (tmp_path / "conf" / group).mkdir(parents=True)
-        (tmp_path / "conf" / group / "own.yaml").write_text(f"# own\n_target_: own_solver.{name}\n", encoding="utf-8")
+        (tmp_path / "conf" / group / "own.yaml").write_text(f"# own\n_target_: {SOURCE.stem}.{name}\n", encoding="utf-8")
     searched = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
     return [searched, "method=own", "data=own", "model=none", "scenario=none", "progress=off", "threads=1"]
 
