@@ -188,14 +188,18 @@ def _show(value: Any) -> str:
 def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
     """Do data and model provide what model, scenario and method require?"""
     data = str(OmegaConf.select(cfg, "data._target_")).rpartition(".")[2]
-    provided = provides(cfg)
+    provided, accepted = provides(cfg), attribute(cfg, "method", "scenarios", ())
     for node in ("model", "scenario", "method"):
         missing = [what for what in requires(cfg, node) if what not in provided]
         if missing:
             name = str(OmegaConf.select(cfg, f"{node}._target_")).rpartition(".")[2]
-            reason = f"{name} requires {' and '.join(missing)}, {data} provides {' and '.join(provided)}"
-            near = _option(node, lambda declares, node=node: set(_requires(declares, node)) <= provided)
-            yield Problem(node, reason, near)
+            reason = f"{name} requires {' and '.join(missing)}, {data} provides {' and '.join(sorted(provided))}"
+
+            def fits(declares: dict, node: str = node) -> bool:
+                kind_fits = node != "scenario" or not accepted or declares.get("kind") in accepted
+                return kind_fits and set(_requires(declares, node)) <= provided
+
+            yield Problem(node, reason, _option(node, fits))
 
 
 def _check_problem(cfg: DictConfig) -> Iterator[Problem]:

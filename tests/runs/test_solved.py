@@ -80,7 +80,9 @@ def lines(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     for group, name in (("method", "NoisyDescent"), ("data", "Parabola")):
         (tmp_path / "conf" / group).mkdir(parents=True)
-        (tmp_path / "conf" / group / "own.yaml").write_text(f"# own\n_target_: {SOURCE.stem}.{name}\n", encoding="utf-8")
+        (tmp_path / "conf" / group / "own.yaml").write_text(
+            f"# own\n_target_: {SOURCE.stem}.{name}\n", encoding="utf-8"
+        )
     searched = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
     return [searched, "method=own", "data=own", "model=none", "scenario=none", "progress=off", "threads=1"]
 
