@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fisherexp.config import draws  # noqa: F401 - its resolver
+from fisherexp.config import companions, draws  # noqa: F401 - what they teach Hydra
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import Problem, nearest, validate
 
