@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from safetensors.torch import load_file
 
-from fisherexp.catalogue import Entry, entries
+from fisherexp.catalogue import Entry
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
