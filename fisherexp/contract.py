@@ -28,6 +28,8 @@ from fisherexp.runs.workbench import Workbench
 # (BatchNorm, several epochs) that shortcuts show.
 SMALL = {
     "data.batch_size": 100,
+    # Merging chooses on batches of this size, and a fit that is to be stopped needs two.
+    "data.eval_batch_size": 200,
     "data.reports": 400,
     "data.test_reports": 20,
     "model.width": 8,
