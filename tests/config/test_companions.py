@@ -57,9 +57,9 @@ def test_a_choice_of_another_scenario_is_another_run(compose_quickly):
         (["method=eata", "data=fashion_mnist"], "scenario", "continual"),
         # An experiment that chooses a scenario wins over the method, whoever chose the method.
         (["experiment=ssd_digits", "method=eata"], "scenario", "class_forgetting"),
-        (["experiment=mixup_digits"], "scenario", "plain"),
+        (["experiment=mixup_digits"], "scenario", "none"),
         ([], "scenario", "class_forgetting"),
-        (["method=erm"], "scenario", "plain"),
+        (["method=erm"], "scenario", "none"),
     ],
 )
 def test_the_command_line_and_experiments_come_first(overrides, node, expected):
