@@ -36,8 +36,9 @@ SMALL = {
     "model.hidden": [24],
     "model.dim": 16,
     "training.epochs": 3,
-    # Fifty images of each corruption show as much as all.
+    # Fifty images of each of four corruptions show as much as all.
     "scenario.images": 50,
+    "scenario.corruptions": ["gaussian_noise", "fog", "brightness", "contrast"],
 }
 TASKS = 2  # show as much as many
 STARTS = {"scratch", "source"}
@@ -121,10 +122,10 @@ class Contract:
         assert len(problems) == len(typed), "; ".join(map(str, problems))
 
     def check_runs_in_seconds(self) -> None:
-        """Runs offline on the processor within the time a test may take."""
-        begun = time.perf_counter()
+        """Runs offline on the processor within the processor time a test may take."""
+        begun = time.process_time()  # of this process: others may run beside it
         metrics = self.first[1]["metrics"]["after"]
-        assert time.perf_counter() - begun < SECONDS, f"took more than {SECONDS:.0f} s on small data"
+        assert time.process_time() - begun < SECONDS, f"took more than {SECONDS:.0f} s on small data"
         assert all(value == value for value in metrics.values()), f"NaN in {metrics}"
 
     def check_changes_something(self) -> None:
