@@ -42,7 +42,7 @@ SMALL = {
 }
 TASKS = 2  # show as much as many
 STARTS = {"scratch", "source"}
-SECONDS = 30.0
+SECONDS = 10.0
 COSTS = {*TIMES, "forward_samples", "backward_samples"}  # a step that was lost with its process is paid twice
 
 
