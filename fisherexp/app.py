@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fisherexp.catalogue import by_wing
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import ConfigError
@@ -32,12 +33,8 @@ USAGE = """\
 python run.py method=… data=… model=…     one run; the result is kept and found again
 python run.py -m method=a,b seed=0,1,2    a sweep; launch it again and only what is missing runs
 python run.py --cfg job                   the composed config; --hydra-help for Hydra's own flags
-python -m fisherexp list                  what there is to choose from, with papers
+python -m fisherexp list                  the line that runs each method, and all other choices, with papers
 """
-
-
-# Of a single run: Hydra would print a line of its own before it let an exception through.
-_unraised: list[Exception] = []
 
 
 # Of a single run: Hydra would print a line of its own before it let an exception through.
@@ -163,7 +160,13 @@ def _help(overrides: list[str]) -> int:
     directories = search_path()
     print(USAGE)
     for group in sorted(groups(directories)):
-        print(f"{group}: {', '.join(options(group, directories))}")
+        found = options(group, directories)
+        if group == "method":
+            print("method:")
+            for wing, files in by_wing(found.values()).items():
+                print(f"  {wing}: {', '.join(file.stem for file in files)}")
+        else:
+            print(f"{group}: {', '.join(found)}")
     print("\nOptions and their defaults (change one with option=value):\n")
     print(OmegaConf.to_yaml(composed(overrides)))
     return 0

@@ -1,19 +1,21 @@
 """What there is to choose from, and whether it fits together. Reads config files and signatures, imports no method."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException
 
+from fisherexp.config.companions import companions
 from fisherexp.config.declared import TargetNotFound, declared
-from fisherexp.config.explain import composed
-from fisherexp.config.locations import headline, options, search_path
+from fisherexp.config.explain import CONFIG_NAME, composed
+from fisherexp.config.locations import conf_dir, headline, options, search_path, target
 from fisherexp.config.validate import Problem, validate
 
 IMAGES = "images"  # what data hold, and everything reads, unless it says otherwise
 GROUPS = ("method", "scenario", "data", "model", "audit")
+METHODS = "fisherexp.methods."
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,47 @@ class Entry:
     def paper(self) -> str:
         return self.attributes.get("paper", "")
 
+    @property
+    def companions(self) -> dict[str, str | list[str]]:
+        """Config group -> option that a method names for it; empty for other groups."""
+        return companions(self.file) if self.group == "method" else {}
+
+
+def wing(file: Path) -> str:
+    """The package below fisherexp.methods in which the class of a method's file lies; of a class from elsewhere its
+    top package."""
+    return (target(file) or "").removeprefix(METHODS).partition(".")[0]
+
+
+def by_wing(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Wing -> its methods' files, in alphabetical order."""
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(wing(file), []).append(file)
+    return dict(sorted(found.items()))
+
+
+def at_home(method: Entry) -> str:
+    """Where `method=<name>` alone runs: scenario, data and model, and the callbacks that come along."""
+    chosen = _defaults() | method.companions
+    words = [str(chosen[group]) for group in ("data", "model", "scenario") if chosen[group] != "none"]
+    return ", ".join([*words, *chosen.get("callbacks", [])])
+
+
+def _defaults() -> dict[str, str | list[str]]:
+    """Config group -> option of a run that chooses nothing."""
+    file = conf_dir() / f"{CONFIG_NAME}.yaml"
+    listed = yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]
+    return {group: option for entry in listed if isinstance(entry, dict) for group, option in entry.items()}
+
 
 def entries(group: str, extra: list[str]) -> list[Entry]:
     """The options of a group; `extra` are further entries of the search path."""
     found = []
     for name, file in options(group, search_path(extra)).items():
-        target = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("_target_")
+        class_name = target(file)
         try:
-            attributes = declared(target).attributes if target else {}
+            attributes = declared(class_name).attributes if class_name else {}
         except TargetNotFound:
             attributes = {}
         found.append(Entry(group, name, file, headline(file), attributes))
@@ -45,13 +80,14 @@ def entries(group: str, extra: list[str]) -> list[Entry]:
 
 
 def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator[list[str]]:
-    """Overrides that choose a method and a scenario: for named methods every scenario they accept, else every method
-    with one scenario of each kind it accepts, and every scenario at least once."""
+    """Overrides that choose a method and a scenario: each method with its companions, and then for named methods every
+    scenario they accept, else one of each kind that a method accepts, and every scenario at least once."""
     scenarios = entries("scenario", extra)
     met: set[str] = set()
     for method in entries("method", extra):
         if methods and method.name not in methods:
             continue
+        yield [f"method={method.name}"]
         accepted = method.attributes.get("scenarios", ())
         for scenario in scenarios:
             kind = scenario.attributes.get("kind", "plain")

@@ -41,19 +41,31 @@ def run(context: typer.Context) -> None:
 
 @app.command(name="list")
 def list_(search_path: Search = []) -> None:
-    """What there is to choose from: methods, scenarios, data, models, audits."""
-    from fisherexp.catalogue import GROUPS, entries
+    """What there is to choose from: methods by wing with the line that runs each, scenarios, data, models, audits."""
+    from fisherexp.catalogue import GROUPS, at_home, by_wing, entries
 
     console = Console()
-    for group in GROUPS:
-        found = entries(group, search_path)
-        table = Table(title=f"{group}=", title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for heading in ("", "", ""):
-            table.add_column(heading, overflow="fold")
-        for entry in found:
-            table.add_row(entry.name, escape(entry.description), escape(entry.paper))
-        console.print(table)
+    methods = {entry.file: entry for entry in entries("method", search_path)}
+    for wing, files in by_wing(methods).items():
+        found = [methods[file] for file in files]
+        rows = [(f"python run.py method={e.name}", e.description, f"on {at_home(e)}", e.paper) for e in found]
+        console.print(_listed(wing.replace("_", " "), rows))
         console.print()
+    for group in GROUPS:
+        if group != "method":
+            rows = [(entry.name, entry.description, entry.paper) for entry in entries(group, search_path)]
+            console.print(_listed(f"{group}=", rows))
+            console.print()
+
+
+def _listed(title: str, rows: list[tuple[str, ...]]) -> Table:
+    """A table without lines; its first column is never broken."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    for number, _ in enumerate(rows[0]):
+        table.add_column(overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 @app.command()

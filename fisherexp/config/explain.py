@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from collections.abc import Iterable
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -12,12 +13,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fisherexp.config import draws  # noqa: F401 - its resolver
+from fisherexp.config import companions, draws  # noqa: F401 - what they teach Hydra
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import Problem, nearest, validate
 
 CONFIG_NAME = "run"
 NOTHING = {"null", "None", ""}
+# Groups whose options choose options of other groups.
+BRINGS_CHOICES = {"method", "experiment"}
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -45,8 +48,10 @@ def explain(lines: list[str]) -> list[Problem]:
     for i, override in enumerate(overrides):
         trials |= {(*first[:i], line, *first[i + 1 :]) for line in _telling(override)}
     known = groups(search_path(_extra(overrides)))
+    swept = [i for i, override in enumerate(overrides) if len(_single(override)) > 1]
+    bases = [base for trial in trials if isinstance(base := _base(trial, known), DictConfig)]
     for trial in sorted(trials, key=lambda t: t != tuple(first)):
-        problems += _explain_single(list(trial), known)
+        problems += _explain_single(list(trial), known, {trial[i] for i in swept}, bases)
     return list(dict.fromkeys(problems))
 
 
@@ -54,7 +59,8 @@ def within_sweeps(line: str, overrides: list[str]) -> str:
     """The override `line`, so written that Hydra applies it to each choice of a swept group.
 
     Hydra checks `method.epochs=5` of `-m method=a,b method.epochs=5` against the default method before it looks at
-    a and b; an override that is itself a sweep, of one value, it leaves alone.
+    a and b; an override that is itself a sweep, of one value, it leaves alone. A method brings companions and an
+    experiment any choice: where one of them is swept, so may be every group.
     """
     if line not in overrides:
         return line
@@ -62,25 +68,28 @@ def within_sweeps(line: str, overrides: list[str]) -> str:
     swept = {o.key_or_group for o in parser.parse_overrides(overrides) if o.is_sweep_override()}
     override = parser.parse_override(line)
     group, _, option = override.key_or_group.partition(".")
-    if not option or group not in swept or override.is_sweep_override() or override.is_delete():
+    may_differ = group in swept or (swept & BRINGS_CHOICES and group != "hydra")
+    if not option or not may_differ or override.is_sweep_override() or override.is_delete():
         return line
     key, _, value = line.partition("=")
     return f"{key}=choice({value})"
 
 
-def _explain_single(lines: list[str], known_groups: set[str]) -> list[Problem]:
-    values = [line for line in lines if _group(line) not in known_groups and not line.lstrip("+").startswith("hydra")]
-    try:
-        base = _composed_once(tuple(line for line in lines if line not in values))
-    except (HydraException, OmegaConfBaseException) as error:
-        return [Problem(" ".join(lines), _one_line(error))]
+def _explain_single(lines: list[str], known: set[str], swept: set[str], bases: list[DictConfig]) -> list[Problem]:
+    """Problems of one run. Of a sweep: swept are those of its lines that differ between runs, bases what their
+    choices compose to."""
+    base = _base(lines, known)
+    if not isinstance(base, DictConfig):
+        return [Problem(" ".join(lines), _one_line(base))]
     problems, good = [], []
-    for line in values:
+    for line in (line for line in lines if not _is_choice(line, known)):
         key = line.partition("=")[0]
         if line.startswith(("+", "~")) or _exists(base, key):
             good.append(line)
+        elif any(_exists(other, key) for other in bases):
+            problems.append(_lacking(key, [line for line in lines if line in swept and _is_choice(line, known)], base))
         else:
-            problems.append(Problem(key, "there is no such option", nearest(key, {*_keys(base), *known_groups})))
+            problems.append(Problem(key, "there is no such option", nearest(key, {*_keys(base), *known})))
     try:
         found = validate(_with_values(base, good))
     except (HydraException, OmegaConfBaseException) as error:
@@ -88,7 +97,29 @@ def _explain_single(lines: list[str], known_groups: set[str]) -> list[Problem]:
     return problems + [_advise_default(problem, base) for problem in found]
 
 
-@functools.lru_cache(maxsize=32)
+def _base(lines: Iterable[str], known: set[str]) -> DictConfig | Exception:
+    """What the choices among the lines compose to, before any value is set; or why they do not."""
+    try:
+        return _composed_once(tuple(line for line in lines if _is_choice(line, known)))
+    except (HydraException, OmegaConfBaseException) as error:
+        return error
+
+
+def _is_choice(line: str, known: set[str]) -> bool:
+    return _group(line) in known or line.lstrip("+").startswith("hydra")
+
+
+def _lacking(key: str, chosen: list[str], base: DictConfig) -> Problem:
+    """An option that some choices of a sweep have, and those chosen have not."""
+    group = key.partition(".")[0]
+    reason = f"there is no such option with {' '.join(chosen)}"
+    if group in {_group(line) for line in chosen}:
+        return Problem(key, reason, "a sweep for each")
+    reason += f", whose {group} is {base[group]._target_.rpartition('.')[2]}"
+    return Problem(key, reason, f"one {group} for all ({group}=…), or a sweep for each")
+
+
+@functools.lru_cache(maxsize=128)
 def _composed_once(choices: tuple[str, ...]) -> DictConfig:
     # A sweep asks for the same group choices again and again; composing is the slow part.
     return composed(list(choices))

@@ -2,7 +2,11 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
+
+TARGET = re.compile(r"^_target_: *(\S+)", re.MULTILINE)
+BASE = re.compile(r"^defaults: *\[(\w+)\]", re.MULTILINE)
 
 
 def conf_dir() -> Path:
@@ -46,6 +50,16 @@ def headline(file: Path) -> str:
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
+
+
+def target(file: Path) -> str | None:
+    """What a config file instantiates: its `_target_`, else that of the file it extends (`defaults: [base]`); None
+    where neither has one. Read without a parser of YAML: `--help` asks every file."""
+    text = file.read_text(encoding="utf-8")
+    if found := TARGET.search(text):
+        return found[1]
+    base = BASE.search(text)
+    return target(file.with_stem(base[1])) if base else None
 
 
 def data_folder(root: str | None) -> Path:

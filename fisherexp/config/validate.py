@@ -284,12 +284,9 @@ def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:
 
 def _option(group: str, suits: Callable[[dict], bool]) -> str | None:
     """The first option of a group whose literal class attributes suit, as an override."""
-    import yaml
-
-    from fisherexp.config.locations import options, search_path
+    from fisherexp.config.locations import options, search_path, target
 
     for name, file in options(group, search_path()).items():
-        target = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("_target_")
-        if target and suits(declared(target).attributes):
+        if (class_name := target(file)) and suits(declared(class_name).attributes):
             return f"{group}={name}"
     return None

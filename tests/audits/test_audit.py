@@ -14,7 +14,14 @@ from fisherexp.experiment import run_experiment
 from fisherexp.metrics.divergence import jensen_shannon, zrf
 from fisherexp.runs.workbench import Workbench
 
-SMALL = ["model=mlp", "training.epochs=2", "scenario.classes=[3]", "logger=[]", "progress=off"]
+SMALL = [
+    "model=mlp",
+    "training.epochs=2",
+    "scenario=class_forgetting",
+    "scenario.classes=[3]",
+    "logger=[]",
+    "progress=off",
+]
 
 
 @pytest.fixture(scope="module")

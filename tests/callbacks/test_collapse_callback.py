@@ -19,6 +19,7 @@ from fisherexp.runs.workbench import Workbench
 SMALL = [
     "scenario=none",
     "method=mixup",
+    "callbacks=[]",
     "model.width=4",
     "data.train_size=150",
     "training.epochs=3",

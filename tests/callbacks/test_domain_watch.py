@@ -73,6 +73,7 @@ def test_a_watched_run_keeps_its_records_and_is_not_disturbed(tmp_path):
         "model=mlp",
         "model.hidden=[8]",
         "progress=off",
+        "training=small",
         "training.epochs=5",
         "logger=none",
         "trainer=cpu",

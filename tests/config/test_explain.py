@@ -89,6 +89,7 @@ def test_all_problems_in_one_message():
         [],
         ["method=erm", "scenario=none"],
         ["logger=[csv,tensorboard]"],
+        ["method=erm,ssd", "scenario=class_forgetting", "seed=0,1"],
         ["method=erm,ssd", "seed=0,1"],
         ["method=finetune,neggrad_plus", "method.epochs=2"],
     ],
@@ -102,7 +103,7 @@ def test_nothing_to_complain_about(overrides):
     [
         ("method.epochs=5", "method.epochs=choice(5)"),
         ("method.classes=[1,2]", "method.classes=choice([1,2])"),
-        ("model.width=4", "model.width=4"),
+        ("model.width=4", "model.width=choice(4)"),  # companions may choose it
         ("method.epochs=1,2", "method.epochs=1,2"),
         ("method=erm,finetune", "method=erm,finetune"),
         ("-m", "-m"),

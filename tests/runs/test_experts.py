@@ -13,7 +13,7 @@ from fisherexp.seeds import derive
 
 TASKS = "scenario.tasks=[plain,rotated_90]"
 SUITE = ["scenario=tasks", TASKS, "scenario.shared=20"]
-SMALL = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "progress=off"]
+SMALL = ["model=mlp", "model.hidden=[12]", "training=small", "training.epochs=3", "progress=off"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from fisherexp.config.explain import composed
 from fisherexp.curvature.lanczos import ravel
 from fisherexp.runs.workbench import Workbench
 
-SMALL = ["scenario=none", "training.epochs=3", "progress=off"]
+SMALL = ["scenario=none", "training=small", "training.epochs=3", "progress=off"]
 MLP = ["model=mlp", "model.hidden=[16,16]"]
 
 

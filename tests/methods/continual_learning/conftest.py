@@ -28,6 +28,7 @@ SMALL = [
     "model.hidden=[16]",
     "scenario=task_sequence",
     "scenario.tasks=[plain,permuted_1,inverted]",
+    "training=small",
     "training.epochs=2",
     "training.optimizer=adam",
     "training.lr=1e-3",

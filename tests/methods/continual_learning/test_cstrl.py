@@ -21,6 +21,7 @@ SMALL = [
     "scenario=task_sequence",
     "scenario.tasks=[gap_sentences,summary]",
     "scenario.few=24",
+    "training=small",
     "training.epochs=5",
     "training.optimizer=adam",
     "training.lr=1e-2",

@@ -73,7 +73,14 @@ def test_without_batch_norm_there_are_no_statistics():
     assert recomputed(model, state, [torch.rand(2, *SHAPE)]) is state
 
 
-SMALL = ["model=mlp", "model.hidden=[12]", "model.batch_norm=true", "training.epochs=2", "progress=off"]
+SMALL = [
+    "model=mlp",
+    "model.hidden=[12]",
+    "model.batch_norm=true",
+    "training.epochs=2",
+    "training=small",
+    "progress=off",
+]
 
 
 @pytest.mark.parametrize("method", ["average", "weight_matching", "ste_matching"])

@@ -9,7 +9,15 @@ from fisherexp.methods.merging.task_arithmetic import summed
 from fisherexp.runs.finished import finished
 from fisherexp.runs.workbench import Workbench
 
-SMALL = ["scenario=tasks", "scenario.shared=20", "model=mlp", "model.hidden=[12]", "training.epochs=5", "progress=off"]
+SMALL = [
+    "scenario=tasks",
+    "scenario.shared=20",
+    "model=mlp",
+    "model.hidden=[12]",
+    "training.epochs=5",
+    "training=small",
+    "progress=off",
+]
 
 
 @pytest.fixture(scope="module")

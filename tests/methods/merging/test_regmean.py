@@ -44,7 +44,14 @@ def test_inputs_that_never_occur_get_the_mean(models):
 
 
 def test_gram_matrices_are_those_of_each_layers_inputs(tmp_path):
-    small = ["model=mlp", "model.hidden=[7,6]", "progress=off", "scenario=none", f"output_dir={tmp_path}"]
+    small = [
+        "model=mlp",
+        "model.hidden=[7,6]",
+        "training=small",
+        "progress=off",
+        "scenario=none",
+        f"output_dir={tmp_path}",
+    ]
     bench = Workbench(composed([*small, "data.batch_size=100"]))
     grams = GramPass(bench.classifier("grams"))
     bench.fit(grams, tmp_path / "grams", "grams")

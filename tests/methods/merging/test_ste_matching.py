@@ -13,7 +13,15 @@ from fisherexp.methods.merging.weight_matching import match
 from fisherexp.runs.needs import met
 from fisherexp.runs.workbench import Workbench
 
-SMALL = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "progress=off", "method=ste_matching"]
+SMALL = [
+    "model=mlp",
+    "model.hidden=[12]",
+    "training.epochs=3",
+    "scenario=none",
+    "training=small",
+    "progress=off",
+    "method=ste_matching",
+]
 
 
 @pytest.fixture(scope="module")

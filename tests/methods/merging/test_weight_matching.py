@@ -125,7 +125,7 @@ def test_barrier_is_the_height_over_the_line_between_the_ends():
 
 def test_three_networks_are_evaluated_together_and_in_pairs(tmp_path):
     """A matched network is the same function, so every line ends at the loss of a network as it was trained."""
-    options = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "progress=off"]
+    options = ["model=mlp", "model.hidden=[12]", "training.epochs=3", "scenario=none", "training=small", "progress=off"]
     bench = Workbench(composed([*options, "method=weight_matching", "method.others=2", f"output_dir={tmp_path}"]))
     method, _ = finished(bench, tmp_path / "run")
     train, model, losses = bench.setting.parts["train"], bench.classifier("evaluate").eval(), []
