@@ -11,9 +11,9 @@ from fisherexp.config.companions import companions
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.explain import CONFIG_NAME, composed
 from fisherexp.config.locations import conf_dir, headline, options, search_path, target
-from fisherexp.config.validate import Problem, validate
+from fisherexp.config.validate import Problem, requirements, validate
 
-IMAGES = "images"  # what data hold, and everything reads, unless it says otherwise
+PLAIN = ("method=erm", "scenario=none")
 GROUPS = ("method", "scenario", "data", "model", "audit")
 METHODS = "fisherexp.methods."
 
@@ -100,14 +100,20 @@ def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator
 
 
 def company(entry: Entry, extra: list[str]) -> list[str]:
-    """Overrides that choose a model which reads what a data set holds, or data that hold what a model reads, where
-    these are not images."""
-    if entry.group == "data" and (held := entry.attributes.get("holds", IMAGES)) != IMAGES:
-        return [f"model={m.name}" for m in entries("model", extra) if held in m.attributes.get("reads", [IMAGES])][:1]
-    if entry.group == "model" and IMAGES not in (read := entry.attributes.get("reads", [IMAGES])):
-        held = [d.name for d in entries("data", extra) if d.attributes.get("holds", IMAGES) in read]
-        return [f"data={name}" for name in held[:1]] + ["method=erm", "scenario=none"]
-    return []
+    """Overrides that make a run of one option of `data` or `model`: a method that is about such a problem, a network
+    that takes such samples, or samples that such a network takes."""
+    kinds = entry.attributes.get("problems", ("supervised",))
+    if "supervised" not in kinds:
+        about = (m for m in entries("method", extra) if set(m.attributes.get("problems", ())) & set(kinds))
+        return [f"method={next(about).name}", f"{entry.group}={entry.name}"]
+    found = [*PLAIN, f"{entry.group}={entry.name}"]
+    other = "model" if entry.group == "data" else "data"
+    for candidate in entries(other, extra):
+        data, model = (entry, candidate) if entry.group == "data" else (candidate, entry)
+        fits = set(requirements(model.attributes, "model")) <= set(data.attributes.get("provides", ()))
+        if fits and "supervised" in candidate.attributes.get("problems", ("supervised",)) and target(model.file):
+            return [*found, f"{other}={candidate.name}"]
+    return found
 
 
 def check(overrides: list[str]) -> list[Problem]:

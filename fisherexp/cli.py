@@ -80,8 +80,8 @@ def check(
     trials = list(combinations(search_path, methods))
     if not methods:
         for entry in entries("data", search_path):
-            trials.append(["method=erm", "scenario=none", f"data={entry.name}", *company(entry, search_path)])
-        trials += [[f"model={entry.name}", *company(entry, search_path)] for entry in entries("model", search_path)]
+            trials.append(company(entry, search_path))
+        trials += [company(entry, search_path) for entry in entries("model", search_path) if entry.name != "none"]
         trials += [[f"experiment={entry.name}"] for entry in entries("experiment", search_path)]
         trials += [[f"audit={entry.name}"] for entry in entries("audit", search_path)]
         trials += [[f"trainer={entry.name}"] for entry in entries("trainer", search_path)]

@@ -197,7 +197,7 @@ def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
 
             def fits(declares: dict, node: str = node) -> bool:
                 kind_fits = node != "scenario" or not accepted or declares.get("kind") in accepted
-                return kind_fits and set(_requires(declares, node)) <= provided
+                return kind_fits and set(requirements(declares, node)) <= provided
 
             yield Problem(node, reason, _option(node, fits))
 
@@ -233,12 +233,13 @@ def requires(cfg: DictConfig, node: str) -> tuple[str, ...]:
     """What a node requires of data and model."""
     target = OmegaConf.select(cfg, f"{node}._target_")
     try:
-        return _requires(declared(target).attributes, node) if target else ()
+        return requirements(declared(target).attributes, node) if target else ()
     except TargetNotFound:
         return ()
 
 
-def _requires(declares: dict, node: str) -> tuple[str, ...]:
+def requirements(declares: dict, node: str) -> tuple[str, ...]:
+    """What the class of a node, by its literal attributes, requires of data and model."""
     # Most networks are for images, and say nothing of it.
     return declares.get("requires", ("images",) if node == "model" else ())
 

@@ -74,8 +74,8 @@ def test_callbacks_can_be_declined():
 @pytest.mark.parametrize(
     ("method", "node"),
     [
-        ("erm", "method@source"),
-        ("ssd", "method@source"),
+        ("erm", "method@source.method"),
+        ("ssd", "method@source.method"),
         ("ssd", "method@oracle"),
         ("average", "method@method.experts"),
     ],

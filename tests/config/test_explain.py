@@ -45,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         (["method.aplha=3"], ["method.aplha: there is no such option", "nearest valid: method.alpha"]),
         (["+method.aplha=3"], ["method.aplha: SSD has no such option", "nearest valid: method.alpha"]),
         (["metod=ssd"], ["metod: there is no such option", "nearest valid: method"]),
-        (["method@source=emr"], ["method=emr", "nearest valid: method=erm"]),
+        (["method@source.method=emr"], ["method=emr", "nearest valid: method=erm"]),
         (["logger=[csv,wanbd]"], ["logger=wanbd", "nearest valid: logger=wandb"]),
         (["method=erm,ssdd", "seed=0,1"], ["method=ssdd: there is no such method", "nearest valid: method=ssd"]),
         (["seed=0,x"], ["seed=x: should be a valid integer"]),

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fisherexp.runs.experts import experts
+from fisherexp.runs.needs import met
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
 from fisherexp.methods.merging.grams import GramPass
-from fisherexp.runs.experts import experts
-from fisherexp.runs.needs import met
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
 

@@ -6,7 +6,7 @@ JOBS = [
     ["method=ssd", "seed=3", "scenario.classes=[1,2]", "+callbacks=[]"],
     ["method=eata", "scenario=continual", "seed=4", "method.update.lr=1e-5"],
     ["experiment=domainbed_pacs", "draw=2", "logger=[csv,wandb]", "seed=5"],
-    ["method@source=label_smoothing", "~audit", "data=colored_digits", "model.width=7"],
+    ["method@source.method=label_smoothing", "~audit", "data=colored_digits", "model.width=7"],
     ["method=ssd", "seed=6", "output_dir=elsewhere"],
 ]
 

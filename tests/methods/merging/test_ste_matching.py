@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fisherexp.runs.needs import met
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -10,7 +11,6 @@ from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.permutations import permuted
 from fisherexp.methods.merging.ste_matching import STEMatching
 from fisherexp.methods.merging.weight_matching import match
-from fisherexp.runs.needs import met
 from fisherexp.runs.workbench import Workbench
 
 SMALL = [
