@@ -1,0 +1,84 @@
+"""Small-scale proof on the chain: what momentum, transport and Hessian correction are worth; three seeds.
+
+Measured against dynamic programming: the error of the direction, mean ‖d_t - ∇J(θ_t)‖ over the second half, and the
+return J of the last policy. Each method draws the same number of episodes.
+"""
+
+import statistics
+
+import pytest
+import torch
+
+from fisherexp.data.environments.chain import chain
+from fisherexp.data.environments.finite import expected_return, optimal_return
+from fisherexp.methods.policy_gradient.ascent import Ascent, Sampled
+from fisherexp.methods.policy_gradient.episodes import flat, outputs
+from fisherexp.methods.policy_gradient.harpg import harpg_step
+from fisherexp.methods.policy_gradient.n_pg_igt import n_pg_igt_step
+from fisherexp.methods.policy_gradient.normalized_momentum import normalized_momentum_step
+from fisherexp.methods.policy_gradient.reinforce import reinforce_step
+from fisherexp.models.policies import SoftmaxPolicy, table
+from fisherexp.seeds import generator
+
+pytestmark = pytest.mark.proof
+SEEDS = (0, 1, 2)
+BUDGET = 3000
+STEP_SIZE = {1: 0.5, 5: 2.0}  # γ_0, by the number of episodes a step
+EVERY = 10  # steps from one measurement of the direction to the next
+STEPS = {
+    "single": lambda state, s, size: reinforce_step(state, s.gradient, size, normalize=True),
+    "momentum": lambda state, s, size: normalized_momentum_step(state, s.gradient, size),
+    "igt": lambda state, s, size: n_pg_igt_step(state, s.gradient, size),
+    "harpg": lambda state, s, size: harpg_step(state, s.gradient, s.product, s.uniform(), size, normalize=True),
+}
+
+
+def climb(name: str, seed: int, episodes: int, step_size: float) -> tuple[float, float]:
+    """(error of the direction, return) of one ascent from the uniform policy."""
+    environment, policy = chain(), SoftmaxPolicy(table(6, 2))
+
+    def objective(theta):
+        return expected_return(environment, outputs(policy, theta, torch.arange(6)).exp())
+
+    sampled = Sampled(environment, policy, generator(name, seed), episodes, episodes)
+    state, errors = Ascent.start(flat(policy)), []
+    while state.batches * episodes < BUDGET:
+        state = STEPS[name](state, sampled, step_size)
+        if state.batches * episodes >= BUDGET / 2 and state.iteration % EVERY == 0:
+            errors.append((state.direction - torch.func.grad(objective)(state.previous)).norm().item())
+    return statistics.fmean(errors), objective(state.theta).item()
+
+
+@pytest.fixture(scope="module")
+def found():
+    """(error, return) of each method with so many episodes a step, means over the seeds."""
+    kept = {}
+
+    def found(episodes: int) -> dict[str, list[float]]:
+        if episodes not in kept:
+            runs = {name: [climb(name, seed, episodes, STEP_SIZE[episodes]) for seed in SEEDS] for name in STEPS}
+            means = {name: [statistics.fmean(values) for values in zip(*of, strict=True)] for name, of in runs.items()}
+            print(f"{episodes} a step:", {name: [round(v, 3) for v in values] for name, values in means.items()})
+            kept[episodes] = means
+        return kept[episodes]
+
+    return found
+
+
+@pytest.mark.parametrize("episodes", STEP_SIZE)
+def test_transport_and_hessian_correction_follow_the_gradient_better_than_one_sample(found, episodes):
+    error = {name: values[0] for name, values in found(episodes).items()}
+    assert error["igt"] < error["momentum"] < error["single"]
+    assert error["harpg"] < error["single"]
+
+
+@pytest.mark.parametrize("episodes", STEP_SIZE)
+def test_what_follows_better_climbs_higher(found, episodes):
+    reached = {name: values[1] for name, values in found(episodes).items()}
+    assert reached["igt"] >= reached["momentum"] - 0.05
+    assert min(reached["momentum"], reached["igt"], reached["harpg"]) > reached["single"]
+    assert max(reached.values()) <= optimal_return(chain())
+
+
+def test_with_one_episode_a_step_momentum_takes_most_of_the_noise_away(found):
+    assert found(1)["momentum"][0] < 0.3 * found(1)["single"][0]
