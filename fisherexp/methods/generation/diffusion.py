@@ -7,6 +7,7 @@
 Ho et al., NeurIPS 2020, arXiv 2006.11239, frequency by frequency as in Das et al., ICML 2023, arXiv 2306.00501. All
 factors are real and the same for f and -f, so every line filters real images; the authors' code keeps complex ones and
 drops imaginary parts, which gives the same numbers. The network sees t scaled to [0, 1000), as in their configuration.
+DDPM's code cuts the predicted image to [-1, 1] before each step back; theirs does not, and clip=True does for any schedule.
 """
 
 from collections.abc import Callable
@@ -48,14 +49,20 @@ def sample(
     shape: tuple[int, int, int, int],
     generator: torch.Generator,
     deterministic: bool = False,
+    clip: bool = False,
 ) -> Tensor:
-    """Images (B, C, H, W) of this shape, from white noise by all T steps. deterministic: no noise but the first."""
+    """Images (B, C, H, W) of this shape, from white noise by all T steps.
+
+    deterministic: no noise but the first. clip: cut the image that each prediction implies to [-1, 1]. A schedule that
+    ends in white noise needs it: its last β is 0.999, and the first step back multiplies errors by √1000.
+    """
     step = deterministic_step if deterministic else ancestral_step
     images = torch.randn(shape, generator=generator)
     for row in reversed(range(schedule.steps)):
         time = scaled_time(schedule, torch.full((len(images),), row))
         fresh = torch.randn(shape, generator=generator) if row and not deterministic else torch.zeros(())
-        images = step(schedule, images, network(images, time), row, fresh)
+        noise = network(images, time)
+        images = step(schedule, images, clipped_noise(schedule, images, noise, row) if clip else noise, row, fresh)
     return images
 
 
@@ -74,3 +81,11 @@ def deterministic_step(schedule: Schedule, images: Tensor, noise: Tensor, row: i
     keep = (before / alpha_bar).sqrt()
     of_noise = (1 - before).sqrt() - keep * (1 - alpha_bar).sqrt()
     return filtered(images, keep.to(images)) + filtered(noise, of_noise.to(images))
+
+
+def clipped_noise(schedule: Schedule, images: Tensor, noise: Tensor, row: int) -> Tensor:
+    """The noise in x_t, t = row + 1, if the image that the predicted noise implies is cut to [-1, 1]."""
+    alpha_bar = schedule.alpha_bar[row]
+    signal, rest = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    clean = filtered(images, (1 / signal).to(images)) - filtered(noise, (rest / signal).to(images))
+    return filtered(images, (1 / rest).to(images)) - filtered(clean.clamp(-1, 1), (signal / rest).to(images))

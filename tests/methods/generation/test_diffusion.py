@@ -6,6 +6,7 @@ import torch
 from fisherexp.methods.generation.ddpm import cosine, linear
 from fisherexp.methods.generation.diffusion import (
     ancestral_step,
+    clipped_noise,
     corrupt,
     deterministic_step,
     noise_loss,
@@ -129,6 +130,18 @@ def test_deterministic_steps_undo_the_corruption_if_the_noise_is_known(schedule)
     for row in reversed(range(21)):
         corrupted = deterministic_step(schedule, corrupted, noise, row, noise)
     torch.testing.assert_close(corrupted, images, rtol=1e-8, atol=1e-8)
+
+
+def test_clipping_changes_only_what_leaves_the_range(schedule):
+    noise = randn(2, 1, 8, 8)
+    inside = gaussian_images(2).clamp(-0.99, 0.99)
+    corrupted = corrupt(schedule, inside, torch.full((2,), 20), noise)
+    torch.testing.assert_close(clipped_noise(schedule, corrupted, noise, 20), noise, rtol=1e-7, atol=1e-9)
+    outside = corrupt(schedule, 3 * torch.ones_like(inside), torch.full((2,), 20), noise)
+    implied = clipped_noise(schedule, outside, noise, 20)
+    edge = corrupt(schedule, torch.ones_like(inside), torch.full((2,), 20), implied)
+    torch.testing.assert_close(edge, outside, rtol=1e-7, atol=1e-9)
+    assert (implied - noise).abs().max() > 0.01
 
 
 def test_samples_are_a_function_of_the_generator(schedule):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,15 @@ def test_corrupted_spectra_are_the_geodesics(grid, steps):
     torch.testing.assert_close(schedule.spectra(CIFAR10)[uncut], expected[uncut], rtol=1e-9, atol=0)
     assert (schedule.beta[uncut] < LARGEST_BETA).all()
     assert schedule.alpha_bar.isfinite().all()
+
+
+@pytest.mark.parametrize(("steps", "tolerance"), [(20, 1e-4), (100, 1e-4), (1000, 1e-3)])
+def test_on_the_authors_grid_the_shares_are_theirs_up_to_their_single_precision(steps, tolerance):
+    times = np.linspace(1, steps - 1, steps, dtype=np.float32)[:, None, None]
+    spectrum = CIFAR10.numpy().astype(np.float32)
+    theirs = (1 - spectrum ** ((steps - times) / np.float32(steps))) / (1 - spectrum)
+    found = shortest_path(CIFAR10, steps, "official").alpha_bar.numpy()
+    np.testing.assert_allclose(found, theirs, rtol=0, atol=tolerance)
 
 
 def test_grids():
