@@ -7,7 +7,7 @@
 Ho et al., NeurIPS 2020, arXiv 2006.11239, frequency by frequency as in Das et al., ICML 2023, arXiv 2306.00501. All
 factors are real and the same for f and -f, so every line filters real images; the authors' code keeps complex ones and
 drops imaginary parts, which gives the same numbers. The network sees t scaled to [0, 1000), as in their configuration.
-DDPM's code cuts the predicted image to [-1, 1] before each step back; theirs does not, and clip=True does for any schedule.
+DDPM's code cuts the predicted image to [-1, 1] before each step back, theirs does not: `clip` says which.
 """
 
 from collections.abc import Callable
