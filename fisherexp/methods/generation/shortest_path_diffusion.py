@@ -5,9 +5,10 @@
 D is the power spectrum of the images. The logarithm of every frequency's power goes to that of white noise at its own
 constant rate, and all arrive together. Das et al., ICML 2023, arXiv 2306.00501. In the authors' code t takes T equally
 spaced values of [1, T-1], so no spectrum ever becomes white, although sampling starts from white noise; grid="official"
-does the same, grid="paper" takes t = 1, …, T. They compute in float32, which puts β off by up to 2 % at T = 4000: we
-use float64. D is fitted to the data in use, with the pixels scaled as in training; theirs is a formula fitted to
-CIFAR-10.
+does the same, grid="paper" takes t = 1, …, T. That one ends in white noise, so its last β is cut to 0.999 and samples go
+astray unless predicted images are clipped: it is not the default. The authors compute in float32, which puts β off by
+up to 2 % at T = 4000: we use float64. D is fitted to the data in use, with the pixels scaled as in training; theirs is
+a formula fitted to CIFAR-10.
 """
 
 from typing import Literal
@@ -37,14 +38,14 @@ def data_spectrum(images: Tensor, floor: float) -> Tensor:
     return radial_average(power_spectrum(images)).clamp(min=floor)
 
 
-def remaining(steps: int, grid: Grid = "paper") -> Tensor:
+def remaining(steps: int, grid: Grid = "official") -> Tensor:
     """τ of every step, (T,), float64."""
     if grid == "paper":
         return 1 - torch.arange(1, steps + 1, dtype=torch.float64) / steps
     return 1 - torch.linspace(1, steps - 1, steps, dtype=torch.float64) / steps
 
 
-def shortest_path(spectrum: Tensor, steps: int, grid: Grid = "paper") -> Schedule:
+def shortest_path(spectrum: Tensor, steps: int, grid: Grid = "official") -> Schedule:
     """The schedule for images of this spectrum (H, W), positive and radially symmetric."""
     log_d, tau = spectrum.double().log(), remaining(steps, grid)[:, None, None]
     alpha_bar = torch.expm1(tau * log_d) / torch.expm1(log_d)

@@ -20,7 +20,7 @@ from fisherexp.seeds import generator
 
 SPECTRUM = power_law(8, 8, **CIFAR10_FIT | {"offset": 0.5})
 SCHEDULES = {
-    "shortest path": lambda: shortest_path(SPECTRUM, 40),
+    "shortest path": lambda: shortest_path(SPECTRUM, 40, "paper"),
     "official grid": lambda: shortest_path(SPECTRUM, 40, "official"),
     "cosine": lambda: cosine(40),
     "linear": lambda: linear(40),

@@ -52,13 +52,13 @@ def test_on_the_authors_grid_the_shares_are_theirs_up_to_their_single_precision(
 
 
 def test_grids():
-    assert remaining(4).tolist() == [0.75, 0.5, 0.25, 0]
+    assert remaining(4, "paper").tolist() == [0.75, 0.5, 0.25, 0]
     found = remaining(100, "official")
     assert (found[0].item(), found[-1].item()) == pytest.approx((0.99, 0.01))
     assert (found[:-1] - found[1:]).unique().tolist() == pytest.approx(
         [0.98 / 99] * len((found[:-1] - found[1:]).unique())
     )
-    assert (shortest_path(CIFAR10, 100).beta[-1] == LARGEST_BETA).all()
+    assert (shortest_path(CIFAR10, 100, "paper").beta[-1] == LARGEST_BETA).all()
 
 
 def test_the_shortest_path_is_shortest_and_the_others_have_their_published_lengths():
@@ -73,7 +73,7 @@ def test_the_shortest_path_is_shortest_and_the_others_have_their_published_lengt
 
 
 def test_strong_frequencies_lose_more_and_still_stand_out_longest_and_equal_ones_fade_alike():
-    schedule = shortest_path(CIFAR10, 100)
+    schedule = shortest_path(CIFAR10, 100, "paper")
     assert (schedule.alpha_bar[1:] <= schedule.alpha_bar[:-1]).all()
     share, power = schedule.alpha_bar[50, 0, :17], CIFAR10[0, :17]  # the frequencies 0, 1, …, 16
     assert (share.diff() > 0).all()
@@ -85,8 +85,8 @@ def test_strong_frequencies_lose_more_and_still_stand_out_longest_and_equal_ones
 def test_a_frequency_as_strong_as_noise_fades_linearly():
     near = torch.tensor([1 - 1e-9, 1.0, 1 + 1e-9], dtype=torch.float64)
     for value in near:
-        found = shortest_path(value.expand(2, 2), 10).alpha_bar[:-1, 0, 0]
-        torch.testing.assert_close(found, remaining(10)[:-1], rtol=1e-6, atol=0)
+        found = shortest_path(value.expand(2, 2), 10, "paper").alpha_bar[:-1, 0, 0]
+        torch.testing.assert_close(found, remaining(10, "paper")[:-1], rtol=1e-6, atol=0)
 
 
 def test_ddpm_schedules_by_their_formulas():

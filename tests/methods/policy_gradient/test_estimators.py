@@ -159,6 +159,24 @@ def test_steps_after_the_end_do_not_count(small, policy, theta):
         torch.testing.assert_close(found, expected)
 
 
+def test_with_fixed_episodes_the_curvature_is_the_slope_of_the_gradient():
+    """Of one episode: product - score · gradient = ∇²Φ v, by finite differences; a network and a learned σ."""
+    identity = torch.eye(2, dtype=torch.float64)
+    start = torch.ones(2, dtype=torch.float64)
+    environment = LinearQuadratic(identity, identity, identity, identity, start, 4, 0.9, noise=0.3)
+    policy = GaussianPolicy(tanh_network([2, 5, 2]).double(), action_size=2, std=0.7, learn_std=True)
+    theta = torch.randn(len(flat(policy)), dtype=torch.float64, generator=generator("gaussian"))
+    vector = torch.randn(len(theta), dtype=torch.float64, generator=generator("along"))
+    episode = rollout(environment, policy, theta, 1, generator("episode"))
+    to_go = rewards_to_go(episode.rewards, 0.9)
+    score = torch.func.grad(lambda t: log_probs(policy, t, episode).sum())(theta) @ vector
+    found = hessian_product(policy, theta, vector, episode, to_go)
+    found = found - score * policy_gradient(policy, theta, episode, to_go)
+    step = 1e-5
+    ahead, behind = (policy_gradient(policy, theta + s * vector, episode, to_go) for s in (step, -step))
+    torch.testing.assert_close(found, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("point", [0.0, 0.2])
 def test_on_a_gaussian_bandit_the_samples_mean_is_the_closed_form(point):
     """r = -(a - 1)² for a ~ N(θ, σ²): ∇J = -2(θ - 1) and ∇²J = -2, whatever σ."""
