@@ -5,10 +5,10 @@
 D is the power spectrum of the images. The logarithm of every frequency's power goes to that of white noise at its own
 constant rate, and all arrive together. Das et al., ICML 2023, arXiv 2306.00501. In the authors' code t takes T equally
 spaced values of [1, T-1], so no spectrum ever becomes white, although sampling starts from white noise; grid="official"
-does the same, grid="paper" takes t = 1, …, T. That one ends in white noise, so its last β is cut to 0.999 and samples go
-astray unless predicted images are clipped: it is not the default. The authors compute in float32, which puts β off by
-up to 2 % at T = 4000: we use float64. D is fitted to the data in use, with the pixels scaled as in training; theirs is
-a formula fitted to CIFAR-10.
+does the same, grid="paper" takes t = 1, …, T. That one ends in white noise, so its last β is cut to 0.999 and samples
+go astray unless predicted images are clipped: it is not the default. The authors compute in float32, which puts β off
+by up to 2 % at T = 4000: we use float64. D is fitted to the data in use, with the pixels scaled as in training; theirs
+is a formula fitted to CIFAR-10.
 """
 
 from typing import Literal
@@ -39,10 +39,11 @@ def data_spectrum(images: Tensor, floor: float) -> Tensor:
 
 
 def remaining(steps: int, grid: Grid = "official") -> Tensor:
-    """τ of every step, (T,), float64."""
-    if grid == "paper":
-        return 1 - torch.arange(1, steps + 1, dtype=torch.float64) / steps
-    return 1 - torch.linspace(1, steps - 1, steps, dtype=torch.float64) / steps
+    """τ of every step, (T,), float64. Raises ValueError for a grid of another name."""
+    ends = {"paper": steps, "official": steps - 1}
+    if grid not in ends:
+        raise ValueError(f"grid={grid!r} is neither 'paper' nor 'official'")
+    return 1 - torch.linspace(1, ends[grid], steps, dtype=torch.float64) / steps
 
 
 def shortest_path(spectrum: Tensor, steps: int, grid: Grid = "official") -> Schedule:

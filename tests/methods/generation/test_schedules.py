@@ -52,6 +52,8 @@ def test_on_the_authors_grid_the_shares_are_theirs_up_to_their_single_precision(
 
 
 def test_grids():
+    with pytest.raises(ValueError, match="neither 'paper' nor 'official'"):
+        remaining(4, "oficial")
     assert remaining(4, "paper").tolist() == [0.75, 0.5, 0.25, 0]
     found = remaining(100, "official")
     assert (found[0].item(), found[-1].item()) == pytest.approx((0.99, 0.01))
