@@ -2,6 +2,9 @@
 
 Measured against dynamic programming: the error of the direction, mean ‖d_t - ∇J(θ_t)‖ over the second half, and the
 return J of the last policy. Each method draws the same number of episodes.
+With momentum, transport or Hessian correction about a third of the ascents stay at the near reward: the first steps are
+long and point where the first episodes went. Three seeds cannot rank these methods by return, nor by the error, which
+is small where an ascent is stuck. So no rank among them is claimed.
 """
 
 import statistics
@@ -66,24 +69,13 @@ def found():
 
 
 @pytest.mark.parametrize("episodes", STEP_SIZE)
-def test_transport_and_hessian_correction_follow_the_gradient_better_than_one_estimate(found, episodes):
+def test_all_three_follow_the_gradient_better_than_one_estimate(found, episodes):
     error = {name: values[0] for name, values in found(episodes).items()}
     assert max(error["igt"], error["momentum"], error["harpg"]) < error["single"]
 
 
-@pytest.mark.parametrize("episodes", STEP_SIZE)
-def test_what_follows_better_climbs_higher(found, episodes):
-    reached = {name: values[1] for name, values in found(episodes).items()}
-    assert reached["igt"] >= reached["momentum"] - 0.05
-    assert min(reached["momentum"], reached["igt"], reached["harpg"]) > reached["single"]
-    assert max(reached.values()) <= optimal_return(chain())
-
-
-def test_with_one_episode_a_step_momentum_takes_most_of_the_noise_away(found):
-    """And no more is said of single episodes: some seeds stay at the near reward, where the gradient is quiet."""
-    error = {name: values[0] for name, values in found(1).items()}
+def test_with_one_episode_a_step_momentum_takes_most_of_the_noise_away_and_only_so_is_the_far_end_found(found):
+    error, reached = ({name: values[i] for name, values in found(1).items()} for i in (0, 1))
     assert max(error["momentum"], error["igt"]) < 0.3 * error["single"]
-
-
-def test_with_five_episodes_a_step_transport_is_nearer_to_the_gradient_than_momentum(found):
-    assert found(5)["igt"][0] < found(5)["momentum"][0]
+    assert min(reached["momentum"], reached["igt"], reached["harpg"]) > 1.5 * reached["single"]
+    assert max(reached.values()) <= optimal_return(chain())
