@@ -1,0 +1,1 @@
+"""Environments: whole batches of episodes, each from its start to its end."""

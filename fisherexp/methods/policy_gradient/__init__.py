@@ -1,0 +1,1 @@
+"""Policy gradients: ascent of the expected return by what sampled episodes say about its gradient and Hessian."""
