@@ -78,8 +78,8 @@ def figures(bench: Workbench, model: torch.nn.Module) -> dict[str, float]:
     with torch.inference_mode():
         for part in ("test_retain", "forget"):
             batches = list(bench.setting.loader(part))
-            logits[part] = torch.cat([model(images) for images, _ in batches])
-            labels[part] = torch.cat([label for _, label in batches])
+            logits[part] = torch.cat([model(batch.inputs) for batch in batches])
+            labels[part] = torch.cat([batch.targets for batch in batches])
     accuracy = {part: 100 * (logits[part].argmax(1) == labels[part]).double().mean().item() for part in logits}
     share = 100 * entropy(logits["forget"]).mean().item() / math.log(logits["forget"].shape[1])
     return {"retained": accuracy["test_retain"], "forgotten": accuracy["forget"], "entropy": share}

@@ -55,11 +55,11 @@ class Method(LightningModule):
         self.model = model
         self.given: dict[str, Any] = {}
         self.evaluation: Evaluation | None = None
-        # That of the problem, put here by the runner.
+        # That of the data; the runner puts it here before each loop.
         self.objective: Objective = Classification()
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
-        # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the evaluation.
+        # Plain containers for the run record; numbers under "metrics" stand beside those of the evaluation.
         self.outcome: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> Tensor:

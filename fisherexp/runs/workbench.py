@@ -112,9 +112,7 @@ class Workbench:
     def method(self, node: str) -> Method:
         """The method that `cfg[node]` describes, around new weights drawn from the seed and its name."""
         make = instantiate(self.cfg[node], _partial_=True, _convert_="all")
-        method = make(model=self.classifier(make.func.__name__))
-        method.objective = self.data.objective
-        return method
+        return make(model=self.classifier(make.func.__name__))
 
     def classifier(self, stream: str) -> Classifier:
         """A new network, its weights drawn from the seed and the name of a random stream."""
@@ -145,6 +143,7 @@ class Workbench:
         for callback in trainer.callbacks:
             if getattr(callback, "wants_setting", False):
                 callback.setting = placed
+        method.objective = placed.data.objective
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
@@ -162,6 +161,7 @@ class Workbench:
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
+        method.objective = setting.data.objective
         method.evaluate(setting)
         with interruptible():
             loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.evaluated]

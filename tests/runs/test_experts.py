@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
@@ -75,7 +76,7 @@ def test_fishers_are_those_of_each_expert_on_its_own_training_images(labels, gra
     for task, fisher in found["expert_fishers"].items():
         model.load_state_dict(found["experts"][task])
         loader = bench.setting.loader(f"{task}/train", batch_size=64)
-        expected = fisher_diagonal(model, loader, labels=labels, gradients=gradients)
+        expected = fisher_diagonal(model, pairs(loader), labels=labels, gradients=gradients)
         for name in expected.names:
             torch.testing.assert_close(fisher[name], expected[name], rtol=1e-4, atol=1e-8)
 
@@ -86,8 +87,8 @@ def test_grams_are_kept(bench_of):
     alone, weights = experts(bench, bench.method("method"), bench.trained("source"))["rotated_90"]
     grams = GramPass(alone.classifier("grams"))
     grams.model.load_state_dict(weights.tensors)
-    for images, labels in alone.setting.loader("train", batch_size=7):
-        grams.training_step((images, labels), 0)
+    for batch in alone.setting.loader("train", batch_size=7):
+        grams.training_step(batch, 0)
     for layer, gram in found["expert_grams"]["rotated_90"].items():
         torch.testing.assert_close(gram, grams.sums[layer], rtol=1e-4, atol=1e-3)
 

@@ -72,7 +72,7 @@ def plain_eata(method, batches, e_margin, d_margin, lr, beta, fisher):
 def test_eata_is_the_algorithm_of_the_paper(make, stream, follow):
     setting = stream(NEVER, NEVER)
     method = make("eata", *FAST, "update.lr=0.05", "beta=0.7", "d_margin=0.5")
-    batches = [images for part in setting.evaluated for images, _ in setting.loader(part, batch_size=50)]
+    batches = [batch.inputs for part in setting.evaluated for batch in setting.loader(part, batch_size=50)]
     margin = 0.4 * math.log(10)
     expected = plain_eata(method, batches, margin, 0.5, 0.05, 0.7, method.given["fisher"])
     follow(method, setting)
@@ -199,7 +199,7 @@ def test_fisher_per_sample_is_that_of_vmap_and_of_batches_of_one(make, stream, b
     importance = AnchorImportance(samples=30, batch_size=7)
     fisher, _ = bench.fisher(importance, bench.trained("source"))
     model = make("source").model.eval()
-    images = torch.cat([images for images, _ in importance.batches(bench.setting, "train")])
+    images = torch.cat([batch.inputs for batch in importance.batches(bench.setting, "train")])
     labels = model(images).argmax(1)
     moving = {name: p.detach() for name, p in affine_parameters(model).items()}
 
@@ -220,7 +220,7 @@ def test_fisher_of_batch_means_is_that_of_the_configured_model(make, bench):
     model = make("source").model.eval()
     use_batch_statistics(model)
     moving, squares = affine_parameters(model), []
-    for images, _ in importance.batches(bench.setting, "train"):
+    for images, *_ in importance.batches(bench.setting, "train"):
         logits = model(images)
         loss = nn.functional.cross_entropy(logits, logits.argmax(1))
         squares.append([g.square() for g in torch.autograd.grad(loss, list(moving.values()))])

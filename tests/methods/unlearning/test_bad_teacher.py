@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import joined
 from fisherexp.methods.unlearning.bad_teacher import BadTeacher, bad_teaching
-from fisherexp.methods.unlearning.batches import is_forgotten, unmarked
 from fisherexp.runs.workbench import Workbench
 
 torch.manual_seed(0)
@@ -45,10 +45,10 @@ def method(**options) -> BadTeacher:
 def test_batches_hold_all_that_is_forgotten_and_a_share_of_the_rest(tmp_path):
     setting = Workbench(composed([f"output_dir={tmp_path}", "progress=off"])).setting
     loader = method().batches(setting)
-    labels = torch.cat([labels for _, labels in loader])
-    forget = is_forgotten(labels)
+    seen = joined(list(loader))
+    forget = seen.tags["forgotten"]
     assert forget.sum() == len(setting.parts["forget"])
-    assert (unmarked(labels[forget]) == 3).all()
+    assert (seen.targets[forget] == 3).all()
     assert (~forget).sum() == round(0.3 * len(setting.parts["retain"]))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
@@ -44,7 +45,7 @@ def run(tmp_path, *overrides: str):
     bench = Workbench(composed([*small, "progress=off", *overrides]))
     fit, source = bench.method("method"), bench.trained("source").tensors
     fit.model.load_state_dict(source)
-    expected = fisher_diagonal(fit.model, bench.setting.loader("retain"), labels="expected")
+    expected = fisher_diagonal(fit.model, pairs(bench.setting.loader("retain")), labels="expected")
     bench.fit(fit, tmp_path / "run", "fit")
     return fit, source, expected
 

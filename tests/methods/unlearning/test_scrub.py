@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fisherexp.config.explain import composed
-from fisherexp.methods.unlearning.batches import mark
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.scrub import SCRUB, distance
 from fisherexp.runs.workbench import Workbench
 
@@ -23,6 +23,10 @@ def scrub(**options) -> SCRUB:
     method = SCRUB(copy.deepcopy(STUDENT), **defaults | options)
     method.teacher.load_state_dict(TEACHER.state_dict())
     return method
+
+
+def batch(forgotten: bool) -> Batch:
+    return Batch(IMAGES, LABELS, tags={"forgotten": torch.full((6,), forgotten)})
 
 
 def plain_distance(temperature: float) -> torch.Tensor:
@@ -41,15 +45,15 @@ def test_distance_is_the_softened_kl(temperature):
 
 def test_forgotten_batches_ascend_and_retained_ones_descend():
     away, cross_entropy = plain_distance(4.0), nn.functional.cross_entropy(STUDENT(IMAGES), LABELS)
-    torch.testing.assert_close(scrub().loss(IMAGES, mark(LABELS)), -away)
-    torch.testing.assert_close(scrub().loss(IMAGES, LABELS), 0.99 * cross_entropy + 0.5 * away)
+    torch.testing.assert_close(scrub().loss(batch(forgotten=True)), -away)
+    torch.testing.assert_close(scrub().loss(batch(forgotten=False)), 0.99 * cross_entropy + 0.5 * away)
 
 
 def test_a_student_still_like_its_teacher_has_no_direction_to_leave_in():
     """The first max step has gradient zero where student and teacher compute alike (without batch statistics)."""
     method = scrub()
     method.model.load_state_dict(method.teacher.state_dict())
-    method.loss(IMAGES, mark(LABELS)).backward()
+    method.loss(batch(forgotten=True)).backward()
     assert all(weight.grad.abs().max() < 1e-12 for weight in method.model.parameters())
 
 
