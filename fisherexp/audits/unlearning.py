@@ -177,7 +177,6 @@ class Examination:
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             relearn = Relearn(self.bench.classifier("relearn"), training, target, cap)
-            relearn.objective = self.bench.problem.objective
             relearn.model.load_state_dict(model.weights)
             self.bench.fit(relearn, scratch, "relearning")
             return {}, {"steps": relearn.steps}

@@ -1,8 +1,8 @@
 """What can be asked of a model's curvature over batches: functions for the Measure callback, usable alone.
 
 Each takes (model, batches) and options, and returns tensors by name, the same on every rank; with several ranks
-`batches` are this rank's share. batches: (inputs, targets), re-iterable. loss: a likelihood of fisherexp.curvature by name. The model is evaluated in
-eval mode and left as it was.
+`batches` are this rank's share. batches: (inputs, targets), re-iterable. loss: the name of a likelihood in
+fisherexp.curvature. The model is evaluated in eval mode and left as it was.
 """
 
 from collections.abc import Callable, Iterable, Mapping

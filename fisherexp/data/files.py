@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fisherexp.data.batch import Batch
+from fisherexp.data.batch import Batch, spread
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
 from fisherexp.data.tensors import TensorSet
@@ -48,8 +48,7 @@ class FileSet:
 
     def tagged(self, **tags: Tensor | bool | int) -> "FileSet":
         """As TensorSet.tagged."""
-        full = {n: tag if isinstance(tag, Tensor) else torch.full((len(self),), tag) for n, tag in tags.items()}
-        return replace(self, tags={**self.tags, **full})
+        return replace(self, tags={**self.tags, **spread(tags, self.targets)})
 
     def loader(self, batch_size: int, **options) -> "FileLoader":
         """Batches of this set; options as for FileLoader."""

@@ -135,9 +135,7 @@ class Workbench:
     def method(self, node: str) -> ModelMethod:
         """The method that a config node describes, around new weights drawn from the seed and its name."""
         make = self.make(node, _partial_=True)
-        method = make(model=self.classifier(make.func.__name__))
-        method.objective = self.problem.objective
-        return method
+        return make(model=self.classifier(make.func.__name__))
 
     def classifier(self, stream: str) -> nn.Module:
         """A new network, its weights drawn from the seed and the name of a random stream."""
@@ -179,6 +177,7 @@ class Workbench:
         for callback in trainer.callbacks:
             if getattr(callback, "wants_setting", False):
                 callback.setting = placed
+        method.objective = placed.data.objective
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
@@ -196,6 +195,7 @@ class Workbench:
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
+        method.objective = setting.data.objective
         method.evaluate(setting)
         with interruptible():
             loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.evaluated]
@@ -250,7 +250,6 @@ class Workbench:
             model = self.classifier("fisher")
             model.load_state_dict(weights.tensors)
             fisher_pass = FisherPass(model, importance)
-            fisher_pass.objective = self.problem.objective
             self.fit(fisher_pass, scratch, phase)
             fisher = fisher_pass.fisher
             return fisher.tensors(), fisher.about() | {"cost": self.costs[phase]}
@@ -281,7 +280,6 @@ class Workbench:
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             method = ModelMethod(self.classifier("evaluated"))
-            method.objective = self.problem.objective
             method.model.load_state_dict(weights(scratch))
             metrics = self.test(method, scratch, f"evaluating {name}")
             kept = method.evaluation.predictions() if isinstance(method.evaluation, Predictions) else {}

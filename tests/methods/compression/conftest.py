@@ -19,7 +19,7 @@ def fitted(tmp_path_factory):
         config = composed([f"method={method}", *SMALL, *model, *overrides, f"output_dir={output_dir}"])
         bench = Workbench(config, callbacks=list(callbacks))
         fit = bench.method("method")
-        source = bench.trained("source").tensors
+        source = bench.reference("source").tensors
         fit.model.load_state_dict(source)
         bench.fit(fit, folder, "fit", own=True)
         return fit, source, bench
