@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from fisherexp.files import write_atomically
 from fisherexp.ranks import is_follower
+from fisherexp.runs.code import code_behind
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of, semantic
 from fisherexp.runs.loggers import close, mirror
@@ -64,6 +65,7 @@ def run_experiment(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(overrides),
         }
+        record["code"] = record["code"] | {"closure": code_behind(semantic(cfg))}
         mirror(loggers, record, folder, bench.store.used)
         status = "success"
         return record

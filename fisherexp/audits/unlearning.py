@@ -19,12 +19,9 @@ from fisherexp.audits.relearn import Relearn, probe
 from fisherexp.audits.shadows import Game, shadow_confidence
 from fisherexp.config.types import Count, NonNegative, Probability, Size
 from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.band import deviation_of, gaps, mean_of
 from fisherexp.metrics.divergence import jensen_shannon, softmax_distance, weight_distance, zrf, zrf_official
 from fisherexp.metrics.likelihood_ratio import log_likelihood_ratio, operating_points, resolved
-from fisherexp.models.classifier import Classifier
-from fisherexp.runs.store import code_version
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
 
@@ -126,7 +123,7 @@ class Examination:
     def untrained(self) -> Mapping[str, Tensor]:
         """Predictions of a network with random weights."""
         bench, model = self.bench, self.bench.classifier("untrained")
-        code = code_version(Classifier, type(model.backbone))
+        code = bench.code_of(f"{__name__}.Examination.untrained")
         described = OmegaConf.to_container(bench.cfg.model, resolve=True)
         key = {"untrained": described, "seed": bench.seed, "code": code}
         return bench.evaluation("untrained network", key, lambda scratch: model.state_dict()).tensors
@@ -193,7 +190,7 @@ class Examination:
             "target": target,
             "cap": cap,
             "seed": self.bench.seed,
-            "code": code_version(Relearn, Recipe),
+            "code": self.bench.code_of(Examination.relearned),
         }
         steps = self.bench.store.get("relearn", parts, build).about["steps"]
         return {"relearn_steps": float(cap if steps is None else steps), "relearn_capped": float(steps is None)}

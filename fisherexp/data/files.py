@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fisherexp.content import contents
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Batch, Loader
 from fisherexp.data.tensors import ImageSet
@@ -59,9 +60,11 @@ class FileSet:
         return ImageSet(images, self.labels)
 
     def hash_into(self, digest) -> None:
-        """Feed names, file sizes and labels to a hashlib object; not the pixels: there may be terabytes."""
-        for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path}:{(self.folder / path).stat().st_size}:{label}:{self.image_size}\n".encode())
+        """Feed names, hashes of the files' content, labels and size to a hashlib object. A file that has not changed is
+        not read again."""
+        hashes = contents([self.folder / path for path in self.paths])
+        for path, found, label in zip(self.paths, hashes, self.labels.tolist(), strict=True):
+            digest.update(f"{path}:{found}:{label}:{self.image_size}\n".encode())
 
 
 class FileLoader(Loader):

@@ -54,16 +54,11 @@ class Method(LightningModule):
         self.evaluation: Metric | None = None
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
-        # Plain containers a method wants in the run record; numbers under "metrics" stand beside those of the evaluation.
+        # Plain containers a method wants in the record; numbers under "metrics" stand beside those of the evaluation.
         self.outcome: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        """Classes, modules and folders besides those of its own parents that decide the weights it trains."""
-        return ()
 
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""

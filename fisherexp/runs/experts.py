@@ -8,9 +8,8 @@ from torch import Tensor
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.merging.grams import GramPass
 from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
-from fisherexp.models.classifier import Classifier
-from fisherexp.runs.store import Artefact, code_version
+from fisherexp.runs.code import targets
+from fisherexp.runs.store import Artefact
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
 
@@ -42,7 +41,7 @@ def _expert(bench: Workbench, method: Method, source: Artefact) -> Artefact:
         "samples": bench.setting.checksum(trained.fits_on),
         "trainer": bench.semantic["trainer"],
         "seed": bench.seed,
-        "code": code_version(type(trained), Recipe, Classifier, type(trained.model.backbone), type(bench.data)),
+        "code": bench.code_of(_expert, type(trained), *targets(bench.semantic["method"]["experts"])),
     }
     return bench.store.get("weights", parts, build)
 
@@ -65,7 +64,7 @@ def grams_of(bench: Workbench, weights: Artefact, method: Method) -> tuple[dict[
         "weights": weights.key,
         "samples": bench.setting.checksum(GramPass.fits_on),
         "trainer": bench.semantic["trainer"],
-        "code": code_version(GramPass),
+        "code": bench.code_of(grams_of),
     }
     artefact = bench.store.get("grams", parts, build)
     return artefact.tensors, artefact.about["cost"]

@@ -1,16 +1,12 @@
 """A run's method at the end of its work: from the weights it starts with, through what it needs, to its last fit."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
-import fisherexp.curvature
 from fisherexp.callbacks.cost import Cost
 from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
-from fisherexp.models.classifier import Classifier
+from fisherexp.runs.code import targets
 from fisherexp.runs.needs import met
-from fisherexp.runs.store import code_version
 from fisherexp.runs.workbench import Workbench
 
 
@@ -57,12 +53,11 @@ def _answered(bench: Workbench, method: Method, folder: Path, own: bool) -> tupl
 def finished_key(bench: Workbench) -> dict[str, Any]:
     """What decides the weights that `finished` arrives at, for a scenario with something to forget."""
     method, setting = bench.method("method"), bench.setting
-    wing = Path(inspect.getsourcefile(type(method))).parent  # what its methods share is code of theirs, too
     return {
         "method": bench.semantic["method"],
         "start": bench.trained("method" if method.start == "scratch" else method.start).key,
         "samples": {part: setting.checksum(part) for part in ("train", "retain", "forget")},
         "batches": [bench.data.batch_size, bench.data.augment],
         "seed": bench.seed,
-        "code": code_version(type(method), Recipe, Classifier, wing, Path(fisherexp.curvature.__file__).parent),
+        "code": bench.code_of(finished, *targets([bench.semantic["method"], bench.semantic["scenario"]])),
     }

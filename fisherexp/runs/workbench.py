@@ -16,8 +16,6 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-import fisherexp.curvature
-import fisherexp.metrics
 from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
@@ -26,12 +24,12 @@ from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import Method
-from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.predictions import Predictions
 from fisherexp.models.classifier import Classifier
 from fisherexp.ranks import is_follower, take_buffers_of_first
+from fisherexp.runs.code import code_of, targets
 from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
-from fisherexp.runs.store import Artefact, ArtefactStore, code_version
+from fisherexp.runs.store import Artefact, ArtefactStore
 from fisherexp.runs.threads import choose_threads
 from fisherexp.runs.trainer import steps_per_epoch
 from fisherexp.scenarios.setting import Setting
@@ -190,9 +188,7 @@ class Workbench:
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": code_version(
-                type(method), *method.code(), Recipe, Classifier, type(method.model.backbone), type(self.data)
-            ),
+            "code": self.code_of(Workbench.trained, *targets(OmegaConf.to_container(self.cfg[node], resolve=True))),
         }
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
@@ -222,7 +218,7 @@ class Workbench:
             "forgotten": self.semantic["scenario"] if "order" in importance.key() else None,
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": code_version(FisherPass, *importance.code(), Path(fisherexp.curvature.__file__).parent),
+            "code": self.code_of(Workbench.fisher, type(importance)),
         }
         artefact = self.store.get(importance.kind, parts, build)
         return importance.read(artefact.tensors, artefact.about), artefact.about["cost"]
@@ -251,9 +247,16 @@ class Workbench:
             "samples": {part: self.setting.checksum(part) for part in self.setting.evaluated},
             "order": list(self.setting.evaluated),
             "trainer": self.semantic["trainer"],
-            "code": code_version(Method, type(self.setting.evaluation()), Path(fisherexp.metrics.__file__).parent),
+            "code": self.code_of(
+                Workbench.evaluation, type(self.setting.evaluation()), *targets(self.semantic["scenario"])
+            ),
         }
         return self.store.get("metrics", parts, build)
+
+    def code_of(self, *producers: Any) -> str:
+        """Hash of the code that producers work with in this run: theirs, and that of its model, data and loops."""
+        described = [self.semantic[node] for node in ("model", "head", "data", "trainer")]
+        return code_of(*producers, type(self.setting), *targets(described))
 
     # --- pieces ----------------------------------------------------------------------------------------
 

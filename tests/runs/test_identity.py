@@ -3,6 +3,7 @@
 import pytest
 
 from fisherexp.config.explain import composed
+from fisherexp.content import look_again
 from fisherexp.runs.identity import identity, is_audited, name_of, references, run_folder
 
 
@@ -75,6 +76,8 @@ def test_a_changed_file_is_another_experiment(tmp_path):
     file.write_bytes(b"one")
     before = name(*options)
     file.write_bytes(b"another")
+    assert name(*options) == before  # a run keeps its name to its end
+    look_again()
     assert name(*options) != before
 
 

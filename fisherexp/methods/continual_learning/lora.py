@@ -35,10 +35,6 @@ class LoRA(TaskTraining):
         self.rank, self.alpha, self.lr = rank, alpha, lr
         self.trained = [name for name, p in model.named_parameters() if p.requires_grad]
 
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return (adapters,)
-
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
             raise ValueError(f"{type(self).__name__} changes what is trained on the way: set trainer.devices=1")
