@@ -26,7 +26,8 @@ UNSEEN = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers leave them w
 
 Stamp = list[int]
 
-_seen: dict[Path, str] = {}  # file or folder -> hash, since the last `look_again`
+_answers: dict[Path, str] = {}  # of `content`, since the last `look_again`
+_entries: dict[Path, dict[str, list]] = {}  # folder -> name -> stamp and hash, likewise
 
 
 def content(path: Path) -> str:
@@ -36,30 +37,30 @@ def content(path: Path) -> str:
     beginning to its end. Raises OSError where something cannot be read.
     """
     path = Path(os.path.abspath(path))
-    if path.is_file():
-        return contents([path])[0]
-    if path not in _seen:
-        files = {file.relative_to(path).as_posix(): file for file in _below(path)}
-        hashes = contents(files.values())
-        _seen[path] = _digest(json.dumps(sorted(zip(files, hashes, strict=True))).encode())
-    return _seen[path]
+    if path not in _answers:
+        if path.is_file():
+            (_answers[path],) = contents([path])
+        else:
+            files = {file.relative_to(path).as_posix(): file for file in _below(path)}
+            hashes = contents(files.values())
+            _answers[path] = _digest(json.dumps(sorted(zip(files, hashes, strict=True))).encode())
+    return _answers[path]
 
 
 def contents(files: Iterable[Path]) -> list[str]:
-    """Hash of each file's bytes, in the order of `files`; as in `content`."""
-    files = [Path(os.path.abspath(file)) for file in files]
-    folders: dict[Path, list[str]] = {}
-    for file in dict.fromkeys(files):
-        if file not in _seen:
-            folders.setdefault(file.parent, []).append(file.name)
-    for folder, names in folders.items():
-        _seen.update({folder / name: found for name, found in _hashes(folder, names).items()})
-    return [_seen[file] for file in files]
+    """Hash of the bytes that each file has now, in the order of `files`. Raises OSError as `content` does."""
+    files = [os.path.split(os.path.abspath(file)) for file in files]
+    folders: dict[str, list[str]] = {}
+    for folder, name in dict.fromkeys(files):
+        folders.setdefault(folder, []).append(name)
+    found = {folder: _hashes(Path(folder), names) for folder, names in folders.items()}
+    return [found[folder][name] for folder, name in files]
 
 
 def look_again() -> None:
     """Let the next question look at the files anew: a run begins."""
-    _seen.clear()
+    _answers.clear()
+    _entries.clear()
 
 
 def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -77,8 +78,9 @@ def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
 
 def _hashes(folder: Path, names: list[str]) -> dict[str, str]:
     """Name -> hash, for files of one folder."""
-    memory = _memory(folder)
-    known = {} if os.environ.get("FISHEREXP_REHASH") == "1" else _remembered(memory)
+    if folder not in _entries:
+        _entries[folder] = {} if os.environ.get("FISHEREXP_REHASH") == "1" else _remembered(_memory(folder))
+    known = _entries[folder]
     stamps = {name: _stamp(os.stat(folder / name)) for name in names}
     found = {name: known[name][-1] for name in names if name in known and known[name][:-1] == stamps[name]}
     missing = [name for name in names if name not in found]
@@ -93,7 +95,8 @@ def _hashes(folder: Path, names: list[str]) -> dict[str, str]:
     kept = {name: entry for name, entry in known.items() if name in there and name not in read}
     kept |= {name: [*stamp, digest] for name, (digest, stamp) in read.items() if stamp is not None}
     if kept != known:
-        _remember(memory, kept)
+        _entries[folder] = kept
+        _remember(_memory(folder), kept)
     return found
 
 
