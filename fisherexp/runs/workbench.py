@@ -180,16 +180,21 @@ class Workbench:
             self.fit(method, scratch, phase, own=node == "method")
             return method.model.state_dict(), {"cost": self.costs[phase], "outcome": method.outcome}
 
+        described = OmegaConf.to_container(self.cfg[node], resolve=True)
+        # They are to watch; but nothing keeps one of a user's from changing what it sees.
+        callbacks = self.semantic["callbacks"] if node == "method" and self.callbacks else {}
         parts = {
-            "method": OmegaConf.to_container(self.cfg[node], resolve=True),
+            "method": described,
             "model": self.semantic["model"],
             "head": self.semantic["head"],
             "batches": [self.data.batch_size, self.data.augment],
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": self.code_of(Workbench.trained, *targets(OmegaConf.to_container(self.cfg[node], resolve=True))),
+            "code": self.code_of(Workbench.trained, *targets([described, callbacks])),
         }
+        if callbacks:
+            parts["callbacks"] = callbacks
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
         if folder is not None and any(getattr(callback, "watches_fit", False) for callback in self.callbacks):
