@@ -123,9 +123,9 @@ def test_checksum_sees_pixels_in_memory_and_files_on_disk(split):
 def test_checksum_sees_files_of_one_size_that_changed_places(split):
     before = make(split, in_memory=False).checksum()
     one, other = (split / "train" / name / "00.png" for name in sorted(p.name for p in (split / "train").iterdir())[:2])
-    longest = max(one.stat().st_size, other.stat().st_size)
-    for file in (one, other):
-        file.write_bytes(file.read_bytes().ljust(longest, b"\0"))
+    longest = 1 + max(one.stat().st_size, other.stat().st_size)
+    for file, filling in ((one, b"1"), (other, b"2")):  # behind the image, where no decoder looks
+        file.write_bytes(file.read_bytes().ljust(longest, filling))
     same_size = make(split, in_memory=False).checksum()
     one.rename(split / "t")
     other.rename(one)
