@@ -31,9 +31,10 @@ from fisherexp.problems.problem import Problem
 from fisherexp.problems.supervised import Supervised
 from fisherexp.ranks import is_follower, take_buffers_of_first
 from fisherexp.runs.artefact import Artefact
+from fisherexp.runs.code import code_of, targets
 from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
 from fisherexp.runs.sources import Source
-from fisherexp.runs.store import ArtefactStore, code_version
+from fisherexp.runs.store import ArtefactStore
 from fisherexp.runs.threads import choose_threads
 from fisherexp.runs.trainer import steps_per_epoch
 from fisherexp.scenarios.plain import Plain
@@ -219,16 +220,21 @@ class Workbench:
             self.fit(method, scratch, phase, own=node == "method")
             return method.model.state_dict(), {"cost": self.costs[phase], "outcome": method.outcome}
 
+        described = OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True)
+        # They are to watch; but nothing keeps one of a user's from changing what it sees.
+        callbacks = self.semantic["callbacks"] if node == "method" and self.callbacks else {}
         parts = {
-            "method": OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True),
+            "method": described,
             "model": self.semantic["model"],
             "head": self.semantic["head"],
             "batches": [self.data.batch_size, self.data.augment],
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": self.code_of(Workbench.trained, type(method)),
+            "code": self.code_of(Workbench.trained, *targets([described, callbacks])),
         }
+        if callbacks:
+            parts["callbacks"] = callbacks
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
         if folder is not None and any(getattr(callback, "watches_fit", False) for callback in self.callbacks):
@@ -290,15 +296,18 @@ class Workbench:
             "samples": {part: self.setting.checksum(part) for part in self.setting.evaluated},
             "order": list(self.setting.evaluated),
             "trainer": self.semantic["trainer"],
-            "code": self.code_of(Workbench.evaluation, type(self.setting.evaluation())),
+            "code": self.code_of(
+                Workbench.evaluation, type(self.setting.evaluation()), *targets(self.semantic["scenario"])
+            ),
         }
         return self.store.get("metrics", parts, build)
 
-    # --- pieces ----------------------------------------------------------------------------------------
-
     def code_of(self, *producers: Any) -> str:
         """Hash of the code that producers work with in this run: theirs, and that of its model, data and loops."""
-        return code_version(*(p for p in producers if isinstance(p, type)), type(self.data))
+        described = [self.semantic[node] for node in ("model", "head", "trainer")]
+        return code_of(*producers, Workbench.fit, type(self.setting), type(self.problem.data), *targets(described))
+
+    # --- pieces ----------------------------------------------------------------------------------------
 
     def _problem(self, data: Any, scenario: Any) -> Any:
         if isinstance(data, Problem):

@@ -122,6 +122,19 @@ def test_checksum_sees_pixels_in_memory_and_files_on_disk(split):
     assert before[1] != after[1]
 
 
+def test_checksum_sees_files_of_one_size_that_changed_places(split):
+    before = make(split, in_memory=False).checksum()
+    one, other = (split / "train" / name / "00.png" for name in sorted(p.name for p in (split / "train").iterdir())[:2])
+    longest = 1 + max(one.stat().st_size, other.stat().st_size)
+    for file, filling in ((one, b"1"), (other, b"2")):  # behind the image, where no decoder looks
+        file.write_bytes(file.read_bytes().ljust(longest, filling))
+    same_size = make(split, in_memory=False).checksum()
+    one.rename(split / "t")
+    other.rename(one)
+    (split / "t").rename(other)
+    assert len({before, same_size, make(split, in_memory=False).checksum()}) == 3
+
+
 def test_one_folder_is_split_the_same_whatever_the_seed(single):
     data, other = make(single, test_share=0.25), make(single, test_share=0.25, seed=9)
     assert (len(data.train), len(data.test)) == (15, 5)

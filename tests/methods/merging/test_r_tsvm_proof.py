@@ -10,9 +10,9 @@ import torch
 from torch.func import functional_call
 
 from fisherexp.config.explain import composed
+from fisherexp.methods.merging.experts import experts
 from fisherexp.methods.merging.merging import moved, task_vectors
 from fisherexp.methods.merging.r_tsvm import reweighted_merge
-from fisherexp.runs.experts import experts
 from fisherexp.runs.workbench import Workbench
 
 pytestmark = pytest.mark.proof

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fisherexp.runs.needs import met
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -12,6 +11,7 @@ from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.permutations import permuted
 from fisherexp.methods.merging.ste_matching import STEMatching
 from fisherexp.methods.merging.weight_matching import match
+from fisherexp.runs.finished import resolve_needs
 from fisherexp.runs.workbench import Workbench
 
 SMALL = [
@@ -34,7 +34,7 @@ def bench(tmp_path_factory):
 def method(bench) -> STEMatching:
     method, source = bench.method("method"), bench.reference("source")
     method.model.load_state_dict(source.tensors)
-    met(bench, method, source)
+    resolve_needs(bench, method, source)
     method.batches(bench.setting)
     method.setup("fit")
     method.on_train_start()

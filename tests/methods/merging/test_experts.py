@@ -6,6 +6,7 @@ from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
+from fisherexp.methods.merging.experts import experts
 from fisherexp.methods.merging.grams import GramPass
 from fisherexp.runs.finished import resolve_needs
 from fisherexp.runs.workbench import Workbench
