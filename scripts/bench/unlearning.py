@@ -145,7 +145,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as outputs:
         config = ["experiment=unlearning_fashion_mnist", "training.epochs=1", "scenario.classes=[3]", "threads=1"]
         bench = Workbench(composed([*config, f"output_dir={outputs}", "progress=off"]))
-        model = bench.method("source").model
+        model = bench.method("source.method").model
         model.load_state_dict(bench.reference("source").tensors)
         whole, part = first(bench, options.images), first(bench, options.singles)
         met = [compare(model, name, whole, part, options.rounds) for name in ESTIMATORS]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fisherexp.config.explain import composed
-from fisherexp.contract import SMALL, SMALL_STREAM
+from fisherexp.contract import shrunk
 from fisherexp.experiment import run_experiment
 from fisherexp.runs import code
 from fisherexp.runs.closure import Closure, closure
@@ -94,7 +94,8 @@ def uncovered(overrides: list[str], folder: Path, monkeypatch: pytest.MonkeyPatc
         described[artefact.key] = everything(parts)
         return artefact
 
-    cfg = composed([*overrides, f"output_dir={folder}"])
+    overrides = [*overrides, "progress=off"]
+    cfg = composed([*shrunk(composed(overrides)), *overrides, f"output_dir={folder}"])
     with monkeypatch.context() as patch, traced() as calls:
         patch.setattr(ArtefactStore, "get", get)
         run_experiment(cfg, folder / "run", overrides)
@@ -103,23 +104,23 @@ def uncovered(overrides: list[str], folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 QUICK = {
-    "a method with a Fisher, an oracle and an audit": ["method=ssd", *SMALL],
-    "a method that adapts to a stream": ["method=tent", "scenario=continual", *SMALL, *SMALL_STREAM],
+    "a method with a Fisher, an oracle and an audit": ["method=ssd"],
+    "a method that adapts to a stream": ["method=tent", "scenario=continual"],
 }
 LONG = {
-    "merging of experts": ["method=fisher_merging", "scenario=tasks", *SMALL],
-    "merging by Gram matrices": ["method=regmean", "scenario=tasks", *SMALL],
-    "tasks in sequence": ["method=ewc", "scenario=task_sequence", *SMALL],
-    "low-rank adapters": ["method=alignguard_lora", "scenario=task_sequence", *SMALL],
-    "domains": ["method=fishr", "scenario=domains", "data=colored_digits", "model=mlp", "training.epochs=3"],
-    "curvature that is watched": ["method=erm", "scenario=none", "callbacks=[fisher,kfac]", *SMALL],
-    "adaptation with an anchor": ["method=eata", "scenario=continual", *SMALL, *SMALL_STREAM],
+    "merging of experts": ["method=fisher_merging", "scenario=tasks"],
+    "merging by Gram matrices": ["method=regmean", "scenario=tasks"],
+    "tasks in sequence": ["method=ewc", "scenario=task_sequence"],
+    "low-rank adapters": ["method=alignguard_lora", "scenario=task_sequence"],
+    "domains": ["method=fishr", "training.epochs=3"],
+    "curvature that is watched": ["method=erm", "scenario=none", "callbacks=[fisher,kfac]"],
+    "adaptation with an anchor": ["method=eata", "scenario=continual"],
     "text": ["method=erm", "scenario=none", "data=reports", "model=char_gpt", "training.epochs=1"],
-    "pruning": ["method=wood_fisher", "scenario=none", *SMALL],
-    "shadow models": ["method=ssd", "audit=u_lira", "audit.shadows=4", *SMALL],
-    "relearning": ["method=finetune", "audit.relearn_cap=20", *SMALL],
-    "optimizer": ["method=m_fac", "scenario=none", *SMALL],
-    "quantization": ["method=lq_lora", "scenario=none", *SMALL],
+    "pruning": ["method=wood_fisher", "scenario=none"],
+    "shadow models": ["method=ssd", "audit=u_lira", "audit.shadows=4"],
+    "relearning": ["method=finetune", "audit.relearn_cap=20"],
+    "optimizer": ["method=m_fac", "scenario=none"],
+    "quantization": ["method=lq_lora", "scenario=none"],
 }
 
 
@@ -139,7 +140,7 @@ def test_a_closure_that_forgets_a_file_is_found_out(tmp_path, monkeypatch):
     everything = code.counts
     monkeypatch.setattr(code, "counts", lambda module: everything(module) and module != "fisherexp.data.loader")
     monkeypatch.setattr(code, "_known", {})
-    overrides = ["method=erm", "scenario=none", "training.epochs=1", *SMALL[:2], "model=mlp"]
+    overrides = ["method=erm", "scenario=none", "model=mlp", "training.epochs=1"]
     cfg = composed([*overrides, f"output_dir={tmp_path}"])
     with traced() as calls:
         run_experiment(cfg, tmp_path / "run", overrides)

@@ -13,7 +13,7 @@ ONE_SHOT = ["method.sparsities=[0.8]", "method.finetune.epochs=0"]
 
 def test_diagonal_fisher_drops_by_the_fisher_of_the_training_data(pruned):
     fit, before, bench = pruned("diagonal_fisher_pruning", *ONE_SHOT)
-    model = bench.method("source").model
+    model = bench.method("source.method").model
     model.load_state_dict(bench.reference("source").tensors)
     fisher = ravel({n: fisher_diagonal(model, pairs(whole(bench)))[n] for n in prunable(model)})
     dropped = lowest(diagonal_saliency(before, fisher, 1e-5), len(before) - fit.outcome["kept"])

@@ -31,7 +31,7 @@ def bench(tmp_path_factory) -> Workbench:
 
 
 def run(bench, folder, setting=None, **options) -> tuple[LFSSD, dict]:
-    model = bench.method("source").model
+    model = bench.method("source.method").model
     model.load_state_dict(bench.reference("source").tensors)
     defaults = {"alpha": None, "alpha_relative": 0.4, "lambda_": 1.0, "batch_size": 16}
     fit, before = LFSSD(model, **defaults | options), copy.deepcopy(model.state_dict())

@@ -82,7 +82,7 @@ def test_rewinding_takes_the_epoch_whose_forget_error_is_that_of_unseen_data(tmp
     bench.fit(fit, tmp_path / "run", "fit")
 
     def error_of(state: dict, images: torch.Tensor, labels: torch.Tensor) -> float:
-        model = bench.method("source").model.eval()
+        model = bench.method("source.method").model.eval()
         model.load_state_dict(state)
         return (model(images).argmax(1) != labels).double().mean().item()
 

@@ -75,7 +75,7 @@ def bench(tmp_path_factory) -> Workbench:
 def source(bench):
     def build(**options) -> SSD:
         given = {"alpha": None, "alpha_relative": 0.7, "lambda_": 1.0, "importance": Importance()} | options
-        model = bench.method("source").model
+        model = bench.method("source.method").model
         model.load_state_dict(bench.reference("source").tensors)
         return SSD(model, **given)
 
