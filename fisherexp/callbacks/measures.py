@@ -77,15 +77,16 @@ def hutchinson(
 def low_rank(model: nn.Module, batches: Iterable, damping: Positive = 1e-5) -> dict[str, Tensor]:
     """Rows for a LowRankFisher (M-FAC, arXiv 2107.03356): the gradient of each batch's mean loss.
 
-    Returns gradients (m, d) and damping (1,); the diagonal and inverse diagonal (d,) of what they make.
+    Returns gradients (m, d) and damping (1,); the diagonal (d,) of the Fisher they
+    make, and the diagonal of the inverse of that Fisher plus damping.
     """
     rows = joined_over_ranks(torch.stack(list(batch_gradients(model, LOSS, batches))))
-    fisher = LowRankFisher(rows, damping)
+    fisher = LowRankFisher(rows)
     return {
         "gradients": rows,
         "damping": torch.tensor([damping], dtype=torch.float64),
         "diagonal": fisher.diagonal(),
-        "inverse_diagonal": fisher.inverse_diagonal(),
+        "inverse_diagonal": fisher.inverse_diagonal(damping),
     }
 
 

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from .diagonal import Estimator
-from .lanczos import ravel
 from .likelihood import resolve
 from .low_rank import LowRankFisher, batch_gradients
 from .products import trainable_parameters
+from .vectors import ravel
 
 
 class LowRankAccumulator:
@@ -20,12 +20,12 @@ class LowRankAccumulator:
     in `batch_gradients`. The rows are kept as one matrix (rows, d), allocated at once.
     """
 
-    def __init__(
-        self, model: nn.Module, *, rows: int, batch: int = 1, damping: float, loss: Any = None, parameters: Any = None
-    ):
-        self.model, self.batch, self.damping, self.names = model, batch, damping, parameters
+    def __init__(self, model: nn.Module, *, rows: int, batch: int = 1, loss: Any = None, parameters: Any = None):
+        self.model, self.batch, self.names = model, batch, parameters
         self.loss = resolve(loss, "empirical")
-        like = ravel(trainable_parameters(model, parameters)).detach()
+        chosen = trainable_parameters(model, parameters)
+        self.shapes = {name: p.shape for name, p in chosen.items()}
+        like = ravel(chosen).detach()
         self.gradients = like.new_zeros(rows, len(like))
         self.count = 0
 
@@ -58,4 +58,4 @@ class LowRankAccumulator:
         mean = self.batch > 1
         gradients, size = ("batch_mean", self.batch) if mean else ("per_sample", None)
         estimator = Estimator("empirical", gradients, self.loss.name, size)
-        return LowRankFisher(self.gradients[: self.count], self.damping, estimator=estimator)
+        return LowRankFisher(self.gradients[: self.count], estimator=estimator, shapes=self.shapes)
