@@ -1,12 +1,12 @@
 """The rows of a low-rank Fisher, collected batch by batch: gradients of the mean loss of a few samples each."""
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
 from .diagonal import Estimator
+from .inputs import batch_size, select
 from .likelihood import resolve
 from .low_rank import LowRankFisher, batch_gradients
 from .products import trainable_parameters
@@ -29,12 +29,13 @@ class LowRankAccumulator:
         self.gradients = like.new_zeros(rows, len(like))
         self.count = 0
 
-    def update(self, inputs: Tensor, targets: Tensor) -> None:
-        """Add the batches in (N, …) inputs and their targets, in order, as long as there are rows to fill."""
-        whole = len(inputs) - len(inputs) % self.batch
-        batches = zip(inputs[:whole].split(self.batch), targets[:whole].split(self.batch), strict=True)
-        left = list(islice(batches, len(self.gradients) - self.count))
-        for row in batch_gradients(self.model, self.loss, left, self.names):
+    def update(self, inputs: Any, targets: Tensor) -> None:
+        """Add the batches in the inputs (N samples first) and their targets, in order, while there are rows to fill."""
+        size, room = batch_size(inputs), len(self.gradients) - self.count
+        starts = range(0, size - self.batch + 1, self.batch)[:room]
+        parts = [slice(start, start + self.batch) for start in starts]
+        batches = ((select(inputs, rows, size), targets[rows]) for rows in parts)
+        for row in batch_gradients(self.model, self.loss, batches, self.names):
             self.gradients[self.count] = row
             self.count += 1
 

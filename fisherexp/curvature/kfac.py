@@ -8,7 +8,7 @@ for Modern Neural Network Architectures", 2023 (eqs. 19-22); Martens & Grosse 20
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .diagonal import Estimator
 from .engine import Engine
-from .inputs import batch_size, move
+from .inputs import batch_size, move, parts_of, returning
 from .kronecker import KFAC, KroneckerFactor
 from .likelihood import LABELS, resolve
 from .rules import Use
@@ -204,10 +204,12 @@ class KFACAccumulator:
         approximation: str = "expand",
         labels: str = "empirical",
         loss: Any = None,
+        outputs: Callable[[Any], Tensor] | None = None,
         parameters: Any = None,
         samples: int = 1,
         seed: int = 0,
     ):
+        self.outputs = outputs
         self.approximation = check_choice("approximation", approximation, APPROXIMATIONS)
         self.labels = check_choice("labels", labels, LABELS)
         self.loss = resolve(loss, labels)
@@ -219,7 +221,7 @@ class KFACAccumulator:
 
     def update(self, inputs: Any, targets: Tensor | None = None) -> None:
         """Add one batch; the model is left as it was."""
-        with self.engine.undisturbed:
+        with self.engine.undisturbed, returning(self.engine.model, self.outputs):
             inputs = move(inputs, self.engine.device)
             targets = None if targets is None else move(targets, self.engine.device)
             if self.labels == "empirical" and targets is None:
@@ -280,9 +282,18 @@ class KFACAccumulator:
         return KFAC(factors, skipped, estimator, self.approximation, float(made.samples))
 
 
-def kfac(model: nn.Module, batches: Iterable, **options: Any) -> KFAC:
-    """KFAC of `model` over `batches` of (inputs, targets); options and errors as in `KFACAccumulator`."""
+def kfac(
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    inputs: Sequence[str] | Callable[[Any], Any] | None = None,
+    targets: str | Callable[[Any], Any] = "labels",
+    **options: Any,
+) -> KFAC:
+    """KFAC of `model` over `batches` of (inputs, targets) or mappings, of which `inputs` and `targets` say as in
+    `fisher_diagonal` what is meant; options and errors as in `KFACAccumulator`.
+    """
     accumulator = KFACAccumulator(model, **options)
     for batch in batches:
-        accumulator.update(*batch)
+        accumulator.update(*parts_of(batch, inputs, targets))
     return accumulator.result()
