@@ -85,15 +85,16 @@ def low_rank(
 ) -> dict[str, Tensor]:
     """Rows for a LowRankFisher (M-FAC, arXiv 2107.03356): the gradient of each batch's mean loss.
 
-    Returns gradients (m, d) and damping (1,); the diagonal and inverse diagonal (d,) of what they make.
+    Returns gradients (m, d) and damping (1,); the diagonal (d,) of the Fisher they
+    make, and the diagonal of the inverse of that Fisher plus damping.
     """
     rows = joined_over_ranks(torch.stack(list(batch_gradients(model, loss, batches))))
-    fisher = LowRankFisher(rows, damping)
+    fisher = LowRankFisher(rows)
     return {
         "gradients": rows,
         "damping": torch.tensor([damping], dtype=torch.float64),
         "diagonal": fisher.diagonal(),
-        "inverse_diagonal": fisher.inverse_diagonal(),
+        "inverse_diagonal": fisher.inverse_diagonal(damping),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative
-from fisherexp.curvature.lanczos import ravel
+from fisherexp.curvature.vectors import ravel
 from fisherexp.data.batch import Batch
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.compression.pruning import Pruning, lowest

@@ -3,7 +3,7 @@
 import pytest
 
 from fisherexp.config.explain import composed
-from fisherexp.curvature.lanczos import ravel
+from fisherexp.curvature.vectors import ravel
 from fisherexp.runs.workbench import Workbench
 
 SMALL = ["scenario=none", "training=small", "training.epochs=3", "progress=off"]

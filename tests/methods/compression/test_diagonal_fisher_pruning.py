@@ -4,7 +4,7 @@ import torch
 from pairs import pairs
 
 from fisherexp.curvature import fisher_diagonal
-from fisherexp.curvature.lanczos import ravel
+from fisherexp.curvature.vectors import ravel
 from fisherexp.methods.compression.diagonal_fisher_pruning import diagonal_saliency
 from fisherexp.methods.compression.pruning import lowest, prunable
 
