@@ -19,7 +19,7 @@ from .diagonal import Estimator
 from .engine import Engine
 from .inputs import batch_size, move
 from .kronecker import KFAC, KroneckerFactor
-from .likelihood import LABELS, resolve
+from .likelihood import LABELS, counted, resolve
 from .rules import Use
 from .rules.base import chunks
 from .rules.conv import Conv, Conv1d
@@ -57,7 +57,21 @@ class _Factors:
         self.b: dict[str, Tensor] = {}
         self.bias: dict[str, str | None] = {}
         self.positions: Counter[str] = Counter()
+        self.partial: set[str] = set()  # parameters that some batch used in another way: they have no factor
         self.samples = 0
+
+    def trial(self) -> "_Factors":
+        """The same for a batch that is being verified."""
+        return _Factors(self.wanted, self.reduce)
+
+    def accept(self, trial: "_Factors") -> None:
+        """Add the factors of a verified batch."""
+        self.partial |= trial.partial
+        self.bias |= trial.bias
+        self.positions.update(trial.positions)
+        for mine, theirs in ((self.a, trial.a), (self.b, trial.b)):
+            for name, total in theirs.items():
+                mine[name] = mine[name] + total if name in mine else total
 
     def begin(self, tape: Tape) -> None:
         """Choose the uses that have factors."""
@@ -73,6 +87,8 @@ class _Factors:
             and (type(use) is Linear or use.groups == 1)
             and not any(root in tape.lost for h in use.slots.values() for root in h.roots)
         }
+        covered = {root for use in self.layers for h in use.slots.values() for root in h.roots}
+        self.partial |= set(times) - covered
 
     def receive(self, use: Use, g: Tensor) -> None:
         """Add one layer's terms; inputs are the same in every backward pass and count once."""
@@ -100,6 +116,11 @@ class _Factors:
 
     def one_by_one(self, names, index, gradients) -> None:
         """Parameters that no rule could follow have no factors."""
+        self.partial.update(names)
+
+    def complete(self) -> list[str]:
+        """Weights whose factors hold all that was added."""
+        return [n for n in self.wanted if n in self.a and not {n, self.bias[n]} & self.partial]
 
     def _allocate(self, use: Use, name: str, g: Tensor) -> None:
         weight, bias = use.slots["weight"].value, use.slots.get("bias")
@@ -200,6 +221,9 @@ class KFACAccumulator:
             targets = None if targets is None else move(targets, self.engine.device)
             if self.labels == "empirical" and targets is None:
                 raise ValueError("labels='empirical' needs targets")
+            inputs, targets, _, size = counted(self.loss, self.labels, inputs, targets, None, batch_size(inputs))
+            if not size:
+                return
 
             def seeds(outputs: Tensor) -> Iterable[Tensor]:
                 self.loss.check(outputs, targets)
@@ -208,7 +232,7 @@ class KFACAccumulator:
                         yield s / self.draws**0.5
 
             self.engine.sweep(inputs, seeds, self.factors)
-            self.factors.samples += batch_size(inputs)
+            self.factors.samples += size
 
     def sums(self) -> dict[str, Tensor]:
         """The state as plain tensors to add over ranks, not copied: `samples`, and of each layer with factors
@@ -246,9 +270,10 @@ class KFACAccumulator:
     def result(self) -> KFAC:
         """The factors of everything added so far. Raises ValueError if no layer has one."""
         made, wanted = self.factors, self.engine.wanted
-        if not made.a:
+        complete = made.complete()
+        if not complete:
             raise ValueError("no linear or convolution layer among the wanted parameters is used exactly once")
-        factors = {n: made.factor(n) for n in wanted if n in made.a}
+        factors = {n: made.factor(n) for n in complete}
         covered = {n for f in factors.values() for n in (f.weight, f.bias)}
         skipped = tuple(n for n in wanted if n not in covered)
         estimator = Estimator(self.labels, "per_sample", self.loss.name)

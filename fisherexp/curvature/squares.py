@@ -91,6 +91,14 @@ class Gathered:
             whole = sum(pull_back(u.slots[s], root, u.per_sample(s, k, rows)).to(g.dtype) for u, s, k in uses)
             self.take(root, rows, whole)
 
+    def trial(self) -> "Gathered":
+        """A consumer of the same kind for a batch that is being verified."""
+        raise NotImplementedError
+
+    def accept(self, trial: "Gathered") -> None:
+        """Add what `trial` was fed."""
+        raise NotImplementedError
+
     def take(self, root: str, rows: slice, gradients: Tensor) -> None:
         """Per-sample gradients (rows, *shape) of the parameter `root`. Not to be changed in place."""
         raise NotImplementedError
@@ -102,6 +110,25 @@ class SquaredSums(Gathered):
     def __init__(self, sums: dict[str, Tensor]):
         super().__init__(sums)
         self.sums = sums
+        self.empty = True  # nothing was added yet: a trial may use these sums
+
+    def trial(self):
+        if not self.empty:
+            return SquaredSums({name: torch.zeros_like(total) for name, total in self.sums.items()})
+        for total in self.sums.values():  # what an earlier trial left
+            total.zero_()
+        return self
+
+    def accept(self, trial):
+        if trial is not self:
+            for name, total in self.sums.items():
+                more = trial.sums[name]
+                if more.stride() == total.stride():
+                    total += more
+                else:  # a rule keeps these sums in the layout in which it forms them
+                    more += total
+                    total.set_(more)
+        self.empty = False
 
     def alone(self, use, g, roots):
         use.add_squares(g, {slot: self.sums[root] for slot, root in roots.items()}, self.tape.last)
@@ -120,6 +147,12 @@ class SquaredNorms(Gathered):
     def __init__(self, names: Iterable[str], batch: int):
         super().__init__(names)
         self.batch, self.norms = batch, {}
+
+    def trial(self):
+        return SquaredNorms(self.names, self.batch)
+
+    def accept(self, trial):
+        self.norms = trial.norms
 
     def meet(self, root, uses):
         (use, slot, g), *others = uses
@@ -149,6 +182,13 @@ class SecondMoments(Gathered):
     def __init__(self, names: Iterable[str]):
         super().__init__(names)
         self.sums: dict[str, Tensor] = {}
+
+    def trial(self):
+        return SecondMoments(self.names)
+
+    def accept(self, trial):
+        for name, total in trial.sums.items():
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
 
     def take(self, root, rows, gradients):
         flat = gradients.flatten(1)

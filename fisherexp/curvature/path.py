@@ -1,0 +1,81 @@
+"""Which way a forward pass took: what it must share with an earlier one for that one's verification to hold.
+
+Two passes took the same way if their parameters were met by the same functions with tensors of the same shapes, if
+the graph behind the outputs has the same operations, and if operations that move rows (indexing, gathering, sorting)
+were given the same indices.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Operations whose integer arguments decide which row of the result is whose.
+_MOVING = {
+    f"{name}Backward0"
+    for name in [
+        "Gather",
+        "Index",
+        "IndexAdd",
+        "IndexCopy",
+        "IndexFill",
+        "IndexPut",
+        "IndexSelect",
+        "MaskedScatter",
+        "MaskedSelect",
+        "PackPaddedSequence",
+        "PutA",
+        "Put",
+        "Scatter",
+        "ScatterAdd",
+        "ScatterReduce",
+        "Sort",
+        "Take",
+        "Topk",
+        "Where",
+    ]
+} - {"WhereBackward0"}  # which selects entry by entry
+
+
+class Path(NamedTuple):
+    """A hash of functions, parameters and shapes, and the indices, of one forward pass."""
+
+    key: int
+    indices: list[Tensor]
+
+    def moves_rows(self) -> bool:
+        """Whether rows of the batch may be chosen or ordered by their values."""
+        return bool(self.indices)
+
+    def same_indices(self, others: list[Tensor]) -> bool:
+        """Whether `others` are the indices of this pass."""
+        if len(self.indices) != len(others):
+            return False
+        return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(self.indices, others, strict=True))
+
+
+def _indices_of(node: Any) -> list[Tensor]:
+    found = []
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            saved = getattr(node, name)
+            found += saved if isinstance(saved, (tuple, list)) else [saved]
+    return [t for t in found if isinstance(t, Tensor) and not (t.is_floating_point() or t.is_complex())]
+
+
+def path_of(outputs: Tensor, trail: list[tuple], indices: list[Tensor], *more: Any) -> Path:
+    """The path to `outputs`. trail, indices: as the tape noted them; more: whatever else tells passes apart."""
+    classes, found, seen = [], list(indices), set()
+    stack = [outputs.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = node.__class__
+        classes.append(kind)
+        if kind.__name__ in _MOVING:
+            found += _indices_of(node)
+        for following, _ in node.next_functions:
+            stack.append(following)
+    return Path(hash((tuple(trail), tuple(classes), outputs.shape, outputs.dtype, more)), found)
