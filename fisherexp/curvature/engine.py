@@ -109,6 +109,8 @@ class _Verification:
 
     def wrong(self, wanted: dict[str, Tensor]) -> list[str]:
         """The parameters for which the identity does not hold."""
+        if not self.names:
+            return []
         expected = self.part.gradients(self.seeds, [wanted[n] for n in self.names])
         return differing(self.sums, self.names, expected, self.part.seeds(self.seeds), self.eps)
 
@@ -169,15 +171,14 @@ class Engine:
         """
         batch = batch_size(inputs)
         samples = batch if samples is None else samples
-        with ruled_modules(self.model), randomness.kept(self.device):
+        with ruled_modules(self.model):
             self._part: Part | None = None
             while True:
+                self._fresh = False
                 try:
                     return self._attempt(inputs, seeds, consumer, batch, samples)
                 except _Again:
                     continue
-                finally:
-                    self._fresh = False
 
     def _attempt(self, inputs: Any, seeds: Seeds, consumer: Consumer, batch: int, samples: int) -> Tensor:
         """One try of a sweep. Raises _Again where the identity failed and another way is left."""
@@ -251,8 +252,8 @@ class Engine:
         )
         if check.path.key in self.verified and not check.path.moves_rows():
             raise RuntimeError(
-                f"the gradients of {', '.join(wrong)} no longer agree with the untouched model, though the forward pass "
-                "looks like one that was verified: batches since then may be wrong; start anew without these parameters"
+                f"the gradients of {', '.join(wrong)} no longer agree with the untouched model, though this forward "
+                "pass looks like one that was verified: batches since then may be wrong; start anew without them"
             )
         if not self._fresh:
             self.layout = None  # look again where the batch lies
@@ -348,15 +349,13 @@ class Engine:
 
     def _evaluate(self, part: Part, inputs: Any, batch: int) -> None:
         """Evaluate a part by the untouched model. Raises CoupledSamples if random numbers decide about its outputs."""
-        before = randomness.state(self.device)
-        part.evaluate(self.model, inputs, batch)
-        if not torch.equal(before, randomness.state(self.device)):
-            eps = rounding(part.outputs, *self.wanted.values())
-            some = select(inputs, part.rows, batch)
-            if randomness.matters(
-                lambda: outputs_of(self.model, some), lambda a, b: same_outputs(a, b, eps), self.device
-            ):
-                raise coupled("the outputs")
+        with randomness.kept(self.device) as drawn:
+            part.evaluate(self.model, inputs, batch)
+            if drawn():
+                eps, some = rounding(part.outputs, *self.wanted.values()), select(inputs, part.rows, batch)
+                evaluate = lambda: outputs_of(self.model, some)  # noqa: E731
+                if randomness.matters(evaluate, lambda a, b: same_outputs(a, b, eps), self.device):
+                    raise coupled("the outputs")
 
     def _trace(self, inputs: Any, batch: int, samples: int) -> Layout:
         """Where the batch lies in every step that involves a parameter, from the untouched model on a part of the
@@ -370,7 +369,7 @@ class Engine:
         with _requiring_gradients(self.places.parameters.values()):
             with logs[0]:
                 self._evaluate(part, inputs, batch)
-            with logs[1]:
+            with randomness.kept(self.device), logs[1]:
                 outputs_of(self.model, select(inputs, rows, batch))
         self._part = part
         # `view` refuses tensors laid out otherwise than the network's author had them.
@@ -396,7 +395,8 @@ class Engine:
         eps = rounding(values, *parameters)
         for i in range(samples):
             rows = slice(i * each, (i + 1) * each)
-            out = outputs_of(self.model, select(inputs, rows, batch))
+            with randomness.kept(self.device):
+                out = outputs_of(self.model, select(inputs, rows, batch))
             if out.dim() != values.dim() or not same_outputs(out, values[rows], eps):
                 raise coupled("the outputs")
             for k, seed in enumerate(passes):

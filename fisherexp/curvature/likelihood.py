@@ -93,7 +93,7 @@ class Likelihood:
 
 
 def check_classes(name: str, targets: Tensor, shape: torch.Size, classes: int) -> None:
-    """Raise ValueError unless targets are class indices of this shape, below `classes` or -100 (not counted)."""
+    """Raise ValueError unless targets are class indices of this shape."""
     if targets.shape != shape:
         raise ValueError(f"targets {tuple(targets.shape)} do not fit: {name} expects class indices {tuple(shape)}")
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
@@ -101,6 +101,12 @@ def check_classes(name: str, targets: Tensor, shape: torch.Size, classes: int) -
             f"targets of {name} must be class indices, got {targets.dtype}; convert labels with .long(), and give "
             "one-hot or soft targets of a classifier as floats (N, C)"
         )
+    if targets.device.type != "cpu":  # where an index out of range ends the process
+        check_range(name, targets, classes)
+
+
+def check_range(name: str, targets: Tensor, classes: int) -> None:
+    """Raise ValueError unless all class indices are below `classes` or -100."""
     if targets.numel():
         low, high = (int(bound) for bound in targets.aminmax())
         if high >= classes or (low < 0 and bool(((targets < 0) & (targets != IGNORED)).any())):
@@ -110,11 +116,25 @@ def check_classes(name: str, targets: Tensor, shape: torch.Size, classes: int) -
             )
 
 
+def counted_classes(targets: Tensor) -> Tensor:
+    """Targets with some class where they are ignored."""
+    return targets.masked_fill(targets == IGNORED, 0)
+
+
 def _scaled(s: Tensor, weights: Tensor | None) -> Tensor:
     """A sample of weight w counts w times: its gradient is multiplied by √w."""
     if weights is None:
         return s
     return s * weights.to(s.dtype).sqrt().reshape(-1, *[1] * (s.dim() - 1))
+
+
+def _true_label_gradient(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """`cross_entropy_gradient`; raises ValueError for targets out of range."""
+    try:
+        return cross_entropy_gradient(outputs, targets)
+    except RuntimeError:
+        check_range(name, targets, outputs.shape[-1])
+        raise
 
 
 class Classification(Likelihood):
@@ -137,8 +157,7 @@ class Classification(Likelihood):
     def kept(self, targets, labels):
         if labels != "empirical" or targets is None or targets.dim() != 1 or targets.is_floating_point():
             return None
-        ignored = targets == IGNORED
-        return ~ignored if ignored.any() else None
+        return targets != IGNORED if targets.numel() and int(targets.min()) == IGNORED else None
 
     def losses(self, outputs, targets, weights=None):
         if targets.is_floating_point():
@@ -160,10 +179,7 @@ class Classification(Likelihood):
             y = y.to(outputs.dtype)
             gradient = outputs.softmax(-1) * y.sum(-1, keepdim=True) - y
         else:
-            gradient = cross_entropy_gradient(outputs, y.clamp_min(0))
-            kept = self.kept(y, labels)
-            if kept is not None:
-                gradient *= kept.unsqueeze(-1)
+            gradient = _true_label_gradient(self.name, outputs, y)
         yield _scaled(gradient, weights)
 
 
@@ -252,8 +268,8 @@ class Sequence(Likelihood):
                     one[:, t] = s[:, t] * share[:, t, None]
                     yield _scaled(one, sample_weights)
             return
-        y = targets.clamp_min(0) if labels == "empirical" else self.draw(outputs, labels, generator)
-        yield _scaled(cross_entropy_gradient(outputs, y).mul_(share.unsqueeze(-1)), sample_weights)
+        y = counted_classes(targets) if labels == "empirical" else self.draw(outputs, labels, generator)
+        yield _scaled(_true_label_gradient(self.name, outputs, y).mul_(share.unsqueeze(-1)), sample_weights)
 
     def count(self, outputs, targets, weights):
         return super().count(outputs, targets, weights if weights is not None and weights.dim() == 1 else None)
@@ -282,8 +298,8 @@ class Token(Sequence):
         if labels == "expected":
             gradients = softmax_factors(outputs)
         else:
-            y = targets.clamp_min(0) if labels == "empirical" else self.draw(outputs, labels, generator)
-            gradients = iter([cross_entropy_gradient(outputs, y)])
+            y = counted_classes(targets) if labels == "empirical" else self.draw(outputs, labels, generator)
+            gradients = iter([_true_label_gradient(self.name, outputs, y)])
         for s in gradients:
             for t in range(outputs.shape[1]):
                 one = torch.zeros_like(s)
@@ -332,9 +348,10 @@ class Custom(Likelihood):
             wide = gradient[rows].double()
             allowed = torch.finfo(outputs.dtype).eps ** 0.75 * wide.abs().max()
             if not bool(((alone.double() - wide).abs() <= allowed).all()) and bool(wide.isfinite().all()):
+                found = " and ".join(str(tuple(shape)) for shape in shapes if shape is not None)
                 raise ValueError(
-                    f"loss {self.name!r} of a sample changes with the other samples of its batch (shapes "
-                    f"{tuple(outputs.shape)} and {shapes[1] and tuple(shapes[1])} that broadcast, or a mean over the batch)"
+                    f"loss {self.name!r} of a sample changes with the other samples of its batch: shapes {found} that "
+                    "broadcast, or a mean over the batch"
                 )
         self._verified.add(shapes)
 

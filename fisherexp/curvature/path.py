@@ -12,29 +12,11 @@ from torch import Tensor
 
 # Operations whose integer arguments decide which row of the result is whose.
 _MOVING = {
-    f"{name}Backward0"
-    for name in [
-        "Gather",
-        "Index",
-        "IndexAdd",
-        "IndexCopy",
-        "IndexFill",
-        "IndexPut",
-        "IndexSelect",
-        "MaskedScatter",
-        "MaskedSelect",
-        "PackPaddedSequence",
-        "PutA",
-        "Put",
-        "Scatter",
-        "ScatterAdd",
-        "ScatterReduce",
-        "Sort",
-        "Take",
-        "Topk",
-        "Where",
-    ]
-} - {"WhereBackward0"}  # which selects entry by entry
+    *("GatherBackward0", "IndexBackward0", "IndexAddBackward0", "IndexCopyBackward0", "IndexFillBackward0"),
+    *("IndexPutBackward0", "IndexSelectBackward0", "MaskedScatterBackward0", "MaskedSelectBackward0"),
+    *("PackPaddedSequenceBackward0", "PutBackward0", "ScatterBackward0", "ScatterBackward1", "ScatterAddBackward0"),
+    *("ScatterReduceBackward0", "SortBackward0", "SortBackward1", "TakeBackward0", "TopkBackward0"),
+}
 
 
 class Path(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .engine import Engine
 from .inputs import batch_size, move
-from .likelihood import LABELS, counted, resolve
+from .likelihood import LABELS, counted, counted_classes, resolve
 from .squares import Gathered, SecondMoments, SquaredNorms
 from .undisturbed import refuse_batch_statistics
 
@@ -27,7 +27,15 @@ def _sweep(engine: Engine, batch: tuple, loss: Any, labels: str, consumer: Gathe
 
         def seeds(outputs: Tensor) -> Iterable[Tensor]:
             likelihood.check(outputs, targets)
-            return likelihood.seeds(outputs, targets, labels, None, generator)
+            kept = likelihood.kept(targets, labels)
+            if kept is None:
+                yield from likelihood.seeds(outputs, targets, labels, None, generator)
+                return
+            y = (
+                counted_classes(targets) if targets.dim() == 1 else targets
+            )  # samples that do not count have a place and no gradient
+            for s in likelihood.seeds(outputs, y, labels, None, generator):
+                yield s * kept.reshape(-1, *[1] * (s.dim() - 1))
 
         engine.sweep(inputs, seeds, consumer)
     return consumer

@@ -1,4 +1,4 @@
-"""Random numbers that a model draws in eval mode: whether they decide anything, and the generators left as they were."""
+"""Random numbers that a model draws in eval mode: whether they decide anything; generators left as they were."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +17,13 @@ def state(device: torch.device) -> Tensor:
 
 
 @contextmanager
-def kept(device: torch.device) -> Iterator[None]:
-    """Put the global generators back at the end."""
+def kept(device: torch.device) -> Iterator[Callable[[], bool]]:
+    """Put the global generators back at the end. Yields a function that tells whether they have moved."""
     cpu = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    before = state(device)
     try:
-        yield
+        yield lambda: not torch.equal(before, state(device))
     finally:
         if not torch.equal(torch.get_rng_state(), cpu):
             torch.set_rng_state(cpu)

@@ -305,9 +305,7 @@ def _overwrites(func: Callable) -> bool:
     return in_place or name == "__setitem__" or name in _AUGMENTED
 
 
-_AUGMENTED = {
-    f"__i{name}__" for name in ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "matmul"]
-}
+_AUGMENTED = {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__imatmul__"}
 
 
 class _Graph:

@@ -30,7 +30,7 @@ class Embedding(Use):
     ):
         super().__init__(call, weight=weight)
         if max_norm is not None or scale_grad_by_freq:
-            raise NotFollowed  # the weight changes during the forward pass; gradients depend on the whole batch's tokens
+            raise NotFollowed  # the weight changes in the forward pass; gradients depend on all tokens of the batch
         self.save(input)
         self.rows = weight.shape[0]
         self.padding = padding_idx if padding_idx is None or padding_idx >= 0 else self.rows + padding_idx
