@@ -205,7 +205,7 @@ class DiagonalAccumulator:
         if self._count == 0:
             raise ValueError("no samples were added")
         for name, total in self._sums.items():
-            if not total.isfinite().all():
+            if not finite(total):
                 raise ValueError(f"the squared gradients of parameter {name!r} are not finite")
         size = self._batch_size if self.gradients == "batch_mean" else None
         estimator = Estimator(self.labels, self.gradients, self.loss.name, size)

@@ -9,6 +9,7 @@ that a forward pass takes its way, and now and then after, what the consumer is 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from .layout import Layout, Log, Step, UnknownLayout, layout_of
 from .modules import ruled_modules
 from .path import Path, path_of
 from .rules import DECOMPOSITIONS, Use
+from .rules.normalization import CoupledSamples
 from .tape import Places, Tape, pull_back
 from .undisturbed import Undisturbed, wanted_parameters
 
@@ -70,6 +72,10 @@ class _Again(Exception):
     """The batch must be swept once more, in another way."""
 
 
+class _Checkpointed(NotImplementedError):
+    """Layers would be evaluated again in backward."""
+
+
 class _RuleFailed(RuntimeError):
     """A rule raised an error while it was being verified."""
 
@@ -93,19 +99,20 @@ class _Verification:
 
     def receive(self, use: Use, g: Tensor) -> None:
         """Add a use's share to the sums."""
+        uses = [(slot, h, [r for r in h.roots if r in self.names]) for slot, h in use.slots.items()]
+        if not any(roots for *_, roots in uses):
+            return
         g = use.grads(g)
         if self.weights is None:
             self.weights = self.part.sample_weights(g)
-        for slot, handle in use.slots.items():
-            roots = [root for root in handle.roots if root in self.names]
-            if roots:
-                total = use.weighted(slot, g, self.part.block, self.weights.to(g.dtype))
-                for root in roots:
-                    share = pull_back(handle, root, total.unsqueeze(0))
-                    share = share if handle.direct else share[0]
-                    share = total if handle.direct else share
-                    before = self.sums.get(root)
-                    self.sums[root] = share if before is None else before + share
+        for slot, handle, roots in uses:
+            if not roots:
+                continue
+            total = use.weighted(slot, g, self.part.block, self.weights.to(g.dtype))
+            for root in roots:
+                share = total if handle.direct else pull_back(handle, root, total.unsqueeze(0))[0]
+                before = self.sums.get(root)
+                self.sums[root] = share if before is None else before + share
 
     def wrong(self, wanted: dict[str, Tensor]) -> list[str]:
         """The parameters for which the identity does not hold."""
@@ -125,7 +132,7 @@ class Engine:
         for name, p in self.wanted.items():
             if p.is_complex():
                 raise ValueError(f"parameter {name!r} is complex; the squares of its gradients are not defined here")
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = Random(0)
         self._said: set[str] = set()
         self.allow_channels_last = True
         self._look_again()
@@ -203,7 +210,8 @@ class Engine:
         if check is not None and check.seeds is not None:
             self._settle(check, inputs, batch)
         if lost:
-            self._say(", ".join(sorted(lost)), "cannot be followed by any rule; samples are run one by one")
+            if tape is not None or self.distrusted:
+                self._say(", ".join(sorted(lost)), "cannot be followed by any rule; samples are run one by one")
             self._one_by_one(inputs, batch, samples, values, sorted(lost), passes, receiver)
         if check is not None:
             consumer.accept(receiver)
@@ -311,6 +319,7 @@ class Engine:
         """The tape and outputs of the forward pass, and the parameters that it could not follow."""
         if set(self.wanted) <= self.distrusted:
             return None, outputs_of(self.model, inputs).detach(), set(self.wanted)
+        tape = None
         for fresh in (self.layout is None, True, True):  # if the path is another than last time, look again
             try:
                 if fresh:
@@ -325,22 +334,30 @@ class Engine:
                     self.forwards = self.places.forwards(self.tape)
                 tape = self.tape
                 tape.start(samples, self._deliver)
+                self._sink = _nobody  # gradients that the model itself takes in its forward pass
                 with self.places.hold(tape.tracked, self.forwards):
                     outputs = outputs_of(self.model, inputs)
                 if fresh:
                     self.unseen, checkpointed = tape.unseen(outputs)
                     if checkpointed:
-                        raise NotImplementedError(CHECKPOINTING)
+                        raise _Checkpointed(CHECKPOINTING)
                 return tape, outputs, tape.opaque | self.unseen | self.distrusted
             except UnknownLayout as unknown:
                 reason = unknown
-            except RuntimeError:
-                if not (self.channels_last and self.allow_channels_last):
-                    raise
+            except (CoupledSamples, _Checkpointed, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                if not isinstance(error, RuntimeError) or not (self.channels_last and self.allow_channels_last):
+                    if tape is not None:
+                        tape.close()
+                    reason = error
+                    break
                 self.allow_channels_last = False  # a hidden `view` may have refused the layout
         self.layout = None
-        self._say("the whole model", f"cannot be followed ({reason})")
-        return None, outputs_of(self.model, inputs).detach(), set(self.wanted)
+        outputs = outputs_of(self.model, inputs).detach()  # raises what the model itself does not bear
+        why = str(reason).partition("\n")[0][:200]
+        self._say("the whole model", f"cannot be followed ({why}); samples are run one by one")
+        return None, outputs, set(self.wanted)
 
     def _draw(self, batch: int, samples: int, everything: bool) -> Part:
         """The samples by which a batch is verified."""
@@ -363,8 +380,7 @@ class Engine:
         """
         part = self._draw(batch, samples, False)
         few = 2 if len(part.rows) != 2 else 3
-        rows = torch.cat([part.rows, torch.arange(batch, device=self.device)])
-        rows = rows[torch.arange(few, device=self.device) % len(rows)]
+        rows = torch.tensor([*part.rows[:few].tolist(), *range(batch), 0, 0][:few], device=self.device)
         logs = [Log(DECOMPOSITIONS, size) for size in (len(part.rows), few)]
         with _requiring_gradients(self.places.parameters.values()):
             with logs[0]:
@@ -417,6 +433,10 @@ class Engine:
         if what not in self._said:
             self._said.add(what)
             warnings.warn(f"fisherexp.curvature: {what} {message}.", stacklevel=5)
+
+
+def _nobody(use: Use, g: Tensor) -> None:
+    """Receives what no one asked for."""
 
 
 def _both(check: Callable[[Use, Tensor], None], consume: Callable[[Use, Tensor], None]):

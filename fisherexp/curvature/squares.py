@@ -52,8 +52,11 @@ class Gathered:
 
     def receive(self, use: Use, g: Tensor) -> None:
         """Handle the parameters of which this is the only use; keep the gradient for the others."""
-        g = use.grads(g)
         only, shared = self.only.get(use), self.shared.get(use)
+        if only is None and shared is None:
+            use.release()
+            return
+        g = use.grads(g)
         if only is not None:
             self.alone(use, g, only)
         if shared is None:
@@ -110,13 +113,15 @@ class SquaredSums(Gathered):
     def __init__(self, sums: dict[str, Tensor]):
         super().__init__(sums)
         self.sums = sums
-        self.empty = True  # nothing was added yet: a trial may use these sums
+        self.empty, self.clean = True, True  # nothing counts yet: a trial may use these sums; nothing was added at all
 
     def trial(self):
         if not self.empty:
             return SquaredSums({name: torch.zeros_like(total) for name, total in self.sums.items()})
-        for total in self.sums.values():  # what an earlier trial left
-            total.zero_()
+        if not self.clean:  # what an earlier trial left
+            for total in self.sums.values():
+                total.zero_()
+        self.clean = False
         return self
 
     def accept(self, trial):
