@@ -91,6 +91,7 @@ class _Verification:
         self.part, self.path, self.names, self.eps = part, path, names, eps
         self.sums: dict[str, Tensor] = {}
         self.seeds: Tensor | None = None
+        self.vacuous = False  # whether a gradient was 0, which any mistake would be as well
         self.weights: Tensor | None = None
 
     def add_seed(self, seed: Tensor) -> None:
@@ -119,6 +120,7 @@ class _Verification:
         if not self.names:
             return []
         expected = self.part.gradients(self.seeds, [wanted[n] for n in self.names])
+        self.vacuous = any(g is None or not g.any() for g in expected)
         return differing(self.sums, self.names, expected, self.part.seeds(self.seeds), self.eps)
 
 
@@ -145,7 +147,10 @@ class Engine:
         self.unseen: set[str] = set()
         self.distrusted: set[str] = set()  # parameters for which the identity failed
         self.verified: dict[int, list[Tensor]] = {}  # paths: the indices with which the identity held
-        self.since = 0  # batches since the last verification
+        self.unchecked = 0  # batches since the last verification
+        self.vacuous = False  # whether that one told nothing about some parameter,
+        self.age = 0  # and how many batches ago it first did so
+        self.versions = 0
         self.size = sum(p.numel() for p in self.wanted.values())
 
     @property
@@ -215,7 +220,9 @@ class Engine:
             self._one_by_one(inputs, batch, samples, values, sorted(lost), passes, receiver)
         if check is not None:
             consumer.accept(receiver)
-            self.verified[check.path.key], self.since = [i.clone() for i in check.path.indices], 0
+            self.verified[check.path.key] = [i.clone() for i in check.path.indices]
+            self.unchecked, self.age = 0, self.age + 1 if check.vacuous else 0
+            self.vacuous, self.versions = check.vacuous, self._versions()
             if self.layout.other is not None:  # an order was left open: find it out anew next time
                 self.layout = None
         return values
@@ -225,8 +232,9 @@ class Engine:
     ) -> _Verification | None:
         """The verification that this forward pass needs; None where one like it was verified already."""
         path = path_of(outputs, tape.trail, tape.indices, batch, samples)
-        earlier, self.since = self.verified.get(path.key), self.since + 1
-        if self._part is None and earlier is not None and self.since < NOW_AND_THEN and path.same_indices(earlier):
+        earlier = self.verified.get(path.key)
+        if self._part is None and earlier is not None and not self._due() and path.same_indices(earlier):
+            self.unchecked, self.age = self.unchecked + 1, self.age + 1
             return None
         if not outputs.isfinite().all():
             return None  # refused elsewhere, by name
@@ -244,6 +252,17 @@ class Engine:
             self._distrust(set(self.wanted))
         return _Verification(part, path, [n for n in self.wanted if n not in lost], eps)
 
+    def _due(self) -> bool:
+        """Whether a way that was verified is to be verified again: now and then, and soon where gradients of 0, of
+        layers that are still switched off or of blank inputs, told nothing.
+        """
+        if self.unchecked >= NOW_AND_THEN:
+            return True
+        return self.vacuous and (self.age & (self.age - 1) == 0 or self._versions() != self.versions)
+
+    def _versions(self) -> int:
+        return sum(p._version for p in self.wanted.values())
+
     def _deliver(self, use: Use, g: Tensor) -> None:
         """Hand on a gradient; to whom is known when the forward pass is over."""
         self._sink(use, g)
@@ -258,7 +277,7 @@ class Engine:
         refuse_influence(
             self.model, inputs, batch, check.part, check.seeds, {n: self.wanted[n] for n in wrong}, check.eps
         )
-        if check.path.key in self.verified and not check.path.moves_rows():
+        if self.unchecked and check.path.key in self.verified and not check.path.moves_rows():
             raise RuntimeError(
                 f"the gradients of {', '.join(wrong)} no longer agree with the untouched model, though this forward "
                 "pass looks like one that was verified: batches since then may be wrong; start anew without them"

@@ -157,8 +157,8 @@ def refuse_influence(
     model: nn.Module, inputs, batch: int, part: Part, seeds: Tensor, parameters: dict[str, Tensor], eps: float
 ) -> None:
     """Raise CoupledSamples if plain autograd itself gives other gradients for the samples alone, in the part, and
-    in the whole batch. parameters: those whose gradients are in question. What is twice too near to rounding to tell is
-    not refused: those parameters go one sample at a time, which is the definition.
+    in the whole batch. parameters: those whose gradients are in question. Differences within twice the rounding are not
+    refused: these parameters go one sample at a time, which is the definition.
     """
     eps *= 4
     names, values = list(parameters), list(parameters.values())

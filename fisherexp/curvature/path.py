@@ -37,12 +37,18 @@ class Path(NamedTuple):
 
 
 def _indices_of(node: Any) -> list[Tensor]:
+    """Indices and masks of one operation; none where x[arange(N), …] chooses inside every row."""
     found = []
     for name in dir(node):
         if name.startswith("_saved_"):
             saved = getattr(node, name)
             found += saved if isinstance(saved, (tuple, list)) else [saved]
-    return [t for t in found if isinstance(t, Tensor) and not (t.is_floating_point() or t.is_complex())]
+    found = [t for t in found if isinstance(t, Tensor) and not (t.is_floating_point() or t.is_complex())]
+    if found and node.__class__.__name__ == "IndexBackward0" and getattr(node, "_saved_indices", [None])[0] is not None:
+        rows = found[0]
+        if rows.dim() == 1 and len(rows) > 1 and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            return []
+    return found
 
 
 def path_of(outputs: Tensor, trail: list[tuple], indices: list[Tensor], *more: Any) -> Path:

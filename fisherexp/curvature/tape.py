@@ -155,7 +155,7 @@ class Tape:
             and use.again(self.batch, args, kwargs)
         ):
             self.index += 1
-            self.trail.append((use.key, args[0].shape))
+            self.trail.append((use.key, (args[0].shape, *use.shapes)))
             if use.wanted:
                 self.uses.append(use)
             return use.run(args, kwargs, self.receive, self.token)
@@ -239,19 +239,21 @@ class Tape:
         return make([track(item) for item in out])
 
     def _used(self, call: Call, args, kwargs):
-        for rule in (rule_for(call.func), Fallback):
+        noted = len(self.trail)
+        with torch._C.DisableTorchFunctionSubclass():  # rules are written for real numbers
+            real = not any(t.is_complex() for t in tensors_in((*args, *kwargs.values())))
+        for rule in (rule_for(call.func), Fallback) if real else ():
             if rule is None:
                 continue
             try:
-                if any(t.is_complex() for t in tensors_in((*args, *kwargs.values()))):
-                    break  # rules are written for real numbers
                 use = rule(call, *args, **kwargs)
                 out = use.run(args, kwargs, self.receive, self.token)
             except NotFollowed:
                 break
             except Unsupported:
                 continue
-            use.wanted, use.key = self._wants(call.handles), self.trail[-1][0]
+            del self.trail[noted:]  # what the rule asked about its parameters
+            use.wanted, (use.key, (_, *use.shapes)) = self._wants(call.handles), self.trail[-1]
             if use.keep(args, kwargs):
                 self.recurring[self.index - 1] = use
             if use.wanted:
@@ -259,6 +261,7 @@ class Tape:
                 if rule is Fallback:
                     self.fallbacks.setdefault(getattr(call.func, "__name__", str(call.func)), use.name)
             return out
+        del self.trail[noted:]
         self._lose(call.handles)
         return call.run(args, kwargs)
 

@@ -11,8 +11,17 @@ from fisher_oracles import worst
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils.checkpoint import checkpoint
 
-from fisherexp.curvature import DiagonalAccumulator, fisher_diagonal, kfac, per_sample_gradient_norms
+from fisherexp.curvature import (
+    DiagonalAccumulator,
+    engine,
+    fisher_diagonal,
+    kfac,
+    per_sample_gradient_norms,
+    register_rule,
+)
+from fisherexp.curvature.rules import linear
 
 N, T, D, C = 5, 6, 4, 3
 
@@ -484,6 +493,104 @@ def test_values_handed_out_in_the_order_of_the_batch():
     model = Net(lambda m, h: h.masked_scatter(h > 0, source * m.w))
     with pytest.raises(ValueError, match="of its batch"):
         fisher_diagonal(model, [data()])
+
+
+# When a way is verified.
+
+
+def verifications(monkeypatch):
+    calls, wrong = [], engine._Verification.wrong
+    monkeypatch.setattr(engine._Verification, "wrong", lambda *a: calls.append(0) or wrong(*a))
+    return calls
+
+
+def test_a_way_is_verified_once_and_now_and_then(monkeypatch):
+    calls, model = verifications(monkeypatch), Net(lambda m, h: h * m.w)
+    accumulator = DiagonalAccumulator(model)
+    for _ in range(20):
+        accumulator.update(*data())
+    assert len(calls) == 1
+    for n, t in ((3, T), (N, 2), (N, T), (3, T)):  # another batch size, another length, and what is known
+        accumulator.update(*data(n, t))
+    assert len(calls) == 3
+    for _ in range(engine.NOW_AND_THEN + 1):
+        accumulator.update(*data())
+    assert len(calls) == 4
+
+
+def test_a_gradient_of_zero_is_no_proof(monkeypatch):
+    """A parameter that is written past the tape counts for nothing while a gate is shut."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.gate, self.head = nn.Parameter(torch.randn(D)), nn.Parameter(torch.zeros(1)), nn.Linear(D, C)
+
+        def forward(self, x):
+            h = x.clone()
+            h[:, 0].copy_(self.w)
+            return self.head(x.mean(1) + self.gate * torch.tanh(h).mean(1))
+
+    monkeypatch.setattr("fisherexp.curvature.tape.Tape._lose", lambda self, handles: None)  # a tape that sees nothing
+    model, batches = Gated(), [data() for _ in range(12)]
+    accumulator, expected = DiagonalAccumulator(model), []
+    for i, batch in enumerate(batches):
+        if i == 10:
+            nn.init.ones_(model.gate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if i == 10:  # batches 6 to 10 were not verified, so nothing added since can be trusted
+                with pytest.raises(RuntimeError, match="no longer agree"):
+                    accumulator.update(*batch)
+                return
+            accumulator.update(*batch)
+        expected.append(reference(model, [batch]))
+
+
+def test_a_change_that_is_noticed_late_is_no_silent_number(monkeypatch):
+    """The layout of a way is spoiled behind the engine's back: the next verification refuses what was added."""
+    monkeypatch.setattr(engine, "NOW_AND_THEN", 4)
+    model = Net(lambda m, h: h * m.w)
+    accumulator = DiagonalAccumulator(model)
+    accumulator.update(*data())
+    whole = linear.Linear.weighted
+    monkeypatch.setattr(linear.Linear, "weighted", lambda self, *a: 2 * whole(self, *a))
+    for _ in range(4):
+        accumulator.update(*data())
+    with pytest.raises(RuntimeError, match="no longer agree"):
+        accumulator.update(*data())
+
+
+def test_a_wrong_rule_of_a_user_is_found():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.rand(D) + 0.5)
+
+        def forward(self, x):
+            return x * self.factor
+
+    register_rule(Scale, lambda module, inputs, g: {"factor": 2 * (g * inputs[0]).sum(1)})
+    assert_exact(Net(lambda m, h: m.scale(h), scale=Scale()), [data(), data()])
+
+
+@pytest.mark.parametrize("share", [engine.WHOLE, 0])
+@pytest.mark.parametrize("how", [time_first, chosen, experts, longest_first, packed_shared, paired])
+def test_large_networks_are_verified_by_some_of_their_samples(how, share, monkeypatch):
+    monkeypatch.setattr(engine, "WHOLE", share)
+    model = Net(how, inner=nn.Linear(D, D), more=nn.Linear(D, D))
+    nn.init.zeros_(model.head.weight)
+    assert_exact(model, [data(17), data(3), data(1), data(17), data(2)])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_is_refused_by_a_sentence(reentrant):
+    def through(m, h):
+        return checkpoint(lambda z: torch.tanh(m.inner(z)), h, use_reentrant=reentrant)
+
+    model, batch = Net(through, inner=nn.Linear(D, D)), data()
+    with pytest.raises(RuntimeError, match=r"gradient checkpointing.*turn it off"):
+        fisher_diagonal(model, [batch])
 
 
 # Layers whose gradient is not that of the sample alone, or whose weight changes.

@@ -100,7 +100,8 @@ class Use:
     """
 
     recurring = False
-    key: tuple = ()  # function and parameters, as the tape noted them
+    key: tuple = ()  # function and parameters, as the tape noted them,
+    shapes: Sequence[torch.Size] = ()  # and shapes of all arguments but the first
 
     def __init__(self, call: Call, **slots: Tensor | None):
         self.call = call
