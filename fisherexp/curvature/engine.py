@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from . import randomness
-from .identity import WHOLE, Part, coupled, differing, fitting, refuse_influence, rounding, same_outputs
+from .identity import (
+    DOUBT,
+    WHOLE,
+    Part,
+    coupled,
+    differing,
+    fitting,
+    refuse_in_double,
+    refuse_influence,
+    rounding,
+    same_outputs,
+)
 from .inputs import batch_size, move, outputs_of, select
 from .layout import Layout, Log, Step, UnknownLayout, layout_of
 from .modules import ruled_modules
@@ -31,6 +42,7 @@ CHECKPOINTING = (
     "gradient checkpointing evaluates layers again in backward, where their parameters cannot be followed; "
     "turn it off while computing curvature"
 )
+SINGLE, DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 NOW_AND_THEN = 64  # batches from one verification of a known way to the next
 Seeds = Callable[[Tensor], Iterable[Tensor]]
 
@@ -115,10 +127,10 @@ class _Verification:
                 before = self.sums.get(root)
                 self.sums[root] = share if before is None else before + share
 
-    def wrong(self, wanted: dict[str, Tensor]) -> list[str]:
-        """The parameters for which the identity does not hold."""
+    def wrong(self, wanted: dict[str, Tensor]) -> tuple[list[str], bool]:
+        """The parameters for which the identity does not hold, and whether there is doubt about one that seems to."""
         if not self.names:
-            return []
+            return [], False
         expected = self.part.gradients(self.seeds, [wanted[n] for n in self.names])
         self.vacuous = any(g is None or not g.any() for g in expected)
         return differing(self.sums, self.names, expected, self.part.seeds(self.seeds), self.eps)
@@ -250,6 +262,9 @@ class Engine:
                 raise coupled("the outputs")
             tape.close()
             self._distrust(set(self.wanted))
+        if eps > DOUBLE and not same_outputs(outputs[part.rows], part.outputs, eps, DOUBT * eps):
+            with randomness.kept(self.device):
+                refuse_in_double(self.model, inputs, batch, part, None, [])
         return _Verification(part, path, [n for n in self.wanted if n not in lost], eps)
 
     def _due(self) -> bool:
@@ -271,7 +286,9 @@ class Engine:
         """Return if the identity holds. Otherwise raise _Again with another layout or fewer parameters to follow, or
         CoupledSamples if samples influence each other.
         """
-        wrong = check.wrong(self.wanted)
+        wrong, doubt = check.wrong(self.wanted)
+        if doubt and DOUBLE < check.eps <= SINGLE:
+            refuse_in_double(self.model, inputs, batch, check.part, check.seeds, check.names)
         if not wrong:
             return
         refuse_influence(

@@ -12,17 +12,21 @@ other all break it, parameter by parameter; so do outputs that are not those of 
 Rounding: two orders of summation agree to 4√eps of the dtype, relative to the gradient's norm; gradients that vanish by
 symmetry are noise of at most 4 eps^¾ of the largest. 4√eps is 6e-8 in float64, 1.4e-3 in float32 and 0.35 in bfloat16,
 in which a ReLU network's gradients differ by a tenth between batch sizes (in float32, networks of timm: by 2e-6).
+Smaller differences that rounding seldom makes, `DOUBT` times eps, are settled by a copy of the model in float64.
 """
 
+from copy import deepcopy
 from random import Random
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .inputs import outputs_of, select
 from .rules.normalization import CoupledSamples
 
 WHOLE = 2**20  # samples x parameters up to which the whole batch is verified: it costs next to nothing
+DOUBT = 64  # differences of outputs, in eps; of gradients, four times as many
 SHARE = 8  # of a larger problem, one sample in eight
 
 
@@ -109,21 +113,23 @@ def fitting(seeds: Tensor, outputs: Tensor) -> Tensor:
     raise coupled(f"the number of outputs ({tuple(outputs.shape[1:])} or {tuple(seeds.shape[1:])})")
 
 
-def same_outputs(found: Tensor, expected: Tensor, eps: float) -> bool:
+def same_outputs(found: Tensor, expected: Tensor, eps: float, tolerance: float | None = None) -> bool:
     """Whether outputs agree up to rounding, where both have entries."""
+    tolerance = min(1e3 * eps, 4 * eps**0.5) if tolerance is None else tolerance
     if found.dim() != expected.dim():
         return False
     common = tuple(slice(min(a, b)) for a, b in zip(found.shape, expected.shape, strict=True))
     found, expected = found.detach()[common].double(), expected.detach()[common].double()
     scale = torch.maximum(found.abs().max(), expected.abs().max()) if found.numel() else 0.0
-    return bool(((found - expected).abs() <= min(1e3 * eps, 4 * eps**0.5) * scale).all()) if found.numel() else True
+    return bool(((found - expected).abs() <= tolerance * scale).all()) if found.numel() else True
 
 
 def differing(
     found: dict[str, Tensor], names: list[str], expected: list[Tensor | None], seeds: Tensor, eps: float
-) -> list[str]:
-    """The parameters whose gradients do not agree. found: by name, nothing for a parameter that was not met; its
-    tensors are overwritten.
+) -> tuple[list[str], bool]:
+    """The parameters whose gradients do not agree, and whether any agrees less than rounding lets expect.
+
+    found: by name, nothing for a parameter that was not met; its tensors are overwritten.
     """
     pairs = [(n, found[n], e) for n, e in zip(names, expected, strict=True) if n in found]
     missing = [(n, e) for n, e in zip(names, expected, strict=True) if n not in found and e is not None]
@@ -139,9 +145,8 @@ def differing(
     allowed = 4 * torch.maximum(eps**0.5 * sizes, eps**0.75 * largest)
     agree = (errors <= allowed) | ~(errors.isfinite() | sizes.isfinite())  # others are refused by the layer's name
     bad = [n for (n, *_), right in zip(pairs, agree.tolist(), strict=True) if not right]
-    return bad + [
-        n for (n, _), norm in zip(missing, left_out.tolist(), strict=True) if norm > 1e2 * eps * float(largest)
-    ]
+    bad += [n for (n, _), norm in zip(missing, left_out.tolist(), strict=True) if norm > 1e2 * eps * float(largest)]
+    return bad, bool((errors > 4 * DOUBT * eps * torch.maximum(sizes, eps**0.25 * largest)).any())
 
 
 def _norms(tensors: list[Tensor], like: Tensor) -> Tensor:
@@ -183,5 +188,28 @@ def refuse_influence(
     references.append(alone)
     for found in references:
         by_name = {n: g.clone() for n, g in zip(names, found, strict=True) if g is not None}
-        if differing(by_name, names, expected, weighted, eps):
+        if differing(by_name, names, expected, weighted, eps)[0]:
             raise coupled("the gradients")
+
+
+def refuse_in_double(model: nn.Module, inputs, batch: int, part: Part, seeds: Tensor | None, names: list[str]) -> None:
+    """Raise CoupledSamples if a copy of the model in float64 shows that samples influence each other.
+
+    seeds: None to compare outputs only. A model that cannot be copied or evaluated so is left to its own dtype.
+    """
+    try:
+        copy = deepcopy(model).double()
+        inputs = pytree.tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
+        again = Part(part.block, part.order, part.weights, part.each)
+        again.evaluate(copy, inputs, batch)
+        whole = outputs_of(copy, inputs)
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
+        return
+    eps = torch.finfo(torch.float64).eps
+    if whole.dtype != torch.float64:
+        return
+    if not same_outputs(whole[part.rows], again.outputs, eps):
+        raise coupled("the outputs")
+    if seeds is not None:
+        parameters = {name: p for name, p in copy.named_parameters() if name in set(names)}
+        refuse_influence(copy, inputs, batch, again, seeds.double(), parameters, eps)

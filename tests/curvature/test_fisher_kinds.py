@@ -190,7 +190,7 @@ def test_verification_is_what_finds_a_parameter_that_was_missed(monkeypatch):
     monkeypatch.setattr("fisherexp.curvature.tape.Tape._lose", lambda self, handles: None)
     model, batch = Net(WRITTEN["copy into a view"][0]), data()
     assert_exact(model, [batch])  # the identity finds what the tape did not say
-    monkeypatch.setattr("fisherexp.curvature.engine._Verification.wrong", lambda self, wanted: [])
+    monkeypatch.setattr("fisherexp.curvature.engine._Verification.wrong", lambda self, wanted: ([], False))
     with pytest.raises(AssertionError):
         assert_exact(model, [batch])
 
@@ -457,6 +457,16 @@ def test_samples_that_influence_each_other(how, strength, offset):
     if how not in ("noise", "dropout", "rare mask"):
         assert torch.equal(state, torch.get_rng_state())
     assert fisher_diagonal(model, [(x, y)], gradients="batch_mean").trace() > 0
+
+
+@pytest.mark.parametrize("strength", [1e-1, 1e-3, 1e-4])
+@pytest.mark.parametrize("how", ["mean", "neighbor", "largest"])
+def test_weak_influence_in_single_precision(how, strength):
+    """Too small for float32 to tell from rounding; a copy in float64 does, and the model stays as it is."""
+    model, (x, y) = Coupled(how, strength, 0.0).float(), data()
+    with pytest.raises(ValueError, match="of its batch"):
+        fisher_diagonal(model, [(x.float(), y)])
+    assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
 def test_in_batch_logits():
