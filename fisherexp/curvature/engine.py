@@ -79,6 +79,9 @@ class Consumer(Protocol):
     def accept(self, trial: "Consumer") -> None:
         """Add what `trial`, the latest, was fed."""
 
+    def reject(self, trial: "Consumer") -> None:
+        """Forget what `trial`, the latest, was fed."""
+
 
 class _Again(Exception):
     """The batch must be swept once more, in another way."""
@@ -197,12 +200,15 @@ class Engine:
         samples = batch if samples is None else samples
         with ruled_modules(self.model):
             self._part: Part | None = None
-            while True:
-                self._fresh = False
-                try:
-                    return self._attempt(inputs, seeds, consumer, batch, samples)
-                except _Again:
-                    continue
+            try:
+                while True:
+                    self._fresh = False
+                    try:
+                        return self._attempt(inputs, seeds, consumer, batch, samples)
+                    except _Again:
+                        continue
+            finally:
+                self._part, self._sink = None, _nobody  # nothing of a batch is kept
 
     def _attempt(self, inputs: Any, seeds: Seeds, consumer: Consumer, batch: int, samples: int) -> Tensor:
         """One try of a sweep. Raises _Again where the identity failed and another way is left."""
@@ -212,14 +218,44 @@ class Engine:
         values = outputs.detach()
         values = values if values.dtype == torch.float64 else values.float()
         check = None if tape is None else self._verification(tape, outputs, inputs, batch, samples, lost)
-        receiver = consumer if check is None else consumer.trial()
+        if check is None:
+            self._feed(tape, outputs, values, seeds, consumer, None, lost, inputs, batch, samples)
+            return values
+        trial = consumer.trial()
+        try:
+            self._feed(tape, outputs, values, seeds, trial, check, lost, inputs, batch, samples)
+        except BaseException:
+            consumer.reject(trial)
+            raise
+        consumer.accept(trial)
+        self.verified[check.path.key] = [i.clone() for i in check.path.indices]
+        self.unchecked, self.age = 0, self.age + 1 if check.vacuous else 0
+        self.vacuous, self.versions = check.vacuous, self._versions()
+        if self.layout.other is not None:  # an order was left open: find it out anew next time
+            self.layout = None
+        return values
+
+    def _feed(
+        self,
+        tape: Tape | None,
+        outputs: Tensor,
+        values: Tensor,
+        seeds: Seeds,
+        consumer: Consumer,
+        check: _Verification | None,
+        lost: set[str],
+        inputs: Any,
+        batch: int,
+        samples: int,
+    ) -> None:
+        """The backward passes, verified if there is a `check`, and what they cannot give."""
         passes: list[Tensor] = []
         if tape is None:
             passes = list(seeds(values))
         else:
-            self._sink = receiver.receive if check is None else _both(check.receive, receiver.receive)
+            self._sink = consumer.receive if check is None else _both(check.receive, consumer.receive)
             try:
-                passes = self._backward(tape, outputs, lost, seeds(values), receiver, check)
+                passes = self._backward(tape, outputs, lost, seeds(values), consumer, check)
             except _RuleFailed as failed:
                 self._distrust(failed.names)
             finally:
@@ -229,15 +265,7 @@ class Engine:
         if lost:
             if tape is not None or self.distrusted:
                 self._say(", ".join(sorted(lost)), "cannot be followed by any rule; samples are run one by one")
-            self._one_by_one(inputs, batch, samples, values, sorted(lost), passes, receiver)
-        if check is not None:
-            consumer.accept(receiver)
-            self.verified[check.path.key] = [i.clone() for i in check.path.indices]
-            self.unchecked, self.age = 0, self.age + 1 if check.vacuous else 0
-            self.vacuous, self.versions = check.vacuous, self._versions()
-            if self.layout.other is not None:  # an order was left open: find it out anew next time
-                self.layout = None
-        return values
+            self._one_by_one(inputs, batch, samples, values, sorted(lost), passes, consumer)
 
     def _verification(
         self, tape: Tape, outputs: Tensor, inputs: Any, batch: int, samples: int, lost: set[str]

@@ -64,6 +64,9 @@ class _Factors:
         """The same for a batch that is being verified."""
         return _Factors(self.wanted, self.reduce)
 
+    def reject(self, trial: "_Factors") -> None:
+        """Nothing of it was added."""
+
     def accept(self, trial: "_Factors") -> None:
         """Add the factors of a verified batch."""
         self.partial |= trial.partial

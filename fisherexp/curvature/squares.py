@@ -102,6 +102,9 @@ class Gathered:
         """Add what `trial` was fed."""
         raise NotImplementedError
 
+    def reject(self, trial: "Gathered") -> None:
+        """Forget what `trial` was fed."""
+
     def take(self, root: str, rows: slice, gradients: Tensor) -> None:
         """Per-sample gradients (rows, *shape) of the parameter `root`. Not to be changed in place."""
         raise NotImplementedError
@@ -113,16 +116,28 @@ class SquaredSums(Gathered):
     def __init__(self, sums: dict[str, Tensor]):
         super().__init__(sums)
         self.sums = sums
-        self.empty, self.clean = True, True  # nothing counts yet: a trial may use these sums; nothing was added at all
+        self.empty = True  # nothing was added yet: the first trial may use these sums
+        self.trying = False
+
+    def begin(self, tape):
+        super().begin(tape)
+        self.empty &= self.trying
+
+    def one_by_one(self, names, index, gradients):
+        super().one_by_one(names, index, gradients)
+        self.empty &= self.trying
 
     def trial(self):
         if not self.empty:
             return SquaredSums({name: torch.zeros_like(total) for name, total in self.sums.items()})
-        if not self.clean:  # what an earlier trial left
+        self.trying = True
+        return self
+
+    def reject(self, trial):
+        if trial is self:
+            self.trying = False
             for total in self.sums.values():
                 total.zero_()
-        self.clean = False
-        return self
 
     def accept(self, trial):
         if trial is not self:
@@ -133,7 +148,7 @@ class SquaredSums(Gathered):
                 else:  # a rule keeps these sums in the layout in which it forms them
                     more += total
                     total.set_(more)
-        self.empty = False
+        self.empty = self.trying = False
 
     def alone(self, use, g, roots):
         use.add_squares(g, {slot: self.sums[root] for slot, root in roots.items()}, self.tape.last)

@@ -469,6 +469,31 @@ def test_weak_influence_in_single_precision(how, strength):
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
+@pytest.mark.parametrize("neutral", [True, False])
+def test_refused_batches_leave_nothing_in_the_sums(neutral):
+    """Batches of a batch go through at once; where that is refused, after gradients arrived perhaps, they go apart."""
+
+    class Centered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(D, D), nn.Linear(D, C)
+
+        def forward(self, x):
+            h = torch.tanh(self.first(x.mean(1)))
+            mean = h.mean(0)
+            return self.last(h + mean - mean.detach() if neutral else h - mean)
+
+    model, (x, y) = Centered(), data(7)
+    found = fisher_diagonal(model, [(x, y), (x, y)], gradients="batch_mean", group=3)
+    apart = list(zip(x.split(3), y.split(3), strict=True))
+    assert worst(found, dict(fisher_diagonal(model, apart, gradients="batch_mean").items())) <= 1e-12
+    accumulator, other = DiagonalAccumulator(model), Net(lambda m, h: h)
+    with pytest.raises(ValueError, match="of its batch"):
+        accumulator.update(x, y)
+    assert all((s == 0).all() for s in accumulator.sums().values())
+    assert_exact(other, [(x, y)])
+
+
 def test_in_batch_logits():
     class Pairs(nn.Module):
         def __init__(self):
