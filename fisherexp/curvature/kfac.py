@@ -59,22 +59,22 @@ class _Factors:
         self.positions: Counter[str] = Counter()
         self.partial: set[str] = set()  # parameters that some batch used in another way: they have no factor
         self.samples = 0
+        self.before: tuple | None = None  # the factors before a batch that is being verified
 
     def trial(self) -> "_Factors":
-        """The same for a batch that is being verified."""
-        return _Factors(self.wanted, self.reduce)
-
-    def reject(self, trial: "_Factors") -> None:
-        """Nothing of it was added."""
+        """These factors themselves: added up apart, they would round otherwise than without a verification."""
+        factors = [{name: total.clone() for name, total in some.items()} for some in (self.a, self.b)]
+        self.before = (*factors, dict(self.bias), self.positions.copy(), set(self.partial))
+        return self
 
     def accept(self, trial: "_Factors") -> None:
-        """Add the factors of a verified batch."""
-        self.partial |= trial.partial
-        self.bias |= trial.bias
-        self.positions.update(trial.positions)
-        for mine, theirs in ((self.a, trial.a), (self.b, trial.b)):
-            for name, total in theirs.items():
-                mine[name] = mine[name] + total if name in mine else total
+        """Keep the factors of a verified batch."""
+        self.before = None
+
+    def reject(self, trial: "_Factors") -> None:
+        """Forget what a batch added."""
+        self.a, self.b, self.bias, self.positions, self.partial = self.before
+        self.before = None
 
     def begin(self, tape: Tape) -> None:
         """Choose the uses that have factors."""

@@ -116,8 +116,9 @@ class SquaredSums(Gathered):
     def __init__(self, sums: dict[str, Tensor]):
         super().__init__(sums)
         self.sums = sums
-        self.empty = True  # nothing was added yet: the first trial may use these sums
+        self.empty = True  # nothing was added yet: there is nothing to keep for the case that a batch is refused
         self.trying = False
+        self.before: dict[str, Tensor] = {}
 
     def begin(self, tape):
         super().begin(tape)
@@ -128,27 +129,21 @@ class SquaredSums(Gathered):
         self.empty &= self.trying
 
     def trial(self):
-        if not self.empty:
-            return SquaredSums({name: torch.zeros_like(total) for name, total in self.sums.items()})
+        """These sums themselves: added up apart, they would round otherwise than without a verification."""
         self.trying = True
+        self.before = {} if self.empty else {name: total.clone() for name, total in self.sums.items()}
         return self
 
-    def reject(self, trial):
-        if trial is self:
-            self.trying = False
-            for total in self.sums.values():
-                total.zero_()
-
     def accept(self, trial):
-        if trial is not self:
-            for name, total in self.sums.items():
-                more = trial.sums[name]
-                if more.stride() == total.stride():
-                    total += more
-                else:  # a rule keeps these sums in the layout in which it forms them
-                    more += total
-                    total.set_(more)
-        self.empty = self.trying = False
+        self.empty, self.trying, self.before = False, False, {}
+
+    def reject(self, trial):
+        for name, total in self.sums.items():
+            if self.empty:
+                total.zero_()
+            else:
+                total.copy_(self.before[name])
+        self.trying, self.before = False, {}
 
     def alone(self, use, g, roots):
         use.add_squares(g, {slot: self.sums[root] for slot, root in roots.items()}, self.tape.last)
