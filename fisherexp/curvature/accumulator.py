@@ -18,7 +18,7 @@ from .engine import Engine
 from .finite import finite, first_non_finite
 from .inputs import batch_size, move, outputs_of, parts_of, returning, select, weighted
 from .kernels import kernel
-from .likelihood import LABELS, Likelihood, resolve
+from .likelihood import LABELS, Likelihood, counted, resolve
 from .rules.base import accumulation_dtype
 from .rules.normalization import CoupledSamples
 from .squares import SquaredSums
@@ -111,8 +111,9 @@ class DiagonalAccumulator:
             raise ValueError("labels='empirical' needs targets")
         if weights is not None:
             inputs, targets, weights, size = weighted(inputs, targets, weights, size)
-            if not size:
-                return
+        inputs, targets, weights, size = counted(self.loss, self.labels, inputs, targets, weights, size)
+        if not size:
+            return
         if self.gradients == "per_sample":
             self._per_sample(inputs, targets, weights)
         elif self.group is None:
@@ -138,6 +139,7 @@ class DiagonalAccumulator:
         outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
         self._check_outputs(outputs.detach(), targets, inputs)
         parameters = list(self.engine.wanted.values())
+        self._squares.empty = False
         for draw in range(self.samples):
             y = targets
             if self.labels != "empirical":
@@ -205,7 +207,7 @@ class DiagonalAccumulator:
         if self._count == 0:
             raise ValueError("no samples were added")
         for name, total in self._sums.items():
-            if not total.isfinite().all():
+            if not finite(total):
                 raise ValueError(f"the squared gradients of parameter {name!r} are not finite")
         size = self._batch_size if self.gradients == "batch_mean" else None
         estimator = Estimator(self.labels, self.gradients, self.loss.name, size)
@@ -230,6 +232,7 @@ class DiagonalAccumulator:
             raise ValueError(f"state does not fit the accumulator: {sorted(set(state) ^ expected)}")
         for name, total in self._sums.items():
             total.copy_(state[f"sum.{name}"])
+        self._squares.empty = False
         self._count = float(state["count"])
         self._batch_size, self.batches = int(state["batch_size"]), int(state["batches"])
 

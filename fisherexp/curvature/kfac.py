@@ -20,7 +20,7 @@ from .diagonal import Estimator
 from .engine import Engine
 from .inputs import batch_size, move, parts_of, returning
 from .kronecker import KFAC, KroneckerFactor
-from .likelihood import LABELS, resolve
+from .likelihood import LABELS, counted, resolve
 from .rules import Use
 from .rules.base import chunks
 from .rules.conv import Conv, Conv1d, Conv3d
@@ -64,7 +64,24 @@ class _Factors:
         self.b: dict[str, Tensor] = {}
         self.bias: dict[str, str | None] = {}
         self.positions: Counter[str] = Counter()
+        self.partial: set[str] = set()  # parameters that some batch used in another way: they have no factor
         self.samples = 0
+        self.before: tuple | None = None  # the factors before a batch that is being verified
+
+    def trial(self) -> "_Factors":
+        """These factors themselves: added up apart, they would round otherwise than without a verification."""
+        factors = [{name: total.clone() for name, total in some.items()} for some in (self.a, self.b)]
+        self.before = (*factors, dict(self.bias), self.positions.copy(), set(self.partial))
+        return self
+
+    def accept(self, trial: "_Factors") -> None:
+        """Keep the factors of a verified batch."""
+        self.before = None
+
+    def reject(self, trial: "_Factors") -> None:
+        """Forget what a batch added."""
+        self.a, self.b, self.bias, self.positions, self.partial = self.before
+        self.before = None
 
     def begin(self, tape: Tape) -> None:
         """Choose the uses that have factors."""
@@ -79,6 +96,8 @@ class _Factors:
             and all(h.direct and times[h.roots[0]] == 1 for h in use.slots.values())
             and not any(root in tape.lost for h in use.slots.values() for root in h.roots)
         }
+        covered = {root for use in self.layers for h in use.slots.values() for root in h.roots}
+        self.partial |= set(times) - covered
 
     def receive(self, use: Use, g: Tensor) -> None:
         """Add one layer's terms; inputs are the same in every backward pass and count once."""
@@ -106,6 +125,11 @@ class _Factors:
 
     def one_by_one(self, names, index, gradients) -> None:
         """Parameters that no rule could follow have no factors."""
+        self.partial.update(names)
+
+    def complete(self) -> list[str]:
+        """Weights whose factors hold all that was added."""
+        return [n for n in self.wanted if n in self.a and not {n, self.bias[n]} & self.partial]
 
     def _allocate(self, use: Use, name: str, g: Tensor) -> None:
         weight, bias = use.slots["weight"].value, use.slots.get("bias")
@@ -226,6 +250,9 @@ class KFACAccumulator:
             targets = None if targets is None else move(targets, self.engine.device)
             if self.labels == "empirical" and targets is None:
                 raise ValueError("labels='empirical' needs targets")
+            inputs, targets, _, size = counted(self.loss, self.labels, inputs, targets, None, batch_size(inputs))
+            if not size:
+                return
 
             def seeds(outputs: Tensor) -> Iterable[Tensor]:
                 self.loss.check(outputs, targets)
@@ -234,7 +261,7 @@ class KFACAccumulator:
                         yield s / self.draws**0.5
 
             self.engine.sweep(inputs, seeds, self.factors)
-            self.factors.samples += batch_size(inputs)
+            self.factors.samples += size
 
     def sums(self) -> dict[str, Tensor]:
         """The state as plain tensors to add over ranks, not copied: `samples`, and of each layer with factors
@@ -273,9 +300,10 @@ class KFACAccumulator:
     def result(self) -> KFAC:
         """The factors of everything added so far. Raises ValueError if no layer has one."""
         made, wanted = self.factors, self.engine.wanted
-        if not made.a:
+        complete = made.complete()
+        if not complete:
             raise ValueError("no linear or convolution layer among the wanted parameters is used exactly once")
-        factors = {n: made.factor(n) for n in wanted if n in made.a}
+        factors = {n: made.factor(n) for n in complete}
         covered = {n for f in factors.values() for n in (f.weight, f.bias)}
         skipped = tuple(n for n in wanted if n not in covered)
         estimator = Estimator(self.labels, "per_sample", self.loss.name)

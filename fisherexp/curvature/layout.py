@@ -45,8 +45,8 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
 
 
 def counts(result: Any) -> bool:
-    """Whether a call is a step of the forward pass, i.e. returns tensors and not sizes or flags."""
-    return isinstance(result, Tensor) or (type(result) in (tuple, list) and bool(tensors_in(result)))
+    """Whether a call is a step of the forward pass, i.e. returns tensors (also as a named tuple) and not sizes."""
+    return isinstance(result, Tensor) or (isinstance(result, (tuple, list)) and bool(tensors_in(result)))
 
 
 def batch_first(tensor: Tensor, axis: Axis, batch: int) -> Tensor:
@@ -56,6 +56,13 @@ def batch_first(tensor: Tensor, axis: Axis, batch: int) -> Tensor:
         parts = (batch, -1) if outer else (-1, batch)
         tensor, dim = tensor.unflatten(dim, parts), dim if outer else dim + 1
     return tensor.movedim(dim, 0) if dim else tensor
+
+
+class Layout(NamedTuple):
+    """The steps of a forward pass; `other` has the opposite choice where values left one open, None if none is."""
+
+    steps: list[Step | UnknownLayout]
+    other: list[Step | UnknownLayout] | None
 
 
 class _Seen(NamedTuple):
@@ -68,7 +75,7 @@ class _Seen(NamedTuple):
 
 
 class Log(TorchFunctionMode):
-    """Records every torch function call that returns tensors, for a forward pass of `batch` samples."""
+    """Records every torch function call that returns tensors, for a forward pass of `batch` rows."""
 
     def __init__(self, decompositions: dict[Callable, Callable], batch: int):
         super().__init__()
@@ -97,48 +104,98 @@ class Log(TorchFunctionMode):
         return _Seen(id(tensor), tensor.shape, tensor.requires_grad, None if plain else tensor.detach())
 
 
-def _axis(two: _Seen, three: _Seen) -> Axis | None:
-    """Batch axis of a tensor met in the runs of two and of three samples."""
-    small, large, values, more = two.shape, three.shape, two.values, three.values
-    if small == large:
+class _Open(NamedTuple):
+    """A merged axis of `length` rows in the first log whose values fit either order; `outer` fits better."""
+
+    dim: int
+    outer: bool
+    length: int
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    """Difference of two tensors relative to the larger; infinite for other shapes."""
+    if first.shape != second.shape:
+        return float("inf")
+    wide = torch.complex128 if first.is_complex() else torch.float64
+    first, second = first.to(wide), second.to(wide)
+    scale = max(first.abs().max().item(), second.abs().max().item()) if first.numel() else 0.0
+    return (first - second).abs().max().item() / scale if scale else 0.0
+
+
+def _axis(a: _Seen, b: _Seen, sizes: tuple[int, int]) -> Axis | _Open | None:
+    """Batch axis of a tensor met in two runs of so many rows."""
+    one, two, (m, n) = a.shape, b.shape, sizes
+    if one == two:
         return None
-    changed = [d for d in range(len(small)) if small[d] != large[d]] if len(small) == len(large) else []
-    if len(changed) != 1 or small[changed[0]] * 3 != large[changed[0]] * 2:
-        raise UnknownLayout(f"shapes {tuple(small)} and {tuple(large)} for batches of 2 and 3")
+    changed = [d for d in range(len(one)) if one[d] != two[d]] if len(one) == len(two) else []
+    if len(changed) != 1 or one[changed[0]] * n != two[changed[0]] * m:
+        raise UnknownLayout(f"shapes {tuple(one)} and {tuple(two)} for batches of {m} and {n}")
     dim = changed[0]
-    if small[dim] == 2 or values is None or more is None:
+    if one[dim] == m or a.values is None or b.values is None:
         return Axis(dim)
-    same = []
-    for outer in (True, False):  # samples 0 and 1 are common to both runs: their values must agree
-        first, second = (batch_first(t, Axis(dim, outer), n)[:2] for t, n in ((values, 2), (more, 3)))
-        same.append(first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-5))
-    if not any(same):
-        raise UnknownLayout(f"axis {dim} of shape {tuple(large)} mixes samples")
-    return Axis(dim, outer=same[0])
+    common, errors = min(sizes), []
+    for outer in (True, False):  # the first samples are common to both runs: their values must agree
+        parts = (batch_first(t.values, Axis(dim, outer), k)[:common] for t, k in ((a, m), (b, n)))
+        errors.append(_distance(*parts))
+    rounding = torch.finfo(a.values.dtype).eps ** 0.75 if a.values.dtype.is_floating_point else 0.0
+    best = errors[0] <= errors[1]
+    if not min(errors) <= max(rounding, 1e-3 * min(max(errors), 1.0)):
+        raise UnknownLayout(f"axis {dim} of shape {tuple(two)} mixes samples")
+    return Axis(dim, best) if max(errors) > rounding else _Open(dim, best, one[dim])
 
 
-def steps_of(two: Log, three: Log, parameters: set[int]) -> list[Step | UnknownLayout]:
-    """The calls that involve parameters, in order, from the logs of two and of three samples.
+def _settled(axis: Axis | _Open | None, seen: _Seen, siblings: list[tuple[Axis | _Open | None, _Seen]]) -> Any:
+    """An open axis as another tensor of the same operation has it, if that one has as many rows."""
+    if type(axis) is _Open:
+        for other, tensor in siblings:
+            dim = axis.dim
+            if type(other) is Axis and other.dim == dim and tensor.shape[dim] == seen.shape[dim]:
+                return other
+    return axis
 
-    parameters: identities of the parameters in the log of two. What is computed from parameters and does not
-    belong to samples counts as a parameter from then on. A step whose batch axis cannot be told is given as
-    the `UnknownLayout` that says why. Raises UnknownLayout if the two runs take different paths.
+
+def layout_of(first: Log, second: Log, parameters: set[int]) -> Layout:
+    """The calls that involve parameters, in order, from the logs of two runs whose first rows are the same samples.
+
+    parameters: identities of the parameters. What is computed from parameters and does not belong to samples counts
+    as a parameter from then on. A step whose batch axis cannot be told is given as the `UnknownLayout` that says why.
+    Raises UnknownLayout if the two runs take different paths.
     """
-    if [c[0] for c in two.calls] != [c[0] for c in three.calls]:
+    if [c[0] for c in first.calls] != [c[0] for c in second.calls]:
         raise UnknownLayout("the forward pass takes another path when the batch size changes")
-    like_parameters, steps = set(parameters), []
-    for (func, *small), (_, *large) in zip(two.calls, three.calls, strict=True):
+    like_parameters, found, sizes = set(parameters), [], (first.batch, second.batch)
+    for (func, *small), (_, *large) in zip(first.calls, second.calls, strict=True):
         if not any(seen.identity in like_parameters for seen in small[0]):
             continue
         try:
+            if len(small[0]) != len(large[0]) or len(small[1]) != len(large[1]):
+                raise UnknownLayout("the number of tensors changes with the batch")
             inputs, outputs = (
-                tuple(_axis(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(small, large, strict=True)
+                [_axis(a, b, sizes) for a, b in zip(*pair, strict=True)] for pair in zip(small, large, strict=True)
             )
             if len(outputs) > 1 and any(outputs):
                 raise UnknownLayout(f"{getattr(func, '__name__', func)} returns several tensors of samples")
             if not any(outputs):
                 like_parameters |= {seen.identity for seen in small[1] if seen.differentiable}
-            steps.append(Step(func, inputs, outputs[0]))
+            pairs = list(zip((*inputs, outputs[0]), (*small[0], small[1][0]), strict=True))
+            found.append((func, [_settled(axis, seen, pairs) for axis, seen in pairs]))
         except UnknownLayout as unknown:
-            steps.append(unknown)
-    return steps
+            found.append(unknown)
+    return _closed(found)
+
+
+def _closed(found: list[UnknownLayout | tuple[Callable, list[Axis | _Open | None]]]) -> Layout:
+    """Open axes as most others with as many rows have them, and in `other` the opposite."""
+    axes = [axis for item in found if type(item) is tuple for axis in item[1]]
+    orders: dict[int, bool] = {}
+    for axis in axes:
+        if type(axis) is _Open:
+            orders.setdefault(axis.length, axis.outer)
+
+    def step(item, opposite: bool):
+        if type(item) is not tuple:
+            return item
+        close = [Axis(a.dim, orders[a.length] != opposite) if type(a) is _Open else a for a in item[1]]
+        return Step(item[0], tuple(close[:-1]), close[-1])
+
+    return Layout([step(i, False) for i in found], [step(i, True) for i in found] if orders else None)

@@ -7,14 +7,17 @@ Notation: z outputs, p = softmax(z), e_y unit vector; cross-entropy has ∂ℓ/�
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .choices import check_choice
+from .inputs import select
 
 LABELS = ("empirical", "pseudo", "sampled", "expected")
+IGNORED = -100  # as torch's losses have it
 
 
 def cross_entropy_gradient(logits: Tensor, target: Tensor) -> Tensor:
@@ -23,7 +26,7 @@ def cross_entropy_gradient(logits: Tensor, target: Tensor) -> Tensor:
     p_y - 1 is written as minus the sum of the other probabilities: for a confident sample the subtraction
     would lose all its digits (relative error 4e-2 instead of 7e-7 in float32 at loss 5e-5).
     """
-    target = target.unsqueeze(-1)
+    target = target.long().unsqueeze(-1)
     p = logits.softmax(-1).scatter_(-1, target, 0)
     return p.scatter_(-1, target, -p.sum(-1, keepdim=True))
 
@@ -53,6 +56,10 @@ class Likelihood:
 
     def check(self, outputs: Tensor, targets: Tensor | None) -> None:
         """Raise ValueError if outputs and targets do not fit this loss."""
+
+    def kept(self, targets: Tensor | None, labels: str) -> Tensor | None:
+        """(N,): the samples that count, where targets ignore some; None where all do."""
+        return None
 
     def losses(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Per-sample losses (N,), differentiable."""
@@ -85,6 +92,35 @@ class Likelihood:
         return float(outputs.shape[0]) if weights is None else weights.sum().item()
 
 
+def check_classes(name: str, targets: Tensor, shape: torch.Size, classes: int) -> None:
+    """Raise ValueError unless targets are class indices of this shape."""
+    if targets.shape != shape:
+        raise ValueError(f"targets {tuple(targets.shape)} do not fit: {name} expects class indices {tuple(shape)}")
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(
+            f"targets of {name} must be class indices, got {targets.dtype}; convert labels with .long(), and give "
+            "one-hot or soft targets of a classifier as floats (N, C)"
+        )
+    if targets.device.type != "cpu":  # where an index out of range ends the process
+        check_range(name, targets, classes)
+
+
+def check_range(name: str, targets: Tensor, classes: int) -> None:
+    """Raise ValueError unless all class indices are below `classes` or -100."""
+    if targets.numel():
+        low, high = (int(bound) for bound in targets.aminmax())
+        if high >= classes or (low < 0 and bool(((targets < 0) & (targets != IGNORED)).any())):
+            raise ValueError(
+                f"targets of {name} must lie in 0..{classes - 1}, or be {IGNORED} where they do not count; "
+                f"got {low}..{high}"
+            )
+
+
+def counted_classes(targets: Tensor) -> Tensor:
+    """Targets with some class where they are ignored."""
+    return targets.masked_fill(targets == IGNORED, 0)
+
+
 def _scaled(s: Tensor, weights: Tensor | None) -> Tensor:
     """A sample of weight w counts w times: its gradient is multiplied by √w."""
     if weights is None:
@@ -92,8 +128,20 @@ def _scaled(s: Tensor, weights: Tensor | None) -> Tensor:
     return s * weights.to(s.dtype).sqrt().reshape(-1, *[1] * (s.dim() - 1))
 
 
+def _true_label_gradient(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """`cross_entropy_gradient`; raises ValueError for targets out of range."""
+    try:
+        return cross_entropy_gradient(outputs, targets)
+    except RuntimeError:
+        check_range(name, targets, outputs.shape[-1])
+        raise
+
+
 class Classification(Likelihood):
-    """Softmax cross-entropy; outputs (N, C), targets (N,) class indices or (N, C) probabilities."""
+    """Softmax cross-entropy; outputs (N, C), targets (N,) class indices or (N, C) probabilities, which are floats.
+
+    A sample of target -100 does not count.
+    """
 
     name = "cross_entropy"
 
@@ -103,11 +151,18 @@ class Classification(Likelihood):
                 f"cross_entropy expects outputs (N, C), got {tuple(outputs.shape)}; "
                 "for one prediction per position use loss='sequence' or loss='token'."
             )
-        if targets is not None and targets.shape not in (outputs.shape, outputs.shape[:1]):
-            raise ValueError(f"targets {tuple(targets.shape)} do not fit outputs {tuple(outputs.shape)}")
+        if targets is not None and not (targets.is_floating_point() and targets.shape == outputs.shape):
+            check_classes(self.name, targets, outputs.shape[:1], outputs.shape[1])
+
+    def kept(self, targets, labels):
+        if labels != "empirical" or targets is None or targets.dim() != 1 or targets.is_floating_point():
+            return None
+        return targets != IGNORED if targets.numel() and int(targets.min()) == IGNORED else None
 
     def losses(self, outputs, targets, weights=None):
-        return F.cross_entropy(outputs, targets, reduction="none")
+        if targets.is_floating_point():
+            return F.cross_entropy(outputs, targets.to(outputs.dtype), reduction="none")
+        return F.cross_entropy(outputs, targets.long(), reduction="none")
 
     def draw(self, outputs, labels, generator):
         if labels == "pseudo":
@@ -121,9 +176,10 @@ class Classification(Likelihood):
             return
         y = targets if labels == "empirical" else self.draw(outputs, labels, generator)
         if y.is_floating_point():
+            y = y.to(outputs.dtype)
             gradient = outputs.softmax(-1) * y.sum(-1, keepdim=True) - y
         else:
-            gradient = cross_entropy_gradient(outputs, y)
+            gradient = _true_label_gradient(self.name, outputs, y)
         yield _scaled(gradient, weights)
 
 
@@ -159,7 +215,8 @@ class Regression(Likelihood):
 class Sequence(Likelihood):
     """Language modeling with one sample per sequence: ℓ_n = mean over its tokens of the cross-entropy.
 
-    outputs (N, T, V), targets (N, T); target -100 is not counted; weights (N,) or, per token, (N, T).
+    outputs (N, T, V), targets (N, T); target -100 is not counted, nor is a sequence of nothing else; weights (N,) or,
+    per token, (N, T).
     """
 
     name = "sequence"
@@ -170,13 +227,21 @@ class Sequence(Likelihood):
             raise ValueError(
                 f"{self.name} expects outputs (N, T, V) and targets (N, T), got {tuple(outputs.shape)} and {shape}"
             )
+        if targets is not None:
+            check_classes(self.name, targets, outputs.shape[:2], outputs.shape[2])
+
+    def kept(self, targets, labels):
+        if targets is None or targets.dim() != 2:
+            return None
+        counts = (targets != IGNORED).any(1)
+        return None if counts.all() else counts
 
     def token_weights(self, outputs: Tensor, targets: Tensor | None, weights: Tensor | None) -> Tensor:
         """(N, T): zero where the target is ignored."""
         w = torch.ones(outputs.shape[:2], dtype=outputs.dtype, device=outputs.device)
         if weights is not None and weights.dim() == 2:
             w = weights.to(w.dtype)
-        return w if targets is None else w * (targets != -100)
+        return w if targets is None else w * (targets != IGNORED)
 
     def shares(self, outputs, targets, weights) -> Tensor:
         """Weight of each token in its sequence's mean."""
@@ -184,7 +249,7 @@ class Sequence(Likelihood):
         return w / w.sum(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
 
     def losses(self, outputs, targets, weights=None):
-        each = F.cross_entropy(outputs.mT, targets, reduction="none", ignore_index=-100)
+        each = F.cross_entropy(outputs.mT, targets.long(), reduction="none", ignore_index=IGNORED)
         return (each * self.shares(outputs, targets, weights)).sum(1)
 
     def draw(self, outputs, labels, generator):
@@ -203,8 +268,8 @@ class Sequence(Likelihood):
                     one[:, t] = s[:, t] * share[:, t, None]
                     yield _scaled(one, sample_weights)
             return
-        y = targets.clamp_min(0) if labels == "empirical" else self.draw(outputs, labels, generator)
-        yield _scaled(cross_entropy_gradient(outputs, y).mul_(share.unsqueeze(-1)), sample_weights)
+        y = counted_classes(targets) if labels == "empirical" else self.draw(outputs, labels, generator)
+        yield _scaled(_true_label_gradient(self.name, outputs, y).mul_(share.unsqueeze(-1)), sample_weights)
 
     def count(self, outputs, targets, weights):
         return super().count(outputs, targets, weights if weights is not None and weights.dim() == 1 else None)
@@ -219,7 +284,7 @@ class Token(Sequence):
     name = "token"
 
     def mean(self, outputs, targets, weights):
-        each = F.cross_entropy(outputs.mT, targets, reduction="none", ignore_index=-100)
+        each = F.cross_entropy(outputs.mT, targets.long(), reduction="none", ignore_index=IGNORED)
         w = self.all_weights(outputs, targets, weights)
         return (each * w).sum() / w.sum()
 
@@ -233,8 +298,8 @@ class Token(Sequence):
         if labels == "expected":
             gradients = softmax_factors(outputs)
         else:
-            y = targets.clamp_min(0) if labels == "empirical" else self.draw(outputs, labels, generator)
-            gradients = iter([cross_entropy_gradient(outputs, y)])
+            y = counted_classes(targets) if labels == "empirical" else self.draw(outputs, labels, generator)
+            gradients = iter([_true_label_gradient(self.name, outputs, y)])
         for s in gradients:
             for t in range(outputs.shape[1]):
                 one = torch.zeros_like(s)
@@ -252,6 +317,7 @@ class Custom(Likelihood):
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
         self.function, self.name = function, getattr(function, "__name__", type(function).__name__)
+        self._verified: set[tuple] = set()  # shapes with which the loss was found to keep samples apart
 
     def losses(self, outputs, targets, weights=None):
         each = self.function(outputs, targets)
@@ -266,7 +332,28 @@ class Custom(Likelihood):
         with torch.enable_grad():
             z = outputs.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.losses(z, targets).sum(), z)
+        self._verify(outputs, targets, gradient)
         yield _scaled(gradient, weights)
+
+    def _verify(self, outputs: Tensor, targets: Any, gradient: Tensor) -> None:
+        """Raise ValueError if a part of the batch has other gradients alone: shapes that broadcast, a mean inside."""
+        shapes = (outputs.shape, getattr(targets, "shape", None))
+        batch = len(outputs)
+        if shapes in self._verified or batch < 2:
+            return
+        for rows in (slice(0, batch // 2), slice(batch // 2, batch - batch // 4)):
+            with torch.enable_grad():
+                z = outputs.detach()[rows].requires_grad_()
+                (alone,) = torch.autograd.grad(self.losses(z, select(targets, rows, batch)).sum(), z)
+            wide = gradient[rows].double()
+            allowed = torch.finfo(outputs.dtype).eps ** 0.75 * wide.abs().max()
+            if not bool(((alone.double() - wide).abs() <= allowed).all()) and bool(wide.isfinite().all()):
+                found = " and ".join(str(tuple(shape)) for shape in shapes if shape is not None)
+                raise ValueError(
+                    f"loss {self.name!r} of a sample changes with the other samples of its batch: shapes {found} that "
+                    "broadcast, or a mean over the batch"
+                )
+        self._verified.add(shapes)
 
 
 _NAMED = {c.name: c for c in (Classification, Regression, Sequence, Token)}
@@ -282,3 +369,13 @@ def resolve(loss: str | Callable | Likelihood | None, labels: str) -> Likelihood
         loss = Custom(loss)
     check_choice(f"labels of loss {loss.name!r},", labels, loss.labels)
     return loss
+
+
+def counted(
+    loss: Likelihood, labels: str, inputs: Any, targets: Tensor | None, weights: Tensor | None, size: int
+) -> tuple[Any, Tensor | None, Tensor | None, int]:
+    """A batch without the samples that its targets ignore, and how many are left."""
+    kept = loss.kept(targets, labels)
+    if kept is None or len(kept) != size:
+        return inputs, targets, weights, size
+    return *(None if t is None else select(t, kept, size) for t in (inputs, targets, weights)), int(kept.sum())

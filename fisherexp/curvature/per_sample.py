@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .engine import Engine
 from .inputs import batch_size, move
-from .likelihood import LABELS, resolve
+from .likelihood import LABELS, counted, counted_classes, resolve
 from .squares import Gathered, SecondMoments, SquaredNorms
 from .undisturbed import refuse_batch_statistics
 
@@ -27,7 +27,15 @@ def _sweep(engine: Engine, batch: tuple, loss: Any, labels: str, consumer: Gathe
 
         def seeds(outputs: Tensor) -> Iterable[Tensor]:
             likelihood.check(outputs, targets)
-            return likelihood.seeds(outputs, targets, labels, None, generator)
+            kept = likelihood.kept(targets, labels)
+            if kept is None:
+                yield from likelihood.seeds(outputs, targets, labels, None, generator)
+                return
+            y = (
+                counted_classes(targets) if targets.dim() == 1 else targets
+            )  # samples that do not count have a place and no gradient
+            for s in likelihood.seeds(outputs, y, labels, None, generator):
+                yield s * kept.reshape(-1, *[1] * (s.dim() - 1))
 
         engine.sweep(inputs, seeds, consumer)
     return consumer
@@ -70,8 +78,12 @@ def gradient_second_moments(
     engine = Engine(model, parameters)
     consumer, count = SecondMoments(engine.wanted), 0
     for batch in batches:
-        _sweep(engine, tuple(batch), loss, labels, consumer)
-        count += batch_size(batch[0])
+        inputs, targets = (*batch, None)[:2]
+        likelihood = resolve(loss, check_choice("labels", labels, LABELS))
+        inputs, targets, _, size = counted(likelihood, labels, inputs, targets, None, batch_size(inputs))
+        if size:
+            _sweep(engine, (inputs, targets), likelihood, labels, consumer)
+            count += size
     if not count:
         raise ValueError("no samples were added")
     return {name: consumer.sums[name] / count for name in engine.wanted if name in consumer.sums}

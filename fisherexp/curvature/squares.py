@@ -52,8 +52,11 @@ class Gathered:
 
     def receive(self, use: Use, g: Tensor) -> None:
         """Handle the parameters of which this is the only use; keep the gradient for the others."""
-        g = use.grads(g)
         only, shared = self.only.get(use), self.shared.get(use)
+        if only is None and shared is None:
+            use.release()
+            return
+        g = use.grads(g)
         if only is not None:
             self.alone(use, g, only)
         if shared is None:
@@ -91,6 +94,17 @@ class Gathered:
             whole = sum(pull_back(u.slots[s], root, u.per_sample(s, k, rows)).to(g.dtype) for u, s, k in uses)
             self.take(root, rows, whole)
 
+    def trial(self) -> "Gathered":
+        """A consumer of the same kind for a batch that is being verified."""
+        raise NotImplementedError
+
+    def accept(self, trial: "Gathered") -> None:
+        """Add what `trial` was fed."""
+        raise NotImplementedError
+
+    def reject(self, trial: "Gathered") -> None:
+        """Forget what `trial` was fed."""
+
     def take(self, root: str, rows: slice, gradients: Tensor) -> None:
         """Per-sample gradients (rows, *shape) of the parameter `root`. Not to be changed in place."""
         raise NotImplementedError
@@ -102,6 +116,34 @@ class SquaredSums(Gathered):
     def __init__(self, sums: dict[str, Tensor]):
         super().__init__(sums)
         self.sums = sums
+        self.empty = True  # nothing was added yet: there is nothing to keep for the case that a batch is refused
+        self.trying = False
+        self.before: dict[str, Tensor] = {}
+
+    def begin(self, tape):
+        super().begin(tape)
+        self.empty &= self.trying
+
+    def one_by_one(self, names, index, gradients):
+        super().one_by_one(names, index, gradients)
+        self.empty &= self.trying
+
+    def trial(self):
+        """These sums themselves: added up apart, they would round otherwise than without a verification."""
+        self.trying = True
+        self.before = {} if self.empty else {name: total.clone() for name, total in self.sums.items()}
+        return self
+
+    def accept(self, trial):
+        self.empty, self.trying, self.before = False, False, {}
+
+    def reject(self, trial):
+        for name, total in self.sums.items():
+            if self.empty:
+                total.zero_()
+            else:
+                total.copy_(self.before[name])
+        self.trying, self.before = False, {}
 
     def alone(self, use, g, roots):
         use.add_squares(g, {slot: self.sums[root] for slot, root in roots.items()}, self.tape.last)
@@ -120,6 +162,12 @@ class SquaredNorms(Gathered):
     def __init__(self, names: Iterable[str], batch: int):
         super().__init__(names)
         self.batch, self.norms = batch, {}
+
+    def trial(self):
+        return SquaredNorms(self.names, self.batch)
+
+    def accept(self, trial):
+        self.norms = trial.norms
 
     def meet(self, root, uses):
         (use, slot, g), *others = uses
@@ -149,6 +197,13 @@ class SecondMoments(Gathered):
     def __init__(self, names: Iterable[str]):
         super().__init__(names)
         self.sums: dict[str, Tensor] = {}
+
+    def trial(self):
+        return SecondMoments(self.names)
+
+    def accept(self, trial):
+        for name, total in trial.sums.items():
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
 
     def take(self, root, rows, gradients):
         flat = gradients.flatten(1)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import Step, UnknownLayout, counts
-from .rules import DECOMPOSITIONS, Call, Fallback, Handle, Unsupported, Use, rule_for
+from .layout import Step, UnknownLayout, counts, tensors_in
+from .rules import DECOMPOSITIONS, Call, Fallback, Handle, NotFollowed, Unsupported, Use, rule_for
 
 Receive = Callable[[Use, Tensor], None]
 
@@ -48,6 +48,7 @@ class Places:
     def __init__(self, model: nn.Module):
         modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
         self.modules = [(m._modules, list(m._modules.values())) for m in modules]
+        self.holders = [(m.__dict__, m._parameters) for m in modules if m._parameters]
         self.linears = [m for m in modules if type(m) is nn.Linear]
         self.parameters = dict(model.named_parameters())
         names = {id(p): name for name, p in self.parameters.items()}
@@ -64,6 +65,8 @@ class Places:
         for children, earlier in self.modules:
             if len(children) != len(earlier) or [*children.values()] != earlier:
                 return False
+        if any(attributes["_parameters"] is not holder for attributes, holder in self.holders):
+            return False
         return [id(holder.get(key)) for holder, key, _, _ in self.places] == self.ids
 
     def forwards(self, tape: "Tape") -> list[tuple[dict[str, Any], Callable]]:
@@ -73,7 +76,7 @@ class Places:
         for module in self.linears:
             weight, bias = (names.get((id(module._parameters), key)) for key in ("weight", "bias"))
             if weight is not None and (bias is not None or module._parameters.get("bias", module) is None):
-                found.append((module.__dict__, tape.linear(weight, bias)))
+                found.append((module.__dict__, tape.linear(module, weight, bias)))
         return found
 
     @contextmanager
@@ -96,7 +99,7 @@ class Places:
 class Tape:
     """Follows the parameters through forward passes, one at a time.
 
-    parameters: all of the model's by name, wanted or not; steps: the layout, None while it is being found out.
+    parameters: all of the model's by name, wanted or not; steps: the layout.
     After a forward pass: `uses` lists the uses of wanted parameters, `opaque` the wanted parameters that took
     part in an operation no rule can follow, `fallbacks` what was left to `torch.func`.
     """
@@ -105,7 +108,7 @@ class Tape:
         self,
         parameters: dict[str, Tensor],
         wanted: Iterable[str],
-        steps: list[Step | UnknownLayout] | None,
+        steps: list[Step | UnknownLayout],
         channels_last: bool = False,
         kernel: Callable | None = None,
     ):
@@ -125,6 +128,8 @@ class Tape:
         self.uses: list[Use] = []
         self.opaque: set[str] = set()
         self.fallbacks: dict[str, str] = {}
+        self.trail: list[tuple] = []  # what each call met, and its shapes
+        self.indices: list[Tensor] = []  # integers and masks given to operations that may move rows
 
     def current(self) -> bool:
         """Whether the parameters still lie where they did (they move with `.to` and sharding)."""
@@ -140,9 +145,8 @@ class Tape:
 
     def call(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> Any:
         """One torch function with parameters (`found`, by identity) among its arguments."""
-        if self.steps is None:  # being traced: gradients flow, nothing is recorded
-            graphs = {i: _Graph(h) for i, h in found.items()}
-            return Call(func, self.batch, None, graphs).run(args, kwargs)
+        if args and args[0].__class__ is Tracked and not found[id(args[0])].direct and _overwrites(func):
+            return self._overwritten(func, args, kwargs, found)
         use = self.recurring.get(self.index)
         if (
             use is not None
@@ -151,9 +155,11 @@ class Tape:
             and use.again(self.batch, args, kwargs)
         ):
             self.index += 1
+            self.trail.append((use.key, (args[0].shape, *use.shapes)))
             if use.wanted:
                 self.uses.append(use)
             return use.run(args, kwargs, self.receive, self.token)
+        self._follow(func, args, kwargs, found)
         if func in DECOMPOSITIONS:
             try:
                 return DECOMPOSITIONS[func](*args, **kwargs)
@@ -175,17 +181,41 @@ class Tape:
             if torch.is_grad_enabled():
                 self._lose(found)
             self.index += 1
+        elif out is None and torch.is_grad_enabled():
+            self._lose(found)  # written into another tensor
         return out
 
-    def linear(self, weight: str, bias: str | None) -> Callable[[Tensor], Tensor]:
-        """What `nn.Linear` evaluates with these parameters, without a dispatch of torch, which takes as long as the
-        arithmetic of a small layer."""
+    def _follow(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> None:
+        """Note a call for `path.path_of`, which tells whether a forward pass is one that was verified."""
+        met = tuple(root for handle in found.values() for root in handle.roots)
+        with torch._C.DisableTorchFunctionSubclass():
+            tensors = tensors_in((*args, *kwargs.values()))
+            self.trail.append(((func, met), tuple(t.shape for t in tensors)))
+            if rule_for(func) is None:
+                self.indices += [t for t in tensors if not (t.is_floating_point() or t.is_complex())]
+
+    def _overwritten(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> Any:
+        """An operation that changes a tensor computed from parameters in place; its graph changes with it."""
+        target = found[id(args[0])]
+        graphs = {i: _Graph(h) for i, h in found.items()}
+        out = Call(func, self.batch, None, graphs).run(args, kwargs)
+        self.index += counts(out)
+        sources = {s.roots: s for h in found.values() for s in (h.sources or (h,))}
+        target.sources = tuple(sources.values())
+        target.roots = tuple(root for (root,) in sources)
+        return out if out is None else args[0]
+
+    def linear(self, module: nn.Module, weight: str, bias: str | None) -> Callable[[Tensor], Tensor]:
+        """What the `nn.Linear` evaluates with these parameters, without a dispatch of torch, which takes as long as
+        the arithmetic of a small layer. Where it holds other tensors at the moment, it uses those."""
         w, b = self.tracked[weight], None if bias is None else self.tracked[bias]
         found = {id(t): t.__dict__["handle"] for t in (w, b) if t is not None}
+        attributes = module.__dict__
 
         def forward(input: Tensor) -> Tensor:
-            if input.__class__ is not Tensor:
-                return F.linear(input, w, b)
+            held = attributes["_parameters"]
+            if held.get("weight") is not w or held.get("bias") is not b or input.__class__ is not Tensor:
+                return F.linear(input, module.weight, module.bias)
             return self.call(F.linear, (input, w, b), {}, found)
 
         return forward
@@ -203,18 +233,27 @@ class Tape:
                 return tensor
             return self._track(Handle(tensor.detach(), roots, tuple(sources.values()), tensor))
 
-        return type(out)(map(track, out)) if type(out) in (list, tuple) else track(out)
+        if isinstance(out, Tensor):
+            return track(out)
+        make = getattr(type(out), "_make", type(out))  # a NamedTuple's constructor takes its fields apart
+        return make([track(item) for item in out])
 
     def _used(self, call: Call, args, kwargs):
-        for rule in (rule_for(call.func), Fallback):
+        noted = len(self.trail)
+        with torch._C.DisableTorchFunctionSubclass():  # rules are written for real numbers
+            real = not any(t.is_complex() for t in tensors_in((*args, *kwargs.values())))
+        for rule in (rule_for(call.func), Fallback) if real else ():
             if rule is None:
                 continue
             try:
                 use = rule(call, *args, **kwargs)
                 out = use.run(args, kwargs, self.receive, self.token)
+            except NotFollowed:
+                break
             except Unsupported:
                 continue
-            use.wanted = self._wants(call.handles)
+            del self.trail[noted:]  # what the rule asked about its parameters
+            use.wanted, (use.key, (_, *use.shapes)) = self._wants(call.handles), self.trail[-1]
             if use.keep(args, kwargs):
                 self.recurring[self.index - 1] = use
             if use.wanted:
@@ -222,6 +261,7 @@ class Tape:
                 if rule is Fallback:
                     self.fallbacks.setdefault(getattr(call.func, "__name__", str(call.func)), use.name)
             return out
+        del self.trail[noted:]
         self._lose(call.handles)
         return call.run(args, kwargs)
 
@@ -259,6 +299,16 @@ class Tape:
             again |= "CheckpointFunction" in node.name()
             stack.extend(following for following, _ in node.next_functions)
         return lost & self.wanted, again
+
+
+def _overwrites(func: Callable) -> bool:
+    """Whether a torch function changes its first argument in place."""
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name == "__setitem__" or name in _AUGMENTED
+
+
+_AUGMENTED = {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__imatmul__"}
 
 
 class _Graph:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .rules.normalization import BatchStatistics, CoupledSamples
+from .rules.normalization import BatchStatistics
 
 
 def wanted_parameters(model: nn.Module, parameters: Any = None) -> dict[str, nn.Parameter]:
@@ -89,15 +89,3 @@ def refuse_batch_statistics(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise BatchStatistics(f"{type(module).__name__} {name!r}")
-
-
-def refuse_coupled(two: Tensor, three: Tensor) -> None:
-    """Raise `CoupledSamples`, a ValueError, if the outputs of two samples change when a third is in their batch."""
-    two, three = two.float(), three[: len(two)].float()
-    if two.shape != three.shape or not (two - three).abs().max() > 2e-2 * two.abs().max():
-        return  # not comparable, not a number (reported elsewhere), or rounding
-    raise CoupledSamples(
-        "the outputs of a sample change with the other samples of its batch (batch statistics, or randomness in eval "
-        "mode), so it has no gradient of its own. Remedy: normalize with stored statistics (track_running_stats=True) "
-        "or per sample, or ask for gradients='batch_mean'."
-    )

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from . import attention, broadcast, conv, embedding, linear, matmul, normalization
-from .base import Call, Handle, Unsupported, Use
+from . import assignment, attention, broadcast, conv, embedding, linear, matmul, normalization
+from .base import Call, Handle, NotFollowed, Unsupported, Use
 from .fallback import Fallback
 
 _RULES: dict[Callable, type[Use]] = {}
 for _module in (linear, matmul, conv, normalization, embedding, broadcast):
     _RULES |= _module.RULES
-DECOMPOSITIONS: dict[Callable, Callable] = attention.DECOMPOSITIONS
+DECOMPOSITIONS: dict[Callable, Callable] = attention.DECOMPOSITIONS | assignment.DECOMPOSITIONS
 _MODULE_RULES: dict[type[nn.Module], Callable] = {}
 
 
@@ -52,6 +52,7 @@ __all__ = [
     "Call",
     "Fallback",
     "Handle",
+    "NotFollowed",
     "Unsupported",
     "Use",
     "module_rules",

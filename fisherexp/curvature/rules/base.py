@@ -85,6 +85,10 @@ class Unsupported(NotImplementedError):
     """A rule cannot handle this particular call; a more general one must."""
 
 
+class NotFollowed(Unsupported):
+    """No rule can handle this call, not even the general one: its parameters go one sample at a time."""
+
+
 class Use:
     """One use of parameters in one forward pass. Subclasses are the layer rules.
 
@@ -96,6 +100,8 @@ class Use:
     """
 
     recurring = False
+    key: tuple = ()  # function and parameters, as the tape noted them,
+    shapes: Sequence[torch.Size] = ()  # and shapes of all arguments but the first
 
     def __init__(self, call: Call, **slots: Tensor | None):
         self.call = call
@@ -183,6 +189,18 @@ class Use:
             for rows in chunks(g.shape[0], total.numel() * total.element_size(), device=g.device.type):
                 # Out of place: gradients handed back by autograd may share memory.
                 total += self.per_sample(slot, g, rows).square().sum(0)
+
+    def weighted(self, slot: str, g: Tensor, rows: slice, weights: Tensor) -> Tensor:
+        """Σ_n w_n G_n over the samples `rows` with weights (rows,), in the parameter's shape: the ordinary weight
+        gradient with row n of g scaled by w_n, by which `identity` verifies what is squared elsewhere.
+        """
+        total = None
+        value, (start, stop, _) = self.slots[slot].value, rows.indices(g.shape[0])
+        for part in chunks(stop - start, value.numel() * g.element_size(), device=g.device.type):
+            some = self.per_sample(slot, g, slice(start + part.start, start + part.stop))
+            product = torch.tensordot(weights[part].to(some.dtype), some, 1)
+            total = product if total is None else total + product
+        return total.reshape(value.shape)
 
     def release(self) -> None:
         """Forget the saved input, as backward forgets its own."""

@@ -160,6 +160,16 @@ class Conv(Use):
         gradient = (g.mT @ u).flatten(1, 2)  # (N, O, *kernel, channels)
         return gradient.unflatten(-1, (*self.kernel, -1)).movedim(-1, 2)
 
+    def weighted(self, slot, g, rows, weights):
+        if slot == "bias" or any(before != after for before, after in self.padding):
+            return super().weighted(slot, g, rows, weights)
+        x, g = self.images(g)
+        g = (g[rows] * weights.reshape(-1, *[1] * (g.dim() - 1))).flatten(0, 1)
+        gradient = getattr(torch.nn.grad, f"conv{self.spatial}d_weight")
+        shape, padding = self.slots[slot].value.shape, [before for before, _ in self.padding]
+        x = x[rows].flatten(0, 1).contiguous()
+        return gradient(x, shape, g.contiguous(), self.stride, padding, self.dilation, self.groups)
+
     def add_squares(self, g, totals, last=True):
         if "bias" in totals:
             totals["bias"] += self._bias(g).square().sum(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Call, Unsupported, Use
+from .base import Call, NotFollowed, Use
 
 
 class Embedding(Use):
@@ -29,8 +29,8 @@ class Embedding(Use):
         sparse: bool = False,
     ):
         super().__init__(call, weight=weight)
-        if max_norm is not None:
-            raise Unsupported  # renormalizes the weight during the forward pass
+        if max_norm is not None or scale_grad_by_freq:
+            raise NotFollowed  # the weight changes in the forward pass; gradients depend on all tokens of the batch
         self.save(input)
         self.rows = weight.shape[0]
         self.padding = padding_idx if padding_idx is None or padding_idx >= 0 else self.rows + padding_idx
@@ -47,6 +47,11 @@ class Embedding(Use):
         index, g = self.tokens(g)
         out = g.new_zeros(index[rows].shape[0], self.rows, g.shape[-1])
         return out.scatter_add_(1, index[rows].unsqueeze(-1).expand_as(g[rows]), g[rows])
+
+    def weighted(self, slot, g, rows, weights):
+        index, g = self.tokens(g)
+        scaled = (g[rows] * weights[:, None, None]).flatten(0, 1)
+        return g.new_zeros(self.rows, g.shape[-1]).index_add_(0, index[rows].flatten(), scaled)
 
     def add_squares(self, g, totals, last=True):
         index, g = self.tokens(g)

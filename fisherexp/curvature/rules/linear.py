@@ -47,6 +47,12 @@ class Linear(Use):
         x, g = self.positions(g)
         return g[rows].mT @ x[rows]
 
+    def weighted(self, slot, g, rows, weights):
+        if slot == "bias":
+            return torch.tensordot(weights, self.per_sample(slot, g, rows), 1)
+        x, g = self.positions(g)
+        return (g[rows] * weights[:, None, None]).flatten(0, 1).mT @ x[rows].flatten(0, 1)
+
     def add_squares(self, g, totals, last=True):
         if g.dim() == 2:
             self._add_factorized(g, totals, last)

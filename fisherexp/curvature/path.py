@@ -1,0 +1,69 @@
+"""Which way a forward pass took: what it must share with an earlier one for that one's verification to hold.
+
+Two passes took the same way if their parameters were met by the same functions with tensors of the same shapes, if
+the graph behind the outputs has the same operations, and if operations that move rows (indexing, gathering, sorting)
+were given the same indices.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Operations whose integer arguments decide which row of the result is whose.
+_MOVING = {
+    *("GatherBackward0", "IndexBackward0", "IndexAddBackward0", "IndexCopyBackward0", "IndexFillBackward0"),
+    *("IndexPutBackward0", "IndexSelectBackward0", "MaskedScatterBackward0", "MaskedSelectBackward0"),
+    *("PackPaddedSequenceBackward0", "PutBackward0", "ScatterBackward0", "ScatterBackward1", "ScatterAddBackward0"),
+    *("ScatterReduceBackward0", "SortBackward0", "SortBackward1", "TakeBackward0", "TopkBackward0"),
+}
+
+
+class Path(NamedTuple):
+    """A hash of functions, parameters and shapes, and the indices, of one forward pass."""
+
+    key: int
+    indices: list[Tensor]
+
+    def moves_rows(self) -> bool:
+        """Whether rows of the batch may be chosen or ordered by their values."""
+        return bool(self.indices)
+
+    def same_indices(self, others: list[Tensor]) -> bool:
+        """Whether `others` are the indices of this pass."""
+        if len(self.indices) != len(others):
+            return False
+        return all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(self.indices, others, strict=True))
+
+
+def _indices_of(node: Any) -> list[Tensor]:
+    """Indices and masks of one operation; none where x[arange(N), …] chooses inside every row."""
+    found = []
+    for name in dir(node):
+        if name.startswith("_saved_"):
+            saved = getattr(node, name)
+            found += saved if isinstance(saved, (tuple, list)) else [saved]
+    found = [t for t in found if isinstance(t, Tensor) and not (t.is_floating_point() or t.is_complex())]
+    if found and node.__class__.__name__ == "IndexBackward0" and getattr(node, "_saved_indices", [None])[0] is not None:
+        rows = found[0]
+        if rows.dim() == 1 and len(rows) > 1 and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            return []
+    return found
+
+
+def path_of(outputs: Tensor, trail: list[tuple], indices: list[Tensor], *more: Any) -> Path:
+    """The path to `outputs`. trail, indices: as the tape noted them; more: whatever else tells passes apart."""
+    classes, found, seen = [], list(indices), set()
+    stack = [outputs.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = node.__class__
+        classes.append(kind)
+        if kind.__name__ in _MOVING:
+            found += _indices_of(node)
+        for following, _ in node.next_functions:
+            stack.append(following)
+    return Path(hash((tuple(trail), tuple(classes), outputs.shape, outputs.dtype, more)), found)
