@@ -155,7 +155,7 @@ class Workbench:
         """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
         and this scenario; none where options alter either.
         """
-        if self.problem.altered:
+        if self.problem.load(self.cfg.seed).altered:
             return {}
         found, data = attribute(self.cfg, "method", "published", {}), name_of(self.cfg, "data")
         return found.get(data, {}) | found.get(f"{data}/{name_of(self.cfg, 'scenario')}", {})

@@ -64,7 +64,7 @@ def test_a_second_run_finds_what_the_first_one_computed(tmp_path, monkeypatch, k
 
 def test_they_are_those_of_the_training_data_at_the_source(bench):
     here = bench("data.train_size=640")  # ten whole batches of 64 rows
-    source = here.trained("source")
+    source = here.reference("source")
     model = here.classifier("check")
     model.load_state_dict(source.tensors)
     train = here.data.train
@@ -93,7 +93,7 @@ def test_they_are_those_of_the_training_data_at_the_source(bench):
 )
 def test_another_option_is_another_key_unless_it_changes_nothing_that_is_kept(bench, kind, one, others, same):
     here = bench()
-    source, make = here.trained("source"), type(KINDS[kind])
+    source, make = here.reference("source"), type(KINDS[kind])
     here.fisher(make(**one), source)
     here.fisher(make(**one | same), source)
     assert len(files(here, kind)) == 1
@@ -101,7 +101,7 @@ def test_another_option_is_another_key_unless_it_changes_nothing_that_is_kept(be
         here.fisher(make(**options), source)
     assert len(files(here, kind)) == 3
     other = bench("data.train_size=600")
-    other.fisher(make(**one), other.trained("source"))
+    other.fisher(make(**one), other.reference("source"))
     assert len(files(here, kind)) == 4
 
 
@@ -109,7 +109,7 @@ def test_another_option_is_another_key_unless_it_changes_nothing_that_is_kept(be
 def test_a_killed_computation_leaves_no_half_and_the_next_one_goes_on(bench, monkeypatch, tmp_path, kind):
     """Sampled labels go on in their stream: the result is that of a pass without a stop, bit for bit."""
     here = bench("checkpoint_every=0")
-    source = here.trained("source")
+    source = here.reference("source")
     with monkeypatch.context() as patch:
         killed_after(patch, 2)
         with pytest.raises(Killed):
