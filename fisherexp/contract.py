@@ -36,7 +36,6 @@ SMALL = {
     "model.hidden": [24],
     "model.dim": 16,
     "data.n": 60,
-    "data.d": 60,
     "method.trees": 6,
     "method.max_iterations": 60,
     "training.epochs": 3,
