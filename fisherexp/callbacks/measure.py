@@ -64,6 +64,11 @@ class Measure(Callback):
             loaders = loaders if isinstance(loaders, list) else [loaders]
             self._save(trainer, self._look(trainer, module, [Again(loader, 0, self.first) for loader in loaders], 0))
 
+    @property
+    def state_key(self) -> str:
+        """Several of them may watch one loop, each with its own file."""
+        return f"{type(self).__qualname__}/{self.file}"
+
     def state_dict(self) -> dict[str, Any]:
         return {"looks": self.looks}
 

@@ -13,6 +13,7 @@ class Numerical(Problem):
     """A subclass makes the instance (`read`) and measures a solution (`evaluate`)."""
 
     kind = "numerical"
+    problems = ("numerical",)
 
     def __init__(self) -> None:
         self.instance: Mapping[str, Tensor] = {}

@@ -22,9 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fisherexp.data.transport import TransportInstance, random_assignment
-from fisherexp.methods.numerics.entropic_transport import TransportState, marginal_error, plan, zero_potentials
 from fisherexp.methods.numerics.sinkhorn import sinkhorn_sweep
 from fisherexp.methods.numerics.sinkhorn_newton import finished, newton_step, sinkhorn_newton_step
+from fisherexp.methods.numerics.transport_solver import TransportState, zero_potentials
+from fisherexp.problems.entropic_transport import marginal_error, plan
 
 WARMUP = 20
 KEEP = 3  # entries of the plan per point

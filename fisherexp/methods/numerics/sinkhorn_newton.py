@@ -24,9 +24,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fisherexp.config.types import Count, NonNegative, Positive, Probability, Size
 from fisherexp.data.transport import TransportInstance
-from fisherexp.methods.numerics.entropic_transport import TransportState, dual_gradient, marginal_error, plan
 from fisherexp.methods.numerics.sinkhorn import sinkhorn_sweep
+from fisherexp.methods.numerics.transport_solver import TransportSolver, TransportState
+from fisherexp.problems.entropic_transport import dual_gradient, marginal_error, plan
 
 CG_ROUNDS = 10  # times n + m iterations at most: in exact arithmetic once is enough, with rounding it is not
 ARMIJO = 1e-4  # share of the gain promised by the slope that a step must bring (Nocedal, Wright, §3.1)
@@ -186,3 +188,43 @@ def sinkhorn_newton_step(
 def finished(state: TransportState, problem: TransportInstance, tolerance: float) -> bool:
     """Whether the marginals' L1 error is at most `tolerance`, or no further Newton step can ascend."""
     return state.step_size == 0 or bool(marginal_error(plan(state.x, state.y, problem), problem) <= tolerance)
+
+
+class SinkhornNewton(TransportSolver):
+    """A step is a sweep, after `warmup` of them a Newton step.
+
+    kept_per_point: entries of P kept in the Hessian, in units of max(n, m). dropped_mass: keep instead whatever leaves
+    at most this share of the mass out. With neither all are kept; both at once are refused.
+    cg_tolerance: see conjugate_gradients. tolerance, max_iterations: when to stop.
+    """
+
+    paper = "Tang et al., ICLR 2024, arXiv 2401.12253"
+    # Sweeps and Newton steps to machine precision, η = 1200 (20 + 9 of random costs); read at second hand.
+    published = {
+        "random_assignment": {"iterations": (29,)},
+        "image_pair": {"iterations": (53,)},
+        "image_pair_absolute": {"iterations": (777,)},
+    }
+
+    def __init__(
+        self,
+        warmup: Size = 20,
+        kept_per_point: NonNegative | None = 3.0,
+        dropped_mass: Probability | None = None,
+        cg_tolerance: Positive = 1e-4,
+        tolerance: Positive = 1e-10,
+        max_iterations: Count = 1000,
+    ) -> None:
+        super().__init__(tolerance, max_iterations)
+        if kept_per_point is not None and dropped_mass is not None:
+            raise ValueError(f"method.dropped_mass={dropped_mass} needs method.kept_per_point=null")
+        self.warmup, self.kept_per_point, self.dropped_mass = warmup, kept_per_point, dropped_mass
+        self.cg_tolerance = cg_tolerance
+
+    def advance(self) -> dict[str, float]:
+        if self.state.sweeps < self.warmup:
+            self.state = sinkhorn_sweep(self.state, self.instance)
+            return {}
+        keep = None if self.kept_per_point is None else round(self.kept_per_point * max(self.instance.cost.shape))
+        self.state, report = newton_step(self.state, self.instance, keep, self.dropped_mass, self.cg_tolerance)
+        return {"kept": report.kept, "cg_iterations": report.cg_iterations, "step_size": report.step_size}

@@ -4,12 +4,13 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from fisherexp.config.types import Count, NonNegative, Positive
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
+from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.scenarios.setting import Setting
 
 
@@ -19,9 +20,10 @@ class PassByPass(ERM):
     epochs: passes over the data, at most. lr: learning rate, constant. weight_decay: as the optimizer understands it.
     cpu_seconds: stop at the first step behind that much processor time of this process; None: only `epochs` count.
 
-    The outcome has, for each pass, its mean training loss, the test accuracy (%) behind it and the processor time of
-    all passes so far. Evaluating a pass costs no part of that time and is not among the counted forward passes. Loss
-    and time of the last pass are metrics as well, so that tables can show them.
+    The outcome has, for each pass, its mean training loss, what the objective shows of the test part behind it (of
+    classes and tokens the accuracy in %, of numbers their errors) and the processor time of all passes so far.
+    Evaluating a pass costs no part of that time and is not among the counted forward passes. Loss and time of the last
+    pass are metrics as well, so that tables can show them.
     """
 
     def __init__(
@@ -58,9 +60,8 @@ class PassByPass(ERM):
         trained, loss = self.mean_loss.count > 0, self.mean_loss.take()
         self.log("train/loss", loss, sync_dist=True)
         if trained:  # the budget may have ended with the pass before
-            test = self.setting.loader("test")
-            found = {"train_loss": loss, "test_accuracy": accuracy(self.model, test), "cpu_seconds": self._spent}
-            self.passes.append(found)
+            test = evaluated(self.model, self.setting.loader("test"), self.objective.metrics(("test",)))
+            self.passes.append({"train_loss": loss, **test, "cpu_seconds": self._spent})
         self._since = time.process_time()
         last = {name: self.passes[-1][name] for name in ("train_loss", "cpu_seconds")}
         self.outcome = {"passes": self.passes, "metrics": last}
@@ -83,15 +84,14 @@ class PassByPass(ERM):
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Any) -> float:
-    """Share of right answers in %, of classes or of next tokens. The model is left in training mode.
+def evaluated(model: nn.Module, batches: Any, metric: Evaluation) -> dict[str, float]:
+    """Those metrics of a model on one part that are shown in tables. The model is left in training mode.
 
     Goes past the hooks of the model itself, which count what training costs.
     """
     model.eval()
-    correct, count = 0, 0
+    metric = metric.to(next(model.parameters()).device)
     for batch in batches:
-        predicted: Tensor = model.forward(batch.inputs).argmax(-1)
-        correct, count = correct + (predicted == batch.targets).sum(), count + batch.targets.numel()
+        metric.update(0, model.forward(batch.inputs), batch.targets)
     model.train()
-    return 100 * (correct / count).item()
+    return {name: float(value) for name, value in metric.compute().items() if name in metric.headings}

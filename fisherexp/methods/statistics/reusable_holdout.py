@@ -60,31 +60,54 @@ def accuracy(weights: Tensor, sample: Sample) -> Tensor:
     return ((sample.inputs @ weights).sign() == sample.labels).double().mean()
 
 
+def noise_of(sample: Sample) -> dict[str, float]:
+    """Threshold and tolerance of the mechanism for a sample of this size."""
+    unit = 1 / math.sqrt(len(sample.labels))
+    return {"threshold": THRESHOLD * unit, "tolerance": TOLERANCE * unit}
+
+
+def filtered_correlations(data: HoldoutInstance, mechanism: Mechanism, generator: torch.Generator) -> Tensor:
+    """Train correlations (d,) of the variables that the holdout, as it is asked, lets pass; zero elsewhere."""
+    on_train, on_holdout = correlations(data.train), correlations(data.holdout)
+    if mechanism == "thresholdout":
+        on_holdout = gaussian_answers(on_train, on_holdout, **noise_of(data.train), generator=generator)
+    return selected(on_train, on_holdout, CUTOFF / math.sqrt(len(data.train.labels)))
+
+
+def share_of_holdout(holdout: Sample, mechanism: Mechanism, number: int, parts: int) -> Sample:
+    """What the query of this number, of `parts`, is asked on: all of it, or a part of its own."""
+    if mechanism != "split":
+        return holdout
+    return Sample(*(tensor.tensor_split(parts)[number] for tensor in holdout))
+
+
+def answered(
+    data: HoldoutInstance,
+    part: Sample,
+    correlation: Tensor,
+    k: int,
+    mechanism: Mechanism,
+    generator: torch.Generator,
+) -> Tensor:
+    """Accuracies (3,) with k variables: on the training set, as `part` of the holdout reports it, the truth."""
+    if k == 0:
+        return torch.full((3,), 0.5, dtype=torch.float64)
+    weights = sign_weights(correlation, k)
+    seen, reported, truth = (accuracy(weights, sample) for sample in (data.train, part, data.fresh))
+    if mechanism == "thresholdout":
+        reported = gaussian_answers(seen, reported, **noise_of(data.train), generator=generator)
+    return torch.stack([seen, reported, truth])
+
+
 def reusable_holdout(
     data: HoldoutInstance, mechanism: Mechanism, generator: torch.Generator, sizes: Sequence[int] = SIZES
 ) -> Accuracies:
     """Accuracies for each number of variables in `sizes`."""
-    train, holdout, fresh = data
-    unit = 1 / math.sqrt(len(train.labels))
-    noise = {"threshold": THRESHOLD * unit, "tolerance": TOLERANCE * unit, "generator": generator}
-    on_train, on_holdout = correlations(train), correlations(holdout)
-    if mechanism == "thresholdout":
-        on_holdout = gaussian_answers(on_train, on_holdout, **noise)
-    correlation = selected(on_train, on_holdout, CUTOFF * unit)
-    parts = [holdout] * len(sizes)
-    if mechanism == "split":
-        pieces = [part.tensor_split(len(sizes)) for part in holdout]
-        parts = [Sample(*piece) for piece in zip(*pieces, strict=True)]
+    correlation = filtered_correlations(data, mechanism, generator)
     rows = []
-    for k, part in zip(sizes, parts, strict=True):
-        if k == 0:
-            rows.append(torch.full((3,), 0.5, dtype=torch.float64))
-            continue
-        weights = sign_weights(correlation, k)
-        seen, reported, truth = (accuracy(weights, sample) for sample in (train, part, fresh))
-        if mechanism == "thresholdout":
-            reported = gaussian_answers(seen, reported, **noise)
-        rows.append(torch.stack([seen, reported, truth]))
+    for number, k in enumerate(sizes):
+        part = share_of_holdout(data.holdout, mechanism, number, len(sizes))
+        rows.append(answered(data, part, correlation, k, mechanism, generator))
     return Accuracies(*torch.stack(rows, dim=1))
 
 

@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from fisherexp.data.transport import point_clouds, random_assignment
-from fisherexp.methods.numerics.entropic_transport import (
-    dual_gradient,
-    dual_value,
-    duality_gap,
-    plan,
-    primal_value,
-    zero_potentials,
-)
 from fisherexp.methods.numerics.sinkhorn import best_columns, best_rows, log_sum_exp, sinkhorn_sweep
+from fisherexp.methods.numerics.transport_solver import zero_potentials
+from fisherexp.problems.entropic_transport import dual_gradient, dual_value, duality_gap, plan, primal_value
 
 
 def swept(problem, sweeps, state=None):

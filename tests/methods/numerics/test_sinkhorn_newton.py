@@ -4,15 +4,6 @@ import pytest
 import torch
 
 from fisherexp.data.transport import image_pair, point_clouds, random_assignment
-from fisherexp.methods.numerics.entropic_transport import (
-    TransportState,
-    dual_gradient,
-    dual_value,
-    duality_gap,
-    marginal_error,
-    plan,
-    zero_potentials,
-)
 from fisherexp.methods.numerics.sinkhorn import sinkhorn_sweep
 from fisherexp.methods.numerics.sinkhorn_newton import (
     conjugate_gradients,
@@ -23,6 +14,8 @@ from fisherexp.methods.numerics.sinkhorn_newton import (
     sinkhorn_newton_step,
     sparse_hessian,
 )
+from fisherexp.methods.numerics.transport_solver import TransportState, zero_potentials
+from fisherexp.problems.entropic_transport import dual_gradient, dual_value, duality_gap, marginal_error, plan
 
 
 def warm(problem, sweeps=20) -> TransportState:

@@ -5,7 +5,8 @@ import torch
 from torch.autograd.functional import hessian
 
 from fisherexp.data.transport import TransportInstance, point_clouds
-from fisherexp.methods.numerics.entropic_transport import (
+from fisherexp.methods.numerics.sinkhorn_newton import sparse_hessian
+from fisherexp.problems.entropic_transport import (
     dual_gradient,
     dual_value,
     duality_gap,
@@ -14,7 +15,6 @@ from fisherexp.methods.numerics.entropic_transport import (
     primal_value,
     rounded_plan,
 )
-from fisherexp.methods.numerics.sinkhorn_newton import sparse_hessian
 
 
 @pytest.fixture

@@ -8,31 +8,11 @@ this form Tang et al. (ICLR 2024, arXiv 2401.12253). All functions work in the i
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fisherexp.data.transport import TransportInstance
-
-
-class TransportState(NamedTuple):
-    """Where a solver stands: all that its next step depends on.
-
-    x: (n,), y: (m,) potentials, in units of cost. sweeps, newton_steps: steps taken of either kind.
-    step_size: of the last Newton step; 0 when its line search found no ascent, and then every further step fails, too.
-    """
-
-    x: Tensor
-    y: Tensor
-    sweeps: int = 0
-    newton_steps: int = 0
-    step_size: float = 1.0
-
-
-def zero_potentials(problem: TransportInstance) -> TransportState:
-    """The usual start, x = 0 and y = 0."""
-    return TransportState(torch.zeros_like(problem.a), torch.zeros_like(problem.b))
 
 
 def log_plan(x: Tensor, y: Tensor, problem: TransportInstance) -> Tensor:

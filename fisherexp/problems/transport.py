@@ -1,0 +1,147 @@
+"""Optimal transport with entropy between two histograms: drawn instances, pairs of images, the user's own file."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fisherexp.config.locations import data_folder
+from fisherexp.config.types import Count, Positive
+from fisherexp.data import transport
+from fisherexp.data.datamodule import LabeledData
+from fisherexp.data.errors import DataError
+from fisherexp.data.transport import TransportInstance
+from fisherexp.problems.entropic_transport import duality_gap, marginal_error, plan, primal_value, rounded_plan
+from fisherexp.problems.numerical import Numerical
+from fisherexp.seeds import generator
+
+PUBLISHED_ETA = 1200.0  # Tang et al. (ICLR 2024), of all their instances
+
+
+class Transport(Numerical):
+    """min over P ≥ 0 of ⟨C, P⟩ + (1/η) Σ P log P with P 1 = a and Pᵀ 1 = b. A solution is a pair of potentials.
+
+    eta: η, the sharpness, in units of 1/cost.
+
+    Metrics: marginal_error, L1, of the plan as it is. Of that plan rounded to the right marginals (Altschuler, Weed,
+    Rigollet 2017): transport_cost ⟨C, P⟩; entropy -Σ P log P in nats; relative_gap, the duality gap as a share of the
+    objective, which bounds how far the objective is from the fixed point's whatever solver was at work.
+    """
+
+    provides = ("transport",)
+    headings = {"transport_cost": "cost", "marginal_error": "marginal\nerror", "relative_gap": "relative\ngap"}
+    better = {"transport_cost": "lower", "marginal_error": "lower", "relative_gap": "lower"}
+
+    def __init__(self, eta: Positive) -> None:
+        super().__init__()
+        self.eta = eta
+
+    @abstractmethod
+    def draw(self, seed: int) -> TransportInstance:
+        """The instance of a seed. Raises DataError, in one line, for what the user can put right."""
+
+    def read(self, seed: int) -> Mapping[str, Tensor]:
+        a, b, cost, eta = self.draw(seed)
+        return {"a": a, "b": b, "cost": cost, "eta": torch.tensor(eta, dtype=torch.float64)}
+
+    @property
+    def transport(self) -> TransportInstance:
+        """The instance, once loaded."""
+        return TransportInstance(**{**self.instance, "eta": float(self.instance["eta"])})
+
+    def evaluate(self, solution: tuple[Tensor, Tensor]) -> dict[str, float]:
+        reached = plan(*solution, self.transport)
+        rounded = rounded_plan(reached, self.transport)
+        found = {
+            "transport_cost": (self.transport.cost * rounded).sum(),
+            "marginal_error": marginal_error(reached, self.transport),
+            "relative_gap": duality_gap(*solution, self.transport) / primal_value(rounded, self.transport).abs(),
+            "entropy": -torch.special.xlogy(rounded, rounded).sum(),
+        }
+        return {name: float(value) for name, value in found.items()}
+
+    def about(self) -> dict[str, Any]:
+        n, m = self.transport.cost.shape
+        return {"n": n, "m": m, "eta": self.eta}
+
+
+class RandomAssignment(Transport):
+    """n points of equal weight on either side, costs uniform in [0, 1], drawn from the run's seed."""
+
+    def __init__(self, n: Count = 500, eta: Positive = PUBLISHED_ETA) -> None:
+        super().__init__(eta)
+        self.n = n
+
+    @property
+    def altered(self) -> bool:
+        return (self.n, self.eta) != (500, PUBLISHED_ETA)
+
+    def draw(self, seed: int) -> TransportInstance:
+        return transport.random_assignment(self.n, self.eta, seed)
+
+
+class PointClouds(Transport):
+    """Two clouds of n and m points in the unit cube, squared distances: a plan that is not concentrated."""
+
+    def __init__(self, n: Count = 60, m: Count = 40, dimension: Count = 2, eta: Positive = 50.0) -> None:
+        super().__init__(eta)
+        self.n, self.m, self.dimension = n, m, dimension
+
+    def draw(self, seed: int) -> TransportInstance:
+        return transport.point_clouds(self.n, self.m, self.eta, seed, self.dimension)
+
+
+class ImagePair(Transport):
+    """Two training images, drawn from the run's seed, as histograms over their pixels; squared distances.
+
+    images: a data set of gray images. background: added to every pixel of an image scaled to [0, 1].
+    """
+
+    distance: transport.Distance = "squared"
+
+    def __init__(self, images: LabeledData, eta: Positive = PUBLISHED_ETA, background: Positive = 0.01) -> None:
+        super().__init__(eta)
+        self.images, self.background = images, background
+
+    @property
+    def altered(self) -> bool:
+        """Published figures are those of MNIST."""
+        return type(self.images).__name__ != "MNIST" or self.eta != PUBLISHED_ETA
+
+    def draw(self, seed: int) -> TransportInstance:
+        train = self.images.load().train
+        if train.inputs.shape[1] != 1:
+            raise DataError(f"data.images={self.images.title}: images have {train.inputs.shape[1]} channels, not one")
+        places = torch.randperm(len(train), generator=generator("image_pair", seed))[:2]
+        left, right = train.subset(places).inputs[:, 0]
+        return transport.image_pair(left, right, self.eta, self.distance, self.background)
+
+
+class ImagePairAbsolute(ImagePair):
+    """The same with city-block distances between pixels."""
+
+    distance = "absolute"
+
+
+class TransportFile(Transport):
+    """The user's own .npz file with arrays a (n,), b (m,) and cost (n, m); `path` is absolute, in the working directory
+    or in the data folder.
+
+    eta: in units of 1/cost: 1000 / cost.max() is sharp, 10 / cost.max() is not. root: see LabeledData.
+    """
+
+    paths = ("path",)
+
+    def __init__(self, path: str, eta: Positive, root: str | None = None) -> None:
+        super().__init__(eta)
+        self.path, self.root = path, data_folder(root)
+
+    def draw(self, seed: int) -> TransportInstance:
+        places = (Path(self.path).expanduser(), self.root / self.path)
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise DataError(f"transport: there is no '{self.path}' in {Path.cwd()} or {self.root}; set data.path")
+        return transport.read_instance(found, self.eta)
