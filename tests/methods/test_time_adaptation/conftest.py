@@ -54,7 +54,7 @@ def make(bench):
             model = bench.method("source.method").model
             model.load_state_dict(bench.reference("source").tensors)
         method = instantiate(cfg.method, _convert_="all", model=copy.deepcopy(model))
-        if "fisher" in method.needs:
+        if method.needs:
             method.given["fisher"], _ = bench.fisher(method.importance, bench.reference("source"))
         return method
 

@@ -83,7 +83,7 @@ def evaluate(bench, setting):
         method = other.method("method")
         source = bench.reference("source")
         method.model.load_state_dict(source.tensors)
-        if "fisher" in method.needs:
+        if method.needs:
             method.given["fisher"], _ = bench.fisher(method.importance, source)
         method.evaluate(dataclasses.replace(setting))
         for number, part in enumerate(setting.evaluated):

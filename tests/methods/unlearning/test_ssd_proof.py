@@ -19,7 +19,7 @@ def evaluate(tmp_path_factory):
         bench = Workbench(composed([*overrides, f"output_dir={output_dir}", "progress=off"]))
         method, source = bench.method("method"), bench.reference("source")
         method.model.load_state_dict(source.tensors)
-        if "fisher" in method.needs:
+        if method.needs:
             method.given["fisher"], _ = bench.fisher(method.importance, source)
         bench.fit(method, output_dir / "run", "fit")
         return bench.evaluated("source"), bench.test(method, output_dir / "run", "test"), method.outcome
