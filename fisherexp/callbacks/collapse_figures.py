@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherexp.callbacks.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, canvas, save
+from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, canvas, save
 from fisherexp.files import write_atomically
 from fisherexp.metrics.channels import LAMBDAS, fitted_cross_entropy, fitted_squared_error, outward, weights_of_rows
 

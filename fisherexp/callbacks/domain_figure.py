@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fisherexp.callbacks.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, canvas, save
+from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, canvas, save
 
 
 def draw(records: list[dict[str, Any]], stem: Path) -> None:

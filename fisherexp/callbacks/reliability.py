@@ -5,7 +5,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from fisherexp.callbacks.figures import BLUE, GRAY, ORANGE, canvas, save
+from fisherexp.figures import BLUE, GRAY, ORANGE, canvas, save
 from fisherexp.metrics.calibration import CalibrationMetrics, calibration_errors
 from fisherexp.ranks import over_ranks
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fisherexp.callbacks.figures import canvas, save
+from fisherexp.figures import canvas, save
 
 INCHES = 0.5  # of one image
 
