@@ -11,14 +11,17 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file
 
 from fisherexp.catalogue import Entry
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
+from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.runs.identity import references
 from fisherexp.runs.record import TIMES
 from fisherexp.runs.workbench import Workbench
@@ -34,6 +37,12 @@ SMALL = {
     "model.width": 8,
     "model.hidden": [24],
     "model.dim": 16,
+    "data.n": 60,
+    "data.d": 60,
+    "method.trees": 6,
+    "method.max_iterations": 60,
+    "method.steps": 5,
+    "method.total_episodes": 60,
     "training.epochs": 3,
     # Fifty images of each of four corruptions show as much as all.
     "scenario.images": 50,
@@ -56,6 +65,19 @@ class StopAfter(Callback):
         self.left = batches
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped
+
+
+class StopAfterSteps(DummyLogger):
+    """Ends a loop of steps as figures come in."""
+
+    def __init__(self, steps: int, **names: object) -> None:
+        super().__init__()
+        self.left = steps
+
+    def log_metrics(self, *args: object, **options: object) -> None:
         self.left -= 1
         if self.left == 0:
             raise Stopped
@@ -89,13 +111,15 @@ class Contract:
         searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
         self.overrides = [*searched, f"method={entry.name}", "callbacks=[]", "progress=off"]
         self.overrides += _shrunk(composed(self.overrides))
+        self.by_steps = issubclass(get_class(self.config("a").method._target_), IterativeMethod)
 
     def check_declaration(self) -> None:
         """One-line description, paper, and only declarations the runner knows."""
         attributes = self.entry.attributes
         assert self.entry.description, f"{self.entry.file} does not begin with a one-line comment"
         assert self.entry.paper, "the class declares no `paper`"
-        assert attributes.get("start") in STARTS, f"unknown start: {attributes.get('start')}"
+        if not self.by_steps:
+            assert attributes.get("start") in STARTS, f"unknown start: {attributes.get('start')}"
 
     def check_config(self) -> None:
         """The YAML gives every option the constructor requires, and the default composition is valid."""
@@ -127,7 +151,14 @@ class Contract:
         assert all(value == value for value in metrics.values()), f"NaN in {metrics}"
 
     def check_changes_something(self) -> None:
-        """The result is not the model it started from; a study leaves the model and has an outcome."""
+        """The result is not the model it started from; a study leaves the model and has an outcome. Of a method
+        by steps, there are several, and metrics that a table shows."""
+        if self.by_steps:
+            record = self.first[1]
+            assert record["metrics"]["after"]["steps"] > 1, "nothing to interrupt: it made one step"
+            shown = {*record["headings"]} & {*record["metrics"]["after"]} - COSTS
+            assert shown, f"no metric has a heading: {[*record['metrics']['after']]}"
+            return
         bench = Workbench(self.config("a"))
         start = bench.method("method")
         from_scratch = start.start == "scratch"
@@ -146,16 +177,17 @@ class Contract:
     def check_repeats_and_resumes_exactly(self) -> None:
         """A second run from nothing, stopped in the middle of its fit and run again, gives the weights and metrics of
         the first, bit for bit; the saved state holds plain containers and tensors only. (A study without a fit has
-        nothing to resume.) The first saved no state, the second does after every batch. Reference models, whose methods
-        have contracts of their own, the first run built and the second finds."""
-        self._lend_references()
-        if Workbench(self.config("b")).method("method").epochs:
+        nothing to resume.) The first saved no state, the second does after every batch or step. Reference models, whose
+        methods have contracts of their own, the first run built and the second finds."""
+        if not self.by_steps:
+            self._lend_references()
+        if self.by_steps or Workbench(self.config("b")).method("method").epochs:
             try:
-                self.run("b", [StopAfter(batches=2)])
+                self.run("b", stop=True)
             except Stopped:
                 pass
             else:
-                raise AssertionError("its fit has fewer than two batches: nothing to interrupt")
+                raise AssertionError("its fit has fewer than two batches or steps: nothing to interrupt")
             states = list((self.scratch / "b").rglob("last.ckpt"))
             assert len(states) == 1, f"expected one saved state, found {len(states)}"
             torch.load(states[0], weights_only=True)
@@ -197,11 +229,16 @@ class Contract:
             there.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, there)
 
-    def run(self, name: str, callbacks: list[Callback] | None = None) -> tuple[dict[str, torch.Tensor], dict]:
-        """Weights and record of a run in its own output folder."""
-        folder = self.scratch / name / "run"
-        record = run_experiment(self.config(name), folder, self.overrides, callbacks or [])
-        return load_file(folder / "weights.safetensors"), record
+    def run(self, name: str, stop: bool = False) -> tuple[dict[str, torch.Tensor], dict]:
+        """Weights and record of a run in its own output folder. stop: as if killed after two batches or steps."""
+        folder, config, callbacks = self.scratch / name / "run", self.config(name), []
+        if stop and not self.by_steps:
+            callbacks = [StopAfter(batches=2)]
+        elif stop:
+            config.logger = {"stop": {"_target_": f"{__name__}.StopAfterSteps", "steps": 2}}
+        record = run_experiment(config, folder, self.overrides, callbacks)
+        weights = folder / "weights.safetensors"
+        return load_file(weights) if weights.is_file() else {}, record
 
     @staticmethod
     def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

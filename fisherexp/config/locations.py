@@ -57,7 +57,7 @@ def target(file: Path) -> str | None:
     where neither has one. Read without a parser of YAML: `--help` asks every file."""
     text = file.read_text(encoding="utf-8")
     if found := TARGET.search(text):
-        return found[1]
+        return None if found[1] == "null" else found[1]
     base = BASE.search(text)
     return target(file.with_stem(base[1])) if base else None
 
