@@ -102,18 +102,23 @@ def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator
 def company(entry: Entry, extra: list[str]) -> list[str]:
     """Overrides that make a run of one option of `data` or `model`: a method that is about such a problem, a network
     that takes such samples, or samples that such a network takes."""
-    kinds = entry.attributes.get("problems", ("supervised",))
-    if "supervised" not in kinds:
-        about = (m for m in entries("method", extra) if set(m.attributes.get("problems", ())) & set(kinds))
-        return [f"method={next(about).name}", f"{entry.group}={entry.name}"]
-    found = [*PLAIN, f"{entry.group}={entry.name}"]
+    kinds = set(_problems(entry))
+    if "supervised" in kinds:
+        kinds, found = {"supervised"}, [*PLAIN, f"{entry.group}={entry.name}"]
+    else:
+        about = (method for method in entries("method", extra) if set(_problems(method)) & kinds)
+        found = [f"method={next(about).name}", f"{entry.group}={entry.name}"]
     other = "model" if entry.group == "data" else "data"
     for candidate in entries(other, extra):
         data, model = (entry, candidate) if entry.group == "data" else (candidate, entry)
         fits = set(requirements(model.attributes, "model")) <= set(data.attributes.get("provides", ()))
-        if fits and "supervised" in candidate.attributes.get("problems", ("supervised",)) and target(model.file):
+        if fits and kinds & set(_problems(candidate)) and target(model.file):
             return [*found, f"{other}={candidate.name}"]
     return found
+
+
+def _problems(entry: Entry) -> tuple[str, ...]:
+    return entry.attributes.get("problems", ("supervised",))
 
 
 def check(overrides: list[str]) -> list[Problem]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers.logger import DummyLogger
@@ -20,6 +21,7 @@ from fisherexp.catalogue import Entry
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
+from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.runs.identity import references
 from fisherexp.runs.record import TIMES
 from fisherexp.runs.workbench import Workbench
@@ -38,6 +40,8 @@ SMALL = {
     "data.n": 60,
     "method.trees": 6,
     "method.max_iterations": 60,
+    "method.steps": 5,
+    "method.total_episodes": 60,
     "training.epochs": 3,
     # Fifty images of each of four corruptions show as much as all.
     "scenario.images": 50,
@@ -106,14 +110,14 @@ class Contract:
         searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
         self.overrides = [*searched, f"method={entry.name}", "callbacks=[]", "progress=off"]
         self.overrides += shrunk(composed(self.overrides))
-        self.has_network = entry.attributes.get("uses_model", True)
+        self.by_steps = issubclass(get_class(self.config("a").method._target_), IterativeMethod)
 
     def check_declaration(self) -> None:
         """One-line description, paper, and only declarations the runner knows."""
         attributes = self.entry.attributes
         assert self.entry.description, f"{self.entry.file} does not begin with a one-line comment"
         assert self.entry.paper, "the class declares no `paper`"
-        if self.has_network:
+        if not self.by_steps:
             assert attributes.get("start") in STARTS, f"unknown start: {attributes.get('start')}"
 
     def check_config(self) -> None:
@@ -146,9 +150,9 @@ class Contract:
         assert all(value == value for value in metrics.values()), f"NaN in {metrics}"
 
     def check_changes_something(self) -> None:
-        """The result is not the model it started from; a study leaves the model and has an outcome. Without a network,
-        there are steps, and metrics that a table shows."""
-        if not self.has_network:
+        """The result is not the model it started from; a study leaves the model and has an outcome. Of a method
+        by steps, there are several, and metrics that a table shows."""
+        if self.by_steps:
             record = self.first[1]
             assert record["metrics"]["after"]["steps"] > 1, "nothing to interrupt: it made one step"
             shown = {*record["headings"]} & {*record["metrics"]["after"]} - COSTS
@@ -174,9 +178,9 @@ class Contract:
         the first, bit for bit; the saved state holds plain containers and tensors only. (A study without a fit has
         nothing to resume.) The first saved no state, the second does after every batch or step. Reference models, whose
         methods have contracts of their own, the first run built and the second finds."""
-        if self.has_network:
+        if not self.by_steps:
             self._lend_references()
-        if not self.has_network or Workbench(self.config("b")).method("method").epochs:
+        if self.by_steps or Workbench(self.config("b")).method("method").epochs:
             try:
                 self.run("b", stop=True)
             except Stopped:
@@ -227,7 +231,7 @@ class Contract:
     def run(self, name: str, stop: bool = False) -> tuple[dict[str, torch.Tensor], dict]:
         """Weights and record of a run in its own output folder. stop: as if killed after two batches or steps."""
         folder, config, callbacks = self.scratch / name / "run", self.config(name), []
-        if stop and self.has_network:
+        if stop and not self.by_steps:
             callbacks = [StopAfter(batches=2)]
         elif stop:
             config.logger = {"stop": {"_target_": f"{__name__}.StopAfterSteps", "steps": 2}}

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fisherexp.config.validate import attribute
 from fisherexp.files import write_atomically
+from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.method import Method
 from fisherexp.ranks import is_follower
 from fisherexp.runs.code import code_behind
@@ -37,9 +37,9 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Run what a validated config describes and return its record (plain containers).
 
-    Of a network: source weights → what the method needs → fit → test → the models it is compared with → audit →
-    record. Of other methods: steps → evaluation → record. The final tensors are left in `folder`/weights.safetensors. `callbacks` join those of the config in the loops of the
-    run's own method.
+    Of a method with Lightning's loops: source weights → what the method needs → fit → evaluation → the models it is
+    compared with → audit → record. Of an iterative method: steps → evaluation → record. The final tensors are left in
+    `folder`/weights.safetensors. `callbacks` join those of the config in the loops of the run's own method.
     """
     begun = time.perf_counter()
     keep_freed_memory()
@@ -50,8 +50,8 @@ def run_experiment(
     status = "failed"
     try:
         bench = Workbench(cfg, loggers, callbacks)
-        network = attribute(cfg, "method", "uses_model", True)
-        record = _run_network(bench, folder) if network else _run_steps(bench, folder)
+        iterative = issubclass(get_class(cfg.method._target_), IterativeMethod)
+        record = _run_steps(bench, folder) if iterative else _run_network(bench, folder)
         record |= {
             "identity": identity(cfg),
             "names": {node: name_of(cfg, node) for node in ("method", "data", "model", "scenario")},
@@ -83,7 +83,8 @@ def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
     # The run's own method first: where it is itself a reference, its loggers see the training.
     method, price = finished(bench, folder, own=True)
     phase = "adapting" if method.adapts_at_test else "evaluating the result"
-    after = bench.test(method, folder, phase, own=True)
+    looped = bench.problem.has_test_loop
+    after = bench.test(method, folder, phase, own=True) if looped else bench.problem.evaluate(method)
     if method.adapts_at_test:  # then evaluating is where it works
         price = {figure: value + bench.costs[phase][figure] for figure, value in price.items()}
     stages = {"after": after | price | method.outcome.get("metrics", {})}
@@ -95,7 +96,7 @@ def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
 
     if is_follower():
         return {"metrics": {}, "outcome": {}}
-    _leave(method, folder, method.model.state_dict())
+    _leave(bench, method, folder, method.model.state_dict())
     metrics = {stage: stages[stage] for stage in STAGES if stage in stages}
     return {"metrics": metrics, "outcome": method.outcome}
 
@@ -103,14 +104,15 @@ def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
 def _run_steps(bench: Workbench, folder: Path) -> dict[str, Any]:
     method, price = solved(bench, folder)
     after = outcome_of(bench, method) | price | method.outcome.get("metrics", {})
-    _leave(method, folder, method.tensors())
+    _leave(bench, method, folder, method.tensors())
     shown = {"headings": method.headings, "better": method.better}
     return {"metrics": {"after": after}, "outcome": method.outcome} | shown
 
 
-def _leave(method: Method, folder: Path, tensors: dict[str, Tensor]) -> None:
-    """The method's own files and its tensors, in the run's folder."""
+def _leave(bench: Workbench, method: Method, folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Files of the method and of its evaluation, and the method's tensors, in the run's folder."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     method.leave_files(folder)
+    bench.problem.leave_files(folder)
     if state:
         write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))

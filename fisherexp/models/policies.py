@@ -1,12 +1,31 @@
 """Policies: a network whose output is read as a distribution of actions. `forward` gives the distribution's parameters,
-`sample` and `log_prob` read them, so that all three also work with other weights (torch.func.functional_call)."""
+`sample` and `log_prob` read them, so that all three also work with other weights (torch.func.functional_call).
+
+TablePolicy, NetworkPolicy and GaussianNetworkPolicy are the choices of conf/model, made for the spaces of a problem."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from fisherexp.config.types import Count, Positive
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What a policy sees and does: states: S of numbered ones, 0 where an observation is a vector.
+    observation_size: n of vectors. actions: A of numbered ones, or the size m of vectors. discrete: which of the two.
+    dtype: of the vectors, and so of the weights.
+    """
+
+    actions: int
+    discrete: bool
+    states: int = 0
+    observation_size: int = 0
+    dtype: torch.dtype = torch.float64
 
 
 def table(num_states: int, num_actions: int) -> nn.Embedding:
@@ -84,3 +103,56 @@ class GaussianPolicy(nn.Module):
         mean, log_std = outputs.unbind(-2)
         scaled = (actions - mean) * (-log_std).exp()
         return (-0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class TablePolicy(SoftmaxPolicy):
+    """Softmax over one free number for each state and action; it begins as the uniform policy."""
+
+    problems = ("environment",)
+    provides = ()
+    requires = ("states",)
+
+    def __init__(self, *, spaces: Spaces) -> None:
+        super().__init__(table(spaces.states, spaces.actions))
+
+
+class NetworkPolicy(SoftmaxPolicy):
+    """Softmax over the outputs of a network. hidden: widths of its tanh layers.
+
+    Raises ValueError for a problem whose actions are no numbers.
+    """
+
+    problems = ("environment",)
+    provides = ()
+    requires = ("vectors",)
+
+    def __init__(self, hidden: list[Count], *, spaces: Spaces) -> None:
+        if not spaces.discrete:
+            raise ValueError("the actions are vectors: a softmax has none to choose from; use model=gaussian_policy")
+        super().__init__(tanh_network([spaces.observation_size, *hidden, spaces.actions]).to(spaces.dtype))
+
+
+class GaussianNetworkPolicy(GaussianPolicy):
+    """A Gaussian around the output of a network. hidden: widths of its tanh layers; with [] the mean is K s, without a
+    constant, and K begins at zero. std, learn_std: see GaussianPolicy.
+
+    Raises ValueError for a problem whose actions are numbers.
+    """
+
+    problems = ("environment",)
+    provides = ()
+    requires = ("vectors",)
+
+    def __init__(self, hidden: list[Count], std: Positive, learn_std: bool, *, spaces: Spaces) -> None:
+        if spaces.discrete:
+            raise ValueError("the actions are numbered: a Gaussian draws none of them; use model=network_policy")
+        sizes = [spaces.observation_size, *hidden, spaces.actions]
+        network = tanh_network(sizes) if hidden else nn.Linear(*sizes, bias=False)
+        if not hidden:
+            nn.init.zeros_(network.weight)
+        super().__init__(network.to(spaces.dtype), spaces.actions, std, learn_std)
+
+    @property
+    def gain(self) -> Tensor | None:
+        """K (m, n) of a linear policy, None of others."""
+        return self.network.weight if isinstance(self.network, nn.Linear) else None

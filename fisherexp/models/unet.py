@@ -64,11 +64,15 @@ class UNet(nn.Module):
     dropout: in every block. input_shape: (C, H, W), H and W even. With width 32 and 1 block: 0.32 million weights.
     """
 
+    problems = ("generative",)
+    provides = ()
+
     def __init__(
         self, width: Count = 32, blocks: Count = 1, dropout: Probability = 0.0, *, input_shape: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        channels, height, across = input_shape
+        self.input_shape = tuple(input_shape)
+        channels, height, across = self.input_shape
         if width % GROUPS:
             raise ValueError(
                 f"width={width}: the U-Net needs a multiple of {GROUPS}, e.g. {-(-width // GROUPS) * GROUPS}"

@@ -1,7 +1,11 @@
 """What every problem answers to the runner."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
+
+from torch import nn
 
 
 class Problem(ABC):
@@ -9,6 +13,8 @@ class Problem(ABC):
 
     headings: metric -> heading, of those that tables show. better: metric -> 'higher' or 'lower'.
     altered: options leave out or change something, so that published figures are of another protocol.
+    has_test_loop: a network is evaluated by Lightning's test loop instead of `evaluate`.
+    backbone: makes the run's network, put here by the runner; None where the method has none.
     """
 
     kind: ClassVar[str]
@@ -16,6 +22,8 @@ class Problem(ABC):
     headings: dict[str, str] = {}
     better: dict[str, str] = {}
     altered: bool = False
+    has_test_loop: ClassVar[bool] = False
+    backbone: Callable[..., nn.Module] | None = None
 
     @abstractmethod
     def load(self, seed: int) -> "Problem":
@@ -32,3 +40,6 @@ class Problem(ABC):
     def about(self) -> dict[str, Any]:
         """What a record should say of it: plain containers."""
         return {}
+
+    def leave_files(self, folder: Path) -> None:  # noqa: B027 - most leave none
+        """Write what the evaluation wants to leave in the run's folder (figures, say)."""

@@ -8,19 +8,15 @@ from torch import nn
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.models.classifier import Classifier
-from fisherexp.objectives.objective import Objective
-from fisherexp.problems.problem import Problem
-from fisherexp.scenarios.setting import Setting, Store
+from fisherexp.problems.of_data import OfData
+from fisherexp.scenarios.setting import Store
 
 
-class Supervised(Problem):
-    """data: the data set. scenario: cuts it into parts, and says how an outcome is evaluated.
-    backbone: makes the network from what the data tell of their inputs; head: makes its last layer. None of a problem
-        whose method has no network.
-    on_validation: the share that the data put aside takes the place of the test set.
-    """
+class Supervised(OfData):
+    """head: makes the last layer of the network; None where there is no network. Further arguments: see OfData."""
 
     kind = "supervised"
+    has_test_loop = True
 
     def __init__(
         self,
@@ -31,51 +27,16 @@ class Supervised(Problem):
         on_validation: bool,
         store: Store,
     ) -> None:
-        self.data, self.scenario, self.backbone, self.head = data, scenario, backbone, head
-        self.on_validation, self.store = on_validation, store
-        self.setting: Setting | None = None
-
-    def load(self, seed: int) -> "Supervised":
-        if self.setting is None:
-            self.read()
-            self.setting = self.scenario.setting(self.data, seed, self.store)
-        return self
-
-    def read(self) -> LabeledData:
-        """The data alone, as yet uncut."""
-        if self.data.train is None:
-            self.data.load()
-            if self.on_validation:
-                self.data.test, self.data.validation = self.data.validation, None
-        return self.data
-
-    def checksum(self) -> str:
-        return self.data.checksum()
-
-    @property
-    def objective(self) -> Objective:
-        return self.data.objective
-
-    @property
-    def references(self) -> dict[str, str]:
-        """Stage -> which model the outcome is compared with: 'source' or 'oracle'."""
-        return self.scenario.references
+        super().__init__(data, scenario, backbone, on_validation, store)
+        self.head = head
 
     def build_model(self) -> Classifier:
-        """A new network, its weights drawn from torch's global generator."""
         data = self.data
         backbone = self.backbone(**data.architecture_options)
         outputs = 1 if data.one_logit else data.num_outputs
         head = self.head(num_features=backbone.num_features, num_classes=outputs)
         constants = {"mean": data.mean, "std": data.std, "one_logit": data.one_logit}
         return Classifier(backbone, backbone.num_features, data.num_outputs, head=head, **constants)
-
-    @property
-    def altered(self) -> bool:
-        return self.data.altered or self.setting.altered
-
-    def about(self) -> dict[str, Any]:
-        return self.setting.about
 
     def evaluation(self) -> Evaluation:
         """A fresh metric for a test loop over `setting.evaluated`."""

@@ -34,7 +34,7 @@ def semantic(cfg: DictConfig) -> dict[str, Any]:
         kept[group] = {k: v for k, v in kept[group].items() if k not in cosmetic}
     unused = {"source", "oracle"} - references(cfg)
     unused |= set() if is_audited(cfg) else {"audit"}
-    unused |= set() if kept["model"].get("_target_") else {"head"}
+    unused |= set() if _has_head(cfg) else {"head"}
     kept = {k: v for k, v in kept.items() if k not in unused}
     if kept["evaluate_on"] == "test":  # the rule, and older than the option
         del kept["evaluate_on"]
@@ -54,6 +54,13 @@ def is_audited(cfg: DictConfig) -> bool:
     """Does the config's audit look at scenarios like this one?"""
     known = set(attribute(cfg, "audit", "requires", ())) <= provides(cfg)
     return known and attribute(cfg, "scenario", "kind", "plain") in attribute(cfg, "audit", "scenarios", ())
+
+
+def _has_head(cfg: DictConfig) -> bool:
+    """Does the config's network get a last layer from `head`?"""
+    return cfg.model.get("_target_") is not None and "supervised" in attribute(
+        cfg, "model", "problems", ("supervised",)
+    )
 
 
 def digest(parts: Any, length: int = 12) -> str:

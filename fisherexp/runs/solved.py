@@ -18,12 +18,14 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
     The state is saved every `checkpoint_every` seconds and when the run is asked to stop; figures of each step go to
     the loggers.
     """
-    method: IterativeMethod = bench.make("method")
-    name = type(method).__name__
+    problem = bench.problem.load(bench.seed)
+    make = bench.make("method", _partial_=True)
+    name = make.func.__name__
+    method: IterativeMethod = make(model=bench.network(name)) if make.func.uses_model else make()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "last.ckpt"
     torch.manual_seed(derive("fit", bench.seed, name))
-    method.begin(bench.problem.load(bench.seed), bench.seed)
+    method.begin(problem, bench.seed)
     number, spent = 0, 0.0
     if file.is_file():
         saved = torch.load(file, weights_only=True)

@@ -14,21 +14,21 @@ from torch.utils.flop_counter import FlopCounterMode
 WORTH_SPLITTING = 1e9
 
 
-def forward_flops(model: nn.Module, images: torch.Tensor) -> int:
-    """Floating-point operations of one forward pass over `images`."""
+def forward_flops(model: nn.Module, *inputs: torch.Tensor) -> int:
+    """Floating-point operations of one forward pass over `inputs`."""
     was_training = model.training
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(images)
+        model(*inputs)
     model.train(was_training)
     return counter.get_total_flops()
 
 
-def choose_threads(wanted: int | str, model: nn.Module, images: torch.Tensor) -> tuple[int, str]:
-    """(number of threads, why). `images` is one training batch, shape (B, C, H, W)."""
+def choose_threads(wanted: int | str, model: nn.Module, *inputs: torch.Tensor) -> tuple[int, str]:
+    """(number of threads, why). inputs: what the model is called with, of one training batch."""
     if wanted != "auto":
         return int(wanted), "as asked for"
-    flops = forward_flops(model, images)
+    flops = forward_flops(model, *inputs)
     size = f"{flops / 1e9:.2g} GFLOP a batch"
     available = available_cores()
     if flops < WORTH_SPLITTING or available == 1:

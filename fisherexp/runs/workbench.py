@@ -27,6 +27,7 @@ from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import ModelMethod
 from fisherexp.metrics.predictions import Predictions
+from fisherexp.problems.generative import Generative
 from fisherexp.problems.problem import Problem
 from fisherexp.problems.supervised import Supervised
 from fisherexp.ranks import is_follower, take_buffers_of_first
@@ -141,7 +142,13 @@ class Workbench:
     def classifier(self, stream: str) -> nn.Module:
         """A new network, its weights drawn from the seed and the name of a random stream."""
         self.data  # noqa: B018 - its shape is that of the data
-        return self._network(stream)
+        return self.network(stream)
+
+    def network(self, stream: str) -> nn.Module:
+        """The same, of a problem that is read already."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("weights", self.seed, stream))
+            return self.problem.build_model()
 
     def locate(self, path: str, option: str) -> Path:
         """A file given by the user: absolute, in the working directory, or in the data folder. Raises ValueError."""
@@ -226,7 +233,7 @@ class Workbench:
         parts = {
             "method": described,
             "model": self.semantic["model"],
-            "head": self.semantic["head"],
+            "head": self.semantic.get("head"),
             "batches": [self.data.batch_size, self.data.augment],
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
@@ -310,17 +317,15 @@ class Workbench:
     # --- pieces ----------------------------------------------------------------------------------------
 
     def _problem(self, data: Any, scenario: Any) -> Any:
+        network = OmegaConf.select(self.cfg, "model._target_") is not None
+        backbone, head = (self.make(node, _partial_=True) if network else None for node in ("model", "head"))
         if isinstance(data, Problem):
+            data.backbone = backbone
             return data
         on_validation = self.cfg.evaluate_on == "validation"
-        network = OmegaConf.select(self.cfg, "model._target_") is not None
-        parts = [self.make(node, _partial_=True) if network else None for node in ("model", "head")]
-        return Supervised(data, scenario, *parts, on_validation, self.store)
-
-    def _network(self, stream: str) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive("weights", self.seed, stream))
-            return self.problem.build_model()
+        if "supervised" in attribute(self.cfg, "method", "problems", ("supervised",)):
+            return Supervised(data, scenario, backbone, head, on_validation, self.store)
+        return Generative(data, scenario, backbone, on_validation, self.store)
 
     def _settle_threads(self) -> None:
         if self.threads is not None:
@@ -328,9 +333,7 @@ class Workbench:
         self.threads = torch.get_num_threads()
         if self.problem.backbone is None:
             return
-        data = self.problem.data
-        batch = torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=data.input_dtype)
-        self.threads, why = choose_threads(self.cfg.threads, self._network("threads"), batch)
+        self.threads, why = choose_threads(self.cfg.threads, self.network("threads"), *self.problem.example())
         torch.set_num_threads(self.threads)
         _say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")
 

@@ -32,16 +32,16 @@ class GymnasiumEpisodes:
         except gymnasium.error.Error as error:
             raise ValueError(f"no environment {name}: {error}") from error
         seen, taken = self._environments[0].observation_space, self._environments[0].action_space
-        self._discrete = isinstance(taken, gymnasium.spaces.Discrete)
+        self.discrete = isinstance(taken, gymnasium.spaces.Discrete)
         boxed = isinstance(taken, gymnasium.spaces.Box) and len(taken.shape) == 1
-        if not (isinstance(seen, gymnasium.spaces.Box) and len(seen.shape) == 1 and (self._discrete or boxed)):
+        if not (isinstance(seen, gymnasium.spaces.Box) and len(seen.shape) == 1 and (self.discrete or boxed)):
             raise ValueError(
                 f"{name} has observations {seen} and actions {taken}: need a one-axis Box, and Discrete or such a Box"
             )
         self.observation_size = seen.shape[0]
-        self.action_size = int(taken.n) if self._discrete else taken.shape[0]
-        self._first = int(taken.start) if self._discrete else 0
-        self._limits = None if self._discrete else (taken.low, taken.high)
+        self.action_size = int(taken.n) if self.discrete else taken.shape[0]
+        self._first = int(taken.start) if self.discrete else 0
+        self._limits = None if self.discrete else (taken.low, taken.high)
 
     def reset(self, episodes: int, generator: torch.Generator) -> Tensor:
         self._grow(episodes)
@@ -68,6 +68,6 @@ class GymnasiumEpisodes:
             self._environments.append(self._make())
 
     def _action(self, action: Tensor) -> int | np.ndarray:
-        if self._discrete:
+        if self.discrete:
             return int(action) + self._first
         return np.clip(action.numpy().astype(np.float32), *self._limits)

@@ -11,13 +11,18 @@ by up to 2 % at T = 4000: we use float64. D is fitted to the data in use, with t
 is a formula fitted to CIFAR-10.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.methods.generation.model import DiffusionModel
 from fisherexp.methods.generation.schedule import Schedule
+from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.spectrum import power_spectrum, radial_average, radial_frequency
+from fisherexp.problems.generative import scaled
+from fisherexp.scenarios.setting import Setting
 
 # c₁/(c₂ + |f|)^m as fitted to CIFAR-10 by the authors, pixels in [-1, 1].
 CIFAR10_FIT = {"scale": 1.59, "offset": 0.0086, "power": 2.0}
@@ -52,3 +57,41 @@ def shortest_path(spectrum: Tensor, steps: int, grid: Grid = "official") -> Sche
     alpha_bar = torch.expm1(tau * log_d) / torch.expm1(log_d)
     # At D = 1 the image looks like noise from the start; the limit is τ.
     return Schedule.of_alpha_bar(torch.where(log_d == 0, tau.expand_as(alpha_bar), alpha_bar))
+
+
+class ShortestPathDiffusion(DiffusionModel):
+    """steps: T. grid: as above. floor: see data_spectrum. Further options: see DiffusionModel.
+
+    The spectrum of the training images is kept with the weights: samples need the schedule of the training.
+    """
+
+    paper = "Das et al., ICML 2023, arXiv 2306.00501"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        training: Recipe,
+        grid: Literal["official", "paper"] = "official",
+        floor: Positive = 1e-3,
+        steps: Count = 50,
+        average: Probability = 0.98,
+        clip: bool = False,
+        deterministic: bool = False,
+    ) -> None:
+        model.register_buffer("spectrum", torch.ones(model.input_shape[1:], dtype=torch.float64))
+        super().__init__(model, training, steps, average, clip, deterministic)
+        self.grid, self.floor = grid, floor
+        self._schedule: Schedule | None = None
+
+    def batches(self, setting: Setting) -> Any:
+        spectrum = data_spectrum(scaled(setting.parts[self.fits_on].inputs), self.floor)
+        for model in (self.model, self.averaged.module):
+            model.spectrum.copy_(spectrum)
+        self._schedule = None
+        return super().batches(setting)
+
+    @property
+    def schedule(self) -> Schedule:
+        if self._schedule is None:
+            self._schedule = shortest_path(self.model.spectrum.cpu(), self.steps, self.grid)
+        return self._schedule

@@ -4,13 +4,13 @@ The schedules and the setting are those of Fatkhullin et al., ICML 2023, arXiv 2
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from fisherexp.data.environments.environment import Environment
-from fisherexp.methods.policy_gradient.episodes import Episodes, rollout
+from fisherexp.data.environments.episodes import Episodes, rollout
 from fisherexp.methods.policy_gradient.estimators import hessian_product, policy_gradient, rewards_to_go
 
 # An estimate of ∇J at a point (P,), from episodes drawn there, and one of ∇²J v at a point for a vector.
@@ -63,7 +63,7 @@ class Sampled:
     """Estimates from fresh episodes of an environment: `gradient` and `product` are what the steps ask for.
 
     episodes: B, behind each gradient. hessian_episodes: the same for a Hessian-vector product.
-    generator: of every draw; its state moves on.
+    generator: of every draw; its state moves on. returns: of the episodes behind each gradient so far, their mean.
     """
 
     environment: Environment
@@ -71,9 +71,11 @@ class Sampled:
     generator: torch.Generator
     episodes: int = 1
     hessian_episodes: int = 1
+    returns: list[float] = field(default_factory=list)
 
     def gradient(self, theta: Tensor) -> Tensor:
         drawn, to_go = self._drawn(theta, self.episodes)
+        self.returns.append(to_go[:, 0].mean().item())
         return policy_gradient(self.policy, theta, drawn, to_go)
 
     def product(self, theta: Tensor, vector: Tensor) -> Tensor:

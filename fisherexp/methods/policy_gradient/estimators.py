@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp
 
-from fisherexp.methods.policy_gradient.episodes import Episodes, outputs
+from fisherexp.data.environments.episodes import Episodes, outputs
 
 
 def rewards_to_go(rewards: Tensor, discount: float) -> Tensor:
@@ -24,11 +24,6 @@ def rewards_to_go(rewards: Tensor, discount: float) -> Tensor:
     """
     powers = discount ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
     return (rewards * powers).flip(1).cumsum(1).flip(1)
-
-
-def mean_return(rewards: Tensor, discount: float) -> float:
-    """Mean over episodes of Σ_h γ^h r_h; rewards (B, L)."""
-    return rewards_to_go(rewards, discount)[:, 0].mean().item()
 
 
 def log_probs(policy: nn.Module, theta: Tensor, episodes: Episodes) -> Tensor:

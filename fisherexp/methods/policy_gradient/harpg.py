@@ -10,7 +10,11 @@ serves all parameters, as there. No baseline is subtracted from the returns, whe
 before.
 """
 
+from torch import nn
+
+from fisherexp.config.types import Count, Positive
 from fisherexp.methods.policy_gradient.ascent import Ascent, Gradient, Product, decay, normalized
+from fisherexp.methods.policy_gradient.method import PolicyGradient
 
 MOMENTUM_POWER = 1.0
 STEP_POWER = 1 / 2
@@ -32,3 +36,30 @@ def harpg_step(
     else:
         step = step_size * decay(state.iteration, STEP_POWER) * direction
     return state.moved(direction, step, batches)
+
+
+class HARPG(PolicyGradient):
+    """product_episodes: behind each Hessian-vector product. normalize: N-HARPG. Further options: see PolicyGradient."""
+
+    paper = "Fatkhullin et al., ICML 2023, arXiv 2302.01734"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        step_size: Positive,
+        episodes: Count,
+        product_episodes: Count,
+        total_episodes: Count,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(model, step_size, episodes, total_episodes)
+        self.product_episodes, self.normalize = product_episodes, normalize
+
+    @property
+    def hessian_episodes(self) -> int:
+        return self.product_episodes
+
+    def advance(self) -> Ascent:
+        s = self.sampled
+        mix = s.uniform()
+        return harpg_step(self.ascent, s.gradient, s.product, mix, self.step_size, self.normalize)

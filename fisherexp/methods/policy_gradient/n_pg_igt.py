@@ -10,7 +10,11 @@ The authors' code forms θ̃_t before it moves on to η_t, so with η_{t-1}; we 
 the code does. No baseline is subtracted from the returns, where theirs fits a linear one to the batch before.
 """
 
+from torch import nn
+
+from fisherexp.config.types import Count, Positive
 from fisherexp.methods.policy_gradient.ascent import Ascent, Gradient, decay, normalized
+from fisherexp.methods.policy_gradient.method import PolicyGradient
 
 MOMENTUM_POWER = 4 / 5
 STEP_POWER = 1.0
@@ -23,3 +27,20 @@ def n_pg_igt_step(state: Ascent, gradient: Gradient, step_size: float, official_
     point = state.theta + (1 - ahead) / ahead * (state.theta - state.previous)
     direction = (1 - eta) * state.direction + eta * gradient(point)
     return state.moved(direction, step_size * decay(t, STEP_POWER) * normalized(direction), batches=1)
+
+
+class NPGIGT(PolicyGradient):
+    """official_lag: see n_pg_igt_step. Further options: see PolicyGradient. Episodes are drawn at the point ahead, and
+    so is the curve of returns."""
+
+    name = "n_pg_igt"
+    paper = "Fatkhullin et al., ICML 2023, arXiv 2302.01734"
+
+    def __init__(
+        self, model: nn.Module, step_size: Positive, episodes: Count, total_episodes: Count, official_lag: bool = False
+    ) -> None:
+        super().__init__(model, step_size, episodes, total_episodes)
+        self.official_lag = official_lag
+
+    def advance(self) -> Ascent:
+        return n_pg_igt_step(self.ascent, self.sampled.gradient, self.step_size, self.official_lag)

@@ -7,6 +7,7 @@ Cutkosky, Mehta, ICML 2020, arXiv 2002.03305; schedules from the code of Fatkhul
 """
 
 from fisherexp.methods.policy_gradient.ascent import Ascent, Gradient, decay, normalized
+from fisherexp.methods.policy_gradient.method import PolicyGradient
 
 MOMENTUM_POWER = 2 / 3
 STEP_POWER = 1.0
@@ -17,3 +18,12 @@ def normalized_momentum_step(state: Ascent, gradient: Gradient, step_size: float
     eta = decay(state.iteration, MOMENTUM_POWER)
     direction = (1 - eta) * state.direction + eta * gradient(state.theta)
     return state.moved(direction, step_size * decay(state.iteration, STEP_POWER) * normalized(direction), batches=1)
+
+
+class NormalizedMomentum(PolicyGradient):
+    """Options: see PolicyGradient."""
+
+    paper = "Cutkosky, Mehta, ICML 2020, arXiv 2002.03305"
+
+    def advance(self) -> Ascent:
+        return normalized_momentum_step(self.ascent, self.sampled.gradient, self.step_size)

@@ -7,7 +7,11 @@ al., ICML 2023, arXiv 2302.01734. Rewards to go instead of the whole return; no 
 to the batch before.
 """
 
+from torch import nn
+
+from fisherexp.config.types import Count, Positive
 from fisherexp.methods.policy_gradient.ascent import Ascent, Gradient, decay, normalized
+from fisherexp.methods.policy_gradient.method import PolicyGradient
 
 STEP_POWER = 2 / 3
 NORMALIZED_STEP_POWER = 1.0
@@ -23,3 +27,18 @@ def reinforce_step(state: Ascent, gradient: Gradient, step_size: float, normaliz
         rate = step_size * decay(state.iteration, NORMALIZED_STEP_POWER)
         return state.moved(estimate, rate * normalized(estimate), batches=1)
     return state.moved(estimate, step_size * decay(state.iteration, STEP_POWER) * estimate, batches=1)
+
+
+class Reinforce(PolicyGradient):
+    """normalize: steps along g / ‖g‖. Further options: see PolicyGradient."""
+
+    paper = "Williams, Machine Learning 1992"
+
+    def __init__(
+        self, model: nn.Module, step_size: Positive, episodes: Count, total_episodes: Count, normalize: bool = False
+    ) -> None:
+        super().__init__(model, step_size, episodes, total_episodes)
+        self.normalize = normalize
+
+    def advance(self) -> Ascent:
+        return reinforce_step(self.ascent, self.sampled.gradient, self.step_size, self.normalize)

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from fisherexp.data.environments.chain import chain
+from fisherexp.data.environments.episodes import flat, outputs
 from fisherexp.data.environments.finite import expected_return, optimal_return
 from fisherexp.methods.policy_gradient.ascent import Ascent, Sampled
-from fisherexp.methods.policy_gradient.episodes import flat, outputs
 from fisherexp.methods.policy_gradient.harpg import harpg_step
 from fisherexp.methods.policy_gradient.n_pg_igt import n_pg_igt_step
 from fisherexp.methods.policy_gradient.normalized_momentum import normalized_momentum_step

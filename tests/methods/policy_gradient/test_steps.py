@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fisherexp.data.environments.chain import chain
+from fisherexp.data.environments.episodes import flat
 from fisherexp.methods.policy_gradient.ascent import Ascent, Sampled, decay, normalized
-from fisherexp.methods.policy_gradient.episodes import flat
 from fisherexp.methods.policy_gradient.harpg import harpg_step
 from fisherexp.methods.policy_gradient.n_pg_igt import n_pg_igt_step
 from fisherexp.methods.policy_gradient.normalized_momentum import normalized_momentum_step

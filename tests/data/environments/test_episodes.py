@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fisherexp.data.environments.chain import chain
-from fisherexp.methods.policy_gradient.episodes import flat, outputs, rollout
+from fisherexp.data.environments.episodes import flat, outputs, rollout
 from fisherexp.models.policies import SoftmaxPolicy, table, tanh_network
 from fisherexp.seeds import generator
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fisherexp.callbacks.sample_figure import draw_samples, grid
+from fisherexp.problems.sample_figure import draw_samples, grid
 
 
 @pytest.mark.parametrize("channels", [1, 3])

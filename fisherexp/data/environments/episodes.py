@@ -49,3 +49,8 @@ def rollout(
         if not running.any():
             break
     return Episodes(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
+
+
+def returns(rewards: Tensor, discount: float) -> Tensor:
+    """Σ_h γ^h r_h of every episode, (B,), of rewards (B, L), which are zero after an episode's end."""
+    return (rewards * discount ** torch.arange(rewards.shape[1], dtype=rewards.dtype)).sum(1)
