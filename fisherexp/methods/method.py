@@ -25,6 +25,7 @@ class Method:
         (a head on top of them). What is not required is accepted.
     uses_model: whether the runner builds a network for it.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
+    stream: names its random streams where its class does not: the class it had before it was renamed. Not inherited.
     search: option -> range in Hydra's syntax, for hydra/sweeper=optuna: {"alpha": "tag(log, interval(0.1, 10))"}.
     published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read
         in a source named beside them.
@@ -41,6 +42,11 @@ class Method:
     published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
 
     outcome: dict[str, Any]
+
+    @classmethod
+    def stream_name(cls) -> str:
+        """What its random streams are derived from, beside the seed."""
+        return vars(cls).get("stream", cls.__name__)
 
     def leave_files(self, folder: Path) -> None:
         """Write what the method wants to leave in the run's folder (figures, say) once it is done."""

@@ -136,7 +136,7 @@ class Workbench:
     def method(self, node: str) -> ModelMethod:
         """The method that a config node describes, around new weights drawn from the seed and its name."""
         make = self.make(node, _partial_=True)
-        return make(model=self.classifier(make.func.__name__))
+        return make(model=self.classifier(make.func.stream_name()))
 
     def classifier(self, stream: str) -> nn.Module:
         """A new network, its weights drawn from the seed and the name of a random stream."""
@@ -173,7 +173,7 @@ class Workbench:
         resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
         progress = PhaseProgress(self.meter(phase))
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
-        torch.manual_seed(derive("fit", self.seed, type(method).__name__))
+        torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
         for callback in trainer.callbacks:
             if getattr(callback, "wants_setting", False):
