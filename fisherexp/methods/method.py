@@ -31,6 +31,7 @@ class Method:
         in a source named beside them.
 
     outcome: plain containers for the run record; numbers under "metrics" stand beside those of the evaluation.
+    headings, better: of such numbers, as in Evaluation.
     """
 
     paper: ClassVar[str] = ""
@@ -40,6 +41,8 @@ class Method:
     uses_model: ClassVar[bool] = True
     study: ClassVar[bool] = False
     published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
+    headings: ClassVar[dict[str, str]] = {}
+    better: ClassVar[dict[str, str]] = {}
 
     outcome: dict[str, Any]
 
@@ -86,7 +89,9 @@ class ModelMethod(Method, LightningModule):
         return self.model(inputs)
 
     def source_loaded(self) -> None:
-        """The weights it starts with are in the model, and what it needs is in `given`; fit comes next."""
+        """The weights it starts with are in the model, and what it needs is in `given`. Fit comes next, and may go on
+        from a saved state, which must find the modules that stand after this call. Random numbers drawn here are a stream
+        of their own."""
 
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""

@@ -20,7 +20,7 @@ from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
-from fisherexp.config.locations import data_folder
+from fisherexp.config.locations import user_file
 from fisherexp.config.validate import attribute
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.curvature import Curvature
@@ -60,6 +60,7 @@ class Workbench:
         self.loggers, self.callbacks = loggers or [], callbacks or []
         self.costs: dict[str, dict[str, float]] = {}
         self.threads: int | None = None
+        self.started_from: Artefact | None = None  # set once the run's method has its first weights
         self.seed, self.label = cfg.seed, ""
         self.semantic = semantic(cfg)
 
@@ -145,11 +146,10 @@ class Workbench:
 
     def locate(self, path: str, option: str) -> Path:
         """A file given by the user: absolute, in the working directory, or in the data folder. Raises ValueError."""
-        root = data_folder(self.cfg.data.get("root"))
-        found = [place for place in (Path(path).expanduser(), root / path) if place.is_file()]
-        if not found:
-            raise ValueError(f"{option}={path}: there is no such file in {Path.cwd()} or {root}")
-        return found[0]
+        try:
+            return user_file(path, self.cfg.data.get("root"))
+        except FileNotFoundError as error:
+            raise ValueError(f"{option}={path}: {error}") from None
 
     def published(self) -> dict[str, tuple[float, ...]]:
         """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
