@@ -78,7 +78,7 @@ class Trained(Source):
             raise ValueError(f"source.data: {error}, as their inputs differ: source.data=null") from None
         trained = there.trained("source.method")
         name, options = name_of(bench.cfg, "source.data"), _differing(bench.cfg)
-        words = ", ".join(f"{option}={value}" for option, value in options.items())
+        words = ", ".join(f"{option}={value}" for option, value in options.items() if value is not None)
         described = {"text": f"trained on {name}" + (f"({words})" if words else "")}
         described |= {"data": name, "options": options, "samples": there.problem.checksum(), "weights": trained.key}
         return _fitted(bench, trained.tensors, described, trained.about)
