@@ -50,6 +50,9 @@ class FineTuning(ERM):
     def freeze(self) -> None:
         """Leave those parameters trainable that are to be trained. As it stands, all are."""
 
+    def merge(self) -> None:
+        """Make an ordinary model of what was trained. As it stands, it is one."""
+
     def source_loaded(self) -> None:
         if not self.epochs:
             return
@@ -78,6 +81,9 @@ class FineTuning(ERM):
             "trained_share": 100 * trained / sum(p.numel() for p in own.values()),
             "relative_change": self._relative_change(own),
         }
+        self.merge()
+        for parameter in self.trainable:
+            parameter.requires_grad_()
 
     def _own_parameters(self) -> dict[str, nn.Parameter]:
         """Those of the model without its adapters, by name."""
@@ -151,16 +157,13 @@ class AdapterTuning(FineTuning):
         super().optimizer_step(*args, **options)
         adapters.after_step(self.model, step, self.epochs * self.steps_per_epoch)
 
-    def on_train_end(self) -> None:
-        super().on_train_end()
+    def merge(self) -> None:
         state = adapters.adapter_state_dict(self.model)
         self.adapter_state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         adapted = self._outputs()
         adapters.merge(self.model)
         difference = (self._outputs() - adapted).abs().max() / adapted.abs().max()
         self.outcome["metrics"]["merge_error"] = difference.item()
-        for parameter in self.trainable:
-            parameter.requires_grad_()
 
     @torch.no_grad()
     def _outputs(self) -> Tensor:
