@@ -48,7 +48,9 @@ def test_everything_else_stays(line):
 
 def test_both_spellings_compose_alike():
     short = composed([*START, "source.data=digits_odd", "source.training=cifar", "source.training.epochs=3"])
-    long = composed([*START, "data@source.data=digits_odd", "training@source.training=cifar", "source.training.epochs=3"])
+    long = composed(
+        [*START, "data@source.data=digits_odd", "training@source.training=cifar", "source.training.epochs=3"]
+    )
     assert short == long
     assert short.source.data.classes == [1, 3, 5, 7, 9]
     assert (short.source.training.epochs, short.source.training.milestones[0]) == (3, 60)
@@ -64,7 +66,9 @@ def test_a_misspelt_option_is_one_line_with_the_nearest():
 
 def test_a_source_without_data_of_its_own_says_so(tmp_path):
     (tmp_path / "weights.pt").touch()
-    (problem,) = explain(["method=full", "source=checkpoint", f"source.path={tmp_path}/weights.pt", "source.data=digits"])
+    (problem,) = explain(
+        ["method=full", "source=checkpoint", f"source.path={tmp_path}/weights.pt", "source.data=digits"]
+    )
     assert "data@source.data" in str(problem)
 
 
@@ -77,7 +81,9 @@ def test_a_sweep_of_the_command_line_and_one_of_an_experiment():
             "data@source.data=digits_odd",
         ]
     # what the command line says comes before the experiment, in either spelling
-    assert runs({"source.data": "digits,digits_odd"}, [], ["source.data=digits"], parser) == [["data@source.data=digits"]]
+    assert runs({"source.data": "digits,digits_odd"}, [], ["source.data=digits"], parser) == [
+        ["data@source.data=digits"]
+    ]
 
 
 def test_a_sweeps_runs_are_composed_alike(compose_quickly):

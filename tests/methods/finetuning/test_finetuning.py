@@ -155,8 +155,14 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("name", ["lora", "dora"])
-def test_every_option_changes_the_weights(name, option, fitted):
+def test_every_option_changes_the_weights(option, fitted):
+    plain, changed = state(fitted("lora")), state(fitted("lora", option))
+    assert any(not torch.equal(tensor, plain[n]) for n, tensor in changed.items())
+
+
+@pytest.mark.parametrize("option", [OPTIONS["rank"], OPTIONS["alpha"]])
+@pytest.mark.parametrize("name", ["rslora", "dora", "pissa"])
+def test_rank_and_scale_count_for_each_adapter(name, option, fitted):
     plain, changed = state(fitted(name)), state(fitted(name, option))
     assert any(not torch.equal(tensor, plain[n]) for n, tensor in changed.items())
 
