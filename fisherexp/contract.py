@@ -131,7 +131,7 @@ class Contract:
         bench = Workbench(self.config("a"))
         start = bench.method("method")
         from_scratch = start.start == "scratch"
-        before = start.model.state_dict() if from_scratch else bench.trained(start.start).tensors
+        before = start.model.state_dict() if from_scratch else bench.reference(start.start).tensors
         after, record = self.first
         moved = any(not torch.equal(before[name], tensor) for name, tensor in after.items())
         if start.adapts_at_test and "before" in record["metrics"]:
@@ -191,7 +191,8 @@ class Contract:
         bench = Workbench(self.config("a"))
         method = bench.method("method")
         own = bench.trained("method").path if method.start == "scratch" else None
-        lent = {bench.trained(node).path for node in references(bench.cfg)} - {own}
+        # A source on other data is in no store; what it was made from, the second run makes again.
+        lent = {bench.reference(name).path for name in references(bench.cfg)} - {own, None}
         for file in [*lent, *bench.store.root.glob("metrics/*.safetensors")]:
             there = self.scratch / "b" / "artefacts" / file.parent.name
             there.mkdir(parents=True, exist_ok=True)

@@ -310,12 +310,12 @@ def test_runs_that_are_not_there_not_done_or_several_are_one_line_before_data_ar
     assert "2 runs in " in problem(folder.name[:4])
     (folder / "run.json").unlink()
     assert f"{folder} is not done" in problem(folder)
-    with pytest.raises(ValueError, match=f"^source.run={folder}: .* is not done"):
+    with pytest.raises(ValueError, match=rf"^source.run={folder}: .* is not done"):
         of_run(make, folder)
 
 
 def test_a_run_of_another_model_is_one_line(make, made):
-    with pytest.raises(ValueError, match="^source.run=.*the weights do not fit this model: nothing for") as error:
+    with pytest.raises(ValueError, match=r"^source.run=.*the weights do not fit this model: nothing for") as error:
         of_run(make, made[1], "model.hidden=[9]")
     assert "\n" not in str(error.value)
 
