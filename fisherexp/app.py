@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fisherexp.catalogue import by_wing
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path
+from fisherexp.config.shorthand import native
 from fisherexp.config.validate import ConfigError
 from fisherexp.ranks import is_follower
 from fisherexp.runs.code import has_changed
@@ -52,8 +53,8 @@ class SweepLedger(Callback):
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit status (0 done, 1 a run failed, 2 a bad config,
     130 interrupted, 143 stopped by a signal)."""
-    if arguments is not None:
-        sys.argv = [sys.argv[0], *arguments]
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.argv = [sys.argv[0], *map(native, arguments)]
     command = get_args_parser().parse_args(sys.argv[1:])
     overrides = command.overrides
     if command.help:

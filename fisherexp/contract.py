@@ -222,7 +222,8 @@ class Contract:
         bench = Workbench(self.config("a"))
         method = bench.method("method")
         own = bench.trained("method").path if method.start == "scratch" else None
-        lent = {bench.reference(name).path for name in references(bench.cfg)} - {own}
+        # A source on other data is in no store; what it was made from, the second run makes again.
+        lent = {bench.reference(name).path for name in references(bench.cfg)} - {own, None}
         for file in [*lent, *bench.store.root.glob("metrics/*.safetensors")]:
             there = self.scratch / "b" / "artefacts" / file.parent.name
             there.mkdir(parents=True, exist_ok=True)

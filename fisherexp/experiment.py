@@ -12,6 +12,7 @@ from pytorch_lightning import Callback
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fisherexp.config.locations import WEIGHTS
 from fisherexp.files import write_atomically
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.method import Method
@@ -62,6 +63,7 @@ def run_experiment(
             "headings": bench.headings | record.pop("headings", {}) | {"seconds": "seconds"},
             "better": bench.better | record.pop("better", {}) | {"seconds": "lower"},
             "trial": cfg.evaluate_on == "validation" or any(cfg.trainer[option] for option in LIMITS),
+            "source": _source(bench),
             "data_checksum": bench.problem.checksum(),
             "setting": bench.problem.about(),
             "threads": bench.threads or torch.get_num_threads(),
@@ -98,15 +100,28 @@ def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
         return {"metrics": {}, "outcome": {}}
     _leave(bench, method, folder, method.model.state_dict())
     metrics = {stage: stages[stage] for stage in STAGES if stage in stages}
-    return {"metrics": metrics, "outcome": method.outcome}
+    return {"metrics": metrics, "outcome": method.outcome} | _shown(method)
+
+
+def _source(bench: Workbench) -> dict[str, Any] | None:
+    """What the run's method started with: the kind of source, where its weights are from, a hash of them, and names of
+    weights that were new; None where it started from scratch."""
+    if bench.started_from is None:
+        return None
+    found = bench.started_from
+    about = {"origin": found.about.get("origin", {}), "new": found.about.get("new", [])}
+    return {"kind": name_of(bench.cfg, "source"), "weights": found.key} | about
 
 
 def _run_steps(bench: Workbench, folder: Path) -> dict[str, Any]:
     method, price = solved(bench, folder)
     after = outcome_of(bench, method) | price | method.outcome.get("metrics", {})
     _leave(bench, method, folder, method.tensors())
-    shown = {"headings": method.headings, "better": method.better}
-    return {"metrics": {"after": after}, "outcome": method.outcome} | shown
+    return {"metrics": {"after": after}, "outcome": method.outcome} | _shown(method)
+
+
+def _shown(method: Method) -> dict[str, Any]:
+    return {"headings": method.headings, "better": method.better}
 
 
 def _leave(bench: Workbench, method: Method, folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -115,4 +130,4 @@ def _leave(bench: Workbench, method: Method, folder: Path, tensors: dict[str, Te
     method.leave_files(folder)
     bench.problem.leave_files(folder)
     if state:
-        write_atomically(folder / "weights.safetensors", lambda temporary: save_file(state, temporary))
+        write_atomically(folder / WEIGHTS, lambda temporary: save_file(state, temporary))

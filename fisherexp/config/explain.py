@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fisherexp.config import companions, draws  # noqa: F401 - what they teach Hydra
 from fisherexp.config.locations import conf_dir, groups, options, search_path
+from fisherexp.config.shorthand import native
 from fisherexp.config.validate import Problem, nearest, validate
 
 CONFIG_NAME = "run"
@@ -27,7 +28,7 @@ def composed(overrides: list[str]) -> DictConfig:
     """The config of a single run, as `run.py` would see it. Raises HydraException where it cannot be composed."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(CONFIG_NAME, overrides=overrides)
+        return compose(CONFIG_NAME, overrides=[native(line) for line in overrides])
 
 
 def unknown_choices(lines: list[str]) -> list[Problem]:
@@ -144,7 +145,7 @@ def _advise_default(problem: Problem, base: DictConfig) -> Problem:
 def _parse_and_repair(lines: list[str]) -> tuple[list[Problem], list[Override]]:
     parser = OverridesParser.create()
     problems, overrides = [], []
-    for line in lines:
+    for line in map(native, lines):
         try:
             overrides.append(parser.parse_override(line))
         except HydraException as error:
@@ -159,7 +160,8 @@ def _parse_and_repair(lines: list[str]) -> tuple[list[Problem], list[Override]]:
         wrong = {name: nearest(name, valid) for name in names if name not in valid and name not in NOTHING}
         for name, near in wrong.items():
             reason = f"there is no such {group} (there are: {', '.join(valid)})"
-            problems.append(Problem(f"{group}={name}", reason, near and f"{group}={near}"))
+            key = override.get_key_element()
+            problems.append(Problem(f"{key}={name}", reason, near and f"{key}={near}"))
         if not wrong:
             repaired.append(override)
         elif all(wrong.values()):

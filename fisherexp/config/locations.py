@@ -1,10 +1,12 @@
 """Where files lie: configs in conf/ and in directories a user adds with hydra.searchpath, data in a folder."""
 
+import glob
 import importlib.util
 import os
 import re
 from pathlib import Path
 
+WEIGHTS = "weights.safetensors"  # what a run leaves in its folder
 TARGET = re.compile(r"^_target_: *(\S+)", re.MULTILINE)
 BASE = re.compile(r"^defaults: *\[(\w+)\]", re.MULTILINE)
 
@@ -72,3 +74,34 @@ def located(path: str, root: str | None) -> Path | None:
 def data_folder(root: str | None) -> Path:
     """Where data files are looked for: `root`, else FISHEREXP_DATA, else ~/.cache/fisherexp."""
     return Path(root or os.environ.get("FISHEREXP_DATA") or "~/.cache/fisherexp").expanduser()
+
+
+def user_file(path: str, root: str | None) -> Path:
+    """A file given by the user: absolute, in the working directory, or in the data folder. Raises FileNotFoundError,
+    which says where it was looked for."""
+    file = located(path, root)
+    if file is None or not file.is_file():
+        raise FileNotFoundError(f"there is no such file in {Path.cwd()} or {data_folder(root)}")
+    return file
+
+
+def files_nearby(root: str | None, suffix: str) -> list[str]:
+    """Names of the files that `user_file` would find by name alone, of those that end so."""
+    folders = [folder for folder in (Path.cwd(), data_folder(root)) if folder.is_dir()]
+    return [file.name for folder in folders for file in sorted(folder.iterdir()) if suffix and file.suffix == suffix]
+
+
+def finished_run(run: str, output_dir: Path) -> Path:
+    """The folder of a run that has left weights, given by the folder or by the beginning of its hash. Raises
+    FileNotFoundError, in one line, for none or several, or one that is not done."""
+    if Path(run).is_dir():
+        folder = Path(run)
+    else:
+        found = [folder for folder in sorted(output_dir.glob(f"*/*/{glob.escape(run)}*")) if folder.is_dir()]
+        if len(found) != 1:
+            what = f"{len(found)} runs" if found else "no run"
+            raise FileNotFoundError(f"{what} in {output_dir} with a hash that begins so (python -m fisherexp status)")
+        folder = found[0]
+    if not (folder / "run.json").is_file() or not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} is not done, or left no weights (run.json, {WEIGHTS})")
+    return folder

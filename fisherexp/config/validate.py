@@ -5,6 +5,7 @@ import functools
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Lt
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fisherexp.config import types
 from fisherexp.config.declared import Declared, TargetNotFound, declared
+from fisherexp.config.locations import WEIGHTS, files_nearby, finished_run, user_file
 
 ROOT = "fisherexp.config.root.Root"
 # Keys Hydra's instantiate reads itself.
@@ -65,6 +67,7 @@ def validate(cfg: DictConfig) -> list[Problem]:
     problems += _check_requires(cfg)
     problems += _check_fit(cfg)
     problems += _check_evaluate(cfg)
+    problems += _check_source(cfg)
     return problems
 
 
@@ -92,7 +95,10 @@ def _namespace(cfg: DictConfig) -> dict[str, Any]:
 
 
 def num_classes(cfg: DictConfig) -> int | None:
-    """Number of classes the data declares (or the user gives as `data.num_classes`); None where only the files tell."""
+    """Number of classes the data declares (or the user gives as `data.num_classes`, or chooses as `data.classes`); None
+    where only the files tell."""
+    if chosen := OmegaConf.select(cfg, "data.classes"):
+        return len(chosen)
     given = OmegaConf.select(cfg, "data.num_classes")
     return given if isinstance(given, int) else attribute(cfg, "data", "num_classes")
 
@@ -281,6 +287,33 @@ def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:
             "published corruptions are of the test set",
             "scenario.published=null",
         )
+
+
+def _check_source(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there what the source names, where the method starts with one?"""
+    compared = attribute(cfg, "scenario", "references", {})
+    if "source" not in {attribute(cfg, "method", "start"), *compared.values()} or "source" not in cfg:
+        return
+    if attribute(cfg, "source", "of_the_model") and not cfg.model.get("pretrained"):
+        reason = "this model does not come with weights"
+        near = "model.pretrained=true" if "pretrained" in cfg.model else "model=torchvision model.pretrained=true"
+        yield Problem("source=pretrained", reason, near)
+    for option in attribute(cfg, "source", "reads", {}):
+        try:
+            file_of_source(cfg, option)
+        except FileNotFoundError as error:
+            given = cfg.source[option]
+            near = nearest(Path(given).name, files_nearby(cfg.data.get("root"), Path(given).suffix))
+            yield Problem(f"source.{option}", f"'{given}': {error}", near and f"source.{option}={near}")
+
+
+def file_of_source(cfg: DictConfig, option: str) -> Path | None:
+    """The file that an option of the source stands for; None where it has no value. Raises FileNotFoundError."""
+    if OmegaConf.is_missing(cfg.source, option) or not isinstance(cfg.source[option], str):
+        return None
+    if attribute(cfg, "source", "reads")[option] == "file":
+        return user_file(cfg.source[option], cfg.data.get("root"))
+    return finished_run(cfg.source[option], Path(cfg.output_dir)) / WEIGHTS
 
 
 def _option(group: str, suits: Callable[[dict], bool]) -> str | None:

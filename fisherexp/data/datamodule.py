@@ -96,6 +96,10 @@ class LabeledData(LightningDataModule):
             raise DataError(f"{self.title}: there is no '{path}' {places}; set data.path")
         return found
 
+    def chosen(self, train: TensorSet, test: TensorSet) -> tuple[TensorSet, TensorSet]:
+        """What is used of the samples that were read; here, all."""
+        return train, test
+
     @property
     def num_outputs(self) -> int:
         """How many numbers a network answers with."""
@@ -109,7 +113,7 @@ class LabeledData(LightningDataModule):
     def load(self) -> "LabeledData":
         """Read the data, once; later calls do nothing. Returns self."""
         if self.train is None:
-            train, self.test = self.read()
+            train, self.test = self.chosen(*self.read())
             if self.validation_share:
                 order = torch.randperm(len(train), generator=generator("validation", self.seed))
                 held_out = round(self.validation_share * len(train))
@@ -196,6 +200,7 @@ class ImageData(LabeledData):
 
     augment: what loaders asked for augmentation do; see augment.py.
     download: fetch files that are missing, where the set can be downloaded.
+    classes: keep samples of these classes only, which are numbered 0, 1, … in this order; None for all.
     superclasses: lists of classes that become one class each; every class belongs to one of them.
     Further options: see LabeledData.
 
@@ -215,11 +220,36 @@ class ImageData(LabeledData):
         validation: Probability = 0.0,
         train_size: Count | None = None,
         seed: Size = 0,
+        classes: list[Size] | None = None,
         superclasses: list[list[Size]] | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, root, validation, train_size, seed)
-        self.augment, self.download, self.superclasses = augment, download, superclasses
+        self.augment, self.download = augment, download
+        self.classes, self.superclasses = classes, superclasses
         self.fine_labels: dict[str, torch.Tensor] = {}
+
+    @property
+    def altered(self) -> bool:
+        return super().altered or self.classes is not None
+
+    def chosen(self, train: TensorSet, test: TensorSet) -> tuple[TensorSet, TensorSet]:
+        """Those of `classes`. Raises DataError for a class that there is not or that is named twice, and where classes
+        are merged as well."""
+        if self.classes is None:
+            return train, test
+        if self.superclasses is not None:
+            raise DataError(f"{self.title}: data.classes chooses among classes that data.superclasses merges; set one")
+        if len(set(self.classes)) < len(self.classes) or not set(self.classes) <= set(range(self.num_classes)):
+            wanted = f"some of 0…{self.num_classes - 1}, each once"
+            raise DataError(f"{self.title}: data.classes must hold {wanted}, got {self.classes}")
+        number = torch.full((self.num_classes,), -1)
+        number[self.classes] = torch.arange(len(self.classes))
+        kept = [split.subset((number[split.targets] >= 0).nonzero().flatten()) for split in (train, test)]
+        if self.class_names:
+            self.class_names = [self.class_names[label] for label in self.classes]
+        self.num_classes = len(self.classes)
+        train, test = (dataclasses.replace(split, targets=number[split.targets]) for split in kept)
+        return train, test
 
     def load(self) -> "ImageData":
         """As in LabeledData, with classes merged where `superclasses` says so."""

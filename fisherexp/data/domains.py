@@ -30,7 +30,8 @@ class DomainData(ImageData):
         """
 
     def read(self) -> tuple[TensorSet | FileSet, TensorSet | FileSet]:
-        given = {"validation": self.validation_share, "train_size": self.train_size, "superclasses": self.superclasses}
+        given = {"validation": self.validation_share}
+        given |= {name: getattr(self, name) for name in ("train_size", "classes", "superclasses")}
         if refused := [name for name, value in given.items() if value]:
             raise DataError(f"{self.title}: data.{refused[0]} knows no domains; scenario.holdout puts samples aside")
         domains = self.domains(self.seed)

@@ -1,7 +1,7 @@
 """Methods that are a loop of steps of their own: solvers, samplers, fits of tables."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -12,12 +12,10 @@ from fisherexp.problems.problem import Problem
 class IterativeMethod(Method):
     """A lifecycle: `begin`, then `step` until `done`; the state of it can be saved and restored between two steps.
 
-    headings, better: of what `metrics` answers, as in Evaluation; those of the problem's evaluation come before.
+    headings, better: of what `metrics` answers, too; those of the problem's evaluation come before.
     """
 
     uses_model = False
-    headings: ClassVar[dict[str, str]] = {}
-    better: ClassVar[dict[str, str]] = {}
 
     problem: Problem
 

@@ -25,11 +25,13 @@ class Method:
         (a head on top of them). What is not required is accepted.
     uses_model: whether the runner builds a network for it.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
+    stream: names its random streams where its class does not: the class it had before it was renamed. Not inherited.
     search: option -> range in Hydra's syntax, for hydra/sweeper=optuna: {"alpha": "tag(log, interval(0.1, 10))"}.
     published: name of a data set, or <data set>/<scenario> -> metric -> (mean, standard deviation) or (mean,), as read
         in a source named beside them.
 
     outcome: plain containers for the run record; numbers under "metrics" stand beside those of the evaluation.
+    headings, better: of such numbers, as in Evaluation.
     """
 
     paper: ClassVar[str] = ""
@@ -39,8 +41,15 @@ class Method:
     uses_model: ClassVar[bool] = True
     study: ClassVar[bool] = False
     published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}
+    headings: ClassVar[dict[str, str]] = {}
+    better: ClassVar[dict[str, str]] = {}
 
     outcome: dict[str, Any]
+
+    @classmethod
+    def stream_name(cls) -> str:
+        """What its random streams are derived from, beside the seed."""
+        return vars(cls).get("stream", cls.__name__)
 
     def leave_files(self, folder: Path) -> None:
         """Write what the method wants to leave in the run's folder (figures, say) once it is done."""
@@ -80,7 +89,9 @@ class ModelMethod(Method, LightningModule):
         return self.model(inputs)
 
     def source_loaded(self) -> None:
-        """The weights it starts with are in the model, and what it needs is in `given`; fit comes next."""
+        """The weights it starts with are in the model, and what it needs is in `given`. Fit comes next, and may go on
+        from a saved state, which must find the modules that stand after this call. Random numbers drawn here are a stream
+        of their own."""
 
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -42,7 +42,10 @@ class Recipe:
 
     def configure(self, model: nn.Module, steps_per_epoch: int) -> dict:
         """Optimizer and per-step schedule of the trainable parameters, for Lightning's configure_optimizers."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        return self.configure_groups([p for p in model.parameters() if p.requires_grad], steps_per_epoch)
+
+    def configure_groups(self, parameters: list[nn.Parameter] | list[dict[str, Any]], steps_per_epoch: int) -> dict:
+        """The same for given parameters or torch's groups of them; the schedule multiplies each group's own lr."""
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, momentum=self.momentum, **options)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fisherexp.reports.summary import source_line
+
 SIGNIFICANCE = 0.05
 CHANGED = "†"  # marks rows with runs whose code has changed since
 
@@ -14,6 +16,8 @@ def caption(
     counts = sorted({count for line in lines for count in line.counts if count})
     notes = [f"values after the method, over n = {'/'.join(map(str, counts))} runs ({', '.join(pooled)})"]
     notes.append(f"protocol: {'; '.join(_protocols(records, pooled))}; the weights each method ends with")
+    if sources := sorted({line for record in records if (line := source_line(record))}):
+        notes.append(f"source: {' | '.join(sources)}")
     if estimators := _estimators(records):
         notes.append(f"Fisher: {'; '.join(estimators)}")
     if any(cell.best for line in lines for cell in line.cells):

@@ -23,6 +23,8 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bo
     for stage, metrics in record["metrics"].items():
         label = {"oracle": "retrained oracle", "oracle_deviation": "± between oracles"}.get(stage, stage)
         table.add_row(label, *(format_metric(heading, metrics.get(name)) for name, heading in shown.items()))
+    if started := source_line(record):
+        console.print(f"source   {started}", highlight=False, soft_wrap=True)
     console.print(table)
     if record.get("trial"):
         console.print(
@@ -52,6 +54,16 @@ def title(record: dict[str, Any]) -> str:
     options = ", ".join(f"{k}={v}" for k, v in config["scenario"].items() if k != "_target_")
     scenario = f"{names['scenario']}({options})" if options else names["scenario"]
     return f"{names['method']} on {names['data']}, {names['model']}, {scenario}, seed {record['seed']}"
+
+
+def source_line(record: dict[str, Any]) -> str | None:
+    """What the weights were that the method started with; None where it was trained on the run's own data, or there
+    were none."""
+    source = record.get("source")
+    if not source or not source["origin"]:
+        return None
+    new = f"; new: {', '.join(source['new'])}" if source["new"] else ""
+    return source["origin"]["text"] + new
 
 
 def again(command: str) -> str:

@@ -4,6 +4,7 @@ Two command lines that ask for the same experiment get the same name and hence t
 a progress bar or the place where files lie change nothing. Light: no torch.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.locations import data_folder, located
-from fisherexp.config.validate import attribute, provides
+from fisherexp.config.validate import attribute, file_of_source, provides
 from fisherexp.content import content
 
 # What cannot change a result (threads change the last bits of a float sum; they are recorded; a draw is in the values
@@ -36,6 +37,8 @@ def semantic(cfg: DictConfig) -> dict[str, Any]:
     unused |= set() if is_audited(cfg) else {"audit"}
     unused |= set() if _has_head(cfg) else {"head"}
     kept = {k: v for k, v in kept.items() if k not in unused}
+    if "source" in kept:
+        kept["source"] |= _read_by_source(cfg)
     if kept["evaluate_on"] == "test":  # the rule, and older than the option
         del kept["evaluate_on"]
     if kept["scenario"].get("published") == "auto":
@@ -92,6 +95,16 @@ def name_of(cfg: DictConfig, node: str) -> str:
         return "none"
     words = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+", target.rpartition(".")[2])
     return attribute(cfg, node, "name") or "_".join(words).lower()
+
+
+def _read_by_source(cfg: DictConfig) -> dict[str, str]:
+    """Option -> hash of the file it stands for: the same weights elsewhere are the same source, others are another."""
+    found = {}
+    for option in attribute(cfg, "source", "reads", {}):
+        with contextlib.suppress(FileNotFoundError):  # a config that is refused has a name, too
+            if file := file_of_source(cfg, option):
+                found[option] = content(file)
+    return found
 
 
 def _found(cfg: DictConfig) -> str | None:

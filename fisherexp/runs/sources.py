@@ -4,26 +4,39 @@ Each is named by content, so that what is built on it is never that of other wei
 """
 
 import json
+import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fisherexp.config.locations import WEIGHTS, finished_run
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.weights import load_matching, unwrapped
 from fisherexp.runs.artefact import Artefact, weights_digest
+from fisherexp.runs.identity import name_of
 
 FREE = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
 
 
 class Source(ABC):
-    """A choice of the config group `source`."""
+    """A choice of the config group `source`. It may declare, read without importing it:
+
+    reads: option -> what it names: 'file' (of the user's) or 'run'. It is looked for before anything is loaded, and
+        counts by its content.
+    of_the_model: the model must come with weights.
+    """
+
+    reads: ClassVar[dict[str, str]] = {}
+    of_the_model: ClassVar[bool] = False
 
     # Whether it is the outcome of this run's own training method, of which there can be others: of other seeds, of
     # other parts of the data.
@@ -59,8 +72,16 @@ class Trained(Source):
         if self.data is None:
             return bench.trained("source.method")
         there = bench.on_data("source.data")
-        here = there.trained("source.method")
-        return _fitted(bench, here.tensors, {"trained_on": there.problem.checksum(), "weights": here.key}, here.about)
+        try:  # before it is trained
+            load_matching(bench.classifier("source"), there.classifier("source").state_dict())
+        except ValueError as error:
+            raise ValueError(f"source.data: {error}, as their inputs differ: source.data=null") from None
+        trained = there.trained("source.method")
+        name, options = name_of(bench.cfg, "source.data"), _differing(bench.cfg)
+        words = ", ".join(f"{option}={value}" for option, value in options.items() if value is not None)
+        described = {"text": f"trained on {name}" + (f"({words})" if words else "")}
+        described |= {"data": name, "options": options, "samples": there.problem.checksum(), "weights": trained.key}
+        return _fitted(bench, trained.tensors, described, trained.about)
 
     def initial(self, bench: Any) -> dict[str, Tensor]:
         if self.data is not None:
@@ -74,13 +95,15 @@ class Trained(Source):
 class Pretrained(Source):
     """The weights that came with the model (model.pretrained=true), and the head, if it came with one."""
 
+    of_the_model = True
+
     def weights(self, bench: Any) -> Artefact:
         if not bench.cfg.model.get("pretrained"):
             raise ValueError(
                 "source=pretrained needs a model that comes with weights, e.g. model=torchvision model.pretrained=true"
             )
         state = bench.classifier("source").state_dict()
-        return _fitted(bench, state, {"pretrained": bench.semantic["model"]})
+        return _fitted(bench, state, {"text": "weights that came with the model", "model": bench.semantic["model"]})
 
 
 class Checkpoint(Source):
@@ -89,56 +112,70 @@ class Checkpoint(Source):
     path: absolute, in the working directory, or in the data folder.
     """
 
+    reads = {"path": "file"}
+
     def __init__(self, path: str) -> None:
         self.path = path
 
     def weights(self, bench: Any) -> Artefact:
         file = bench.locate(self.path, "source.path")
         try:
-            loaded = load_file(file) if file.suffix == ".safetensors" else _torch_file(file)
-            return _fitted(bench, unwrapped(loaded), {"file": file.name})
-        except Exception as error:
-            raise ValueError(f"source.path={self.path}: {' '.join(str(error).split())}") from None
+            return _fitted(bench, unwrapped(_tensors_of(file)), {"text": f"file {file.name}", "file": file.name})
+        except ValueError as error:
+            raise ValueError(f"source.path={self.path}: {error}") from None
 
 
 class Run(Source):
     """The final weights of another run. run: its folder, or the beginning of its hash below `output_dir`."""
 
+    reads = {"run": "run"}
+
     def __init__(self, run: str) -> None:
         self.run = run
 
     def weights(self, bench: Any) -> Artefact:
-        folder = run_folder_of(self.run, Path(bench.cfg.output_dir))
-        file = folder / "weights.safetensors"
-        if not file.is_file():
-            raise ValueError(f"source.run={self.run}: {folder} holds no weights (weights.safetensors): is it done?")
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        described = {"run": record["identity"], "names": record["names"]}
         try:
-            return _fitted(bench, load_file(file), described)
-        except ValueError as error:
+            folder = finished_run(self.run, Path(bench.cfg.output_dir))
+            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            names = record["names"]
+            text = f"run {record['identity']} ({names['method']} on {names['data']}, {names['model']})"
+            described = {"text": text, "run": record["identity"], "names": names}
+            return _fitted(bench, load_file(folder / WEIGHTS), described)
+        except (FileNotFoundError, ValueError) as error:
             raise ValueError(f"source.run={self.run}: {error}") from None
 
 
-def run_folder_of(run: str, output_dir: Path) -> Path:
-    """The folder of a run given by path or by the beginning of its hash. Raises ValueError for none or several."""
-    if Path(run).is_dir():
-        return Path(run)
-    found = [file.parent for file in sorted(output_dir.glob(f"*/*/{run}*/run.json"))]
-    if len(found) != 1:
-        what = "no finished run" if not found else f"{len(found)} runs"
+def _tensors_of(file: Path) -> dict[str, Any]:
+    """What a file of weights holds. Raises ValueError, in one line, for one that holds anything else."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"no file of safetensors ({error})") from None
+    except pickle.UnpicklingError:
         raise ValueError(
-            f"source.run={run}: {what} in {output_dir} with a hash that begins so; `fisherexp status` lists them"
-        )
-    return found[0]
+            "no checkpoint of tensors: it holds other Python objects, which are not loaded, or is no file of torch; "
+            "torch.save(model.state_dict(), …) writes one"
+        ) from None
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"no file of torch ({' '.join(str(error).split()) or 'it ends too early'})") from None
+    if not isinstance(found, Mapping):
+        raise ValueError(f"it holds a {type(found).__name__}, not tensors by name")
+    return found
 
 
-def _torch_file(file: Path) -> dict[str, Any]:
-    return torch.load(file, map_location="cpu", weights_only=True)
+def _differing(cfg: DictConfig) -> dict[str, Any]:
+    """Options of the source's data that are others than those of the run's own."""
+    here, there = (OmegaConf.to_container(node, resolve=True) for node in (cfg.data, cfg.source.data))
+    return {name: value for name, value in there.items() if name != "_target_" and value != here.get(name)}
 
 
 def _fitted(bench: Any, tensors: dict[str, Tensor], origin: dict, about: dict | None = None) -> Artefact:
-    """Weights from elsewhere in the run's network, as an artefact named by its content."""
+    """Weights from elsewhere in the run's network, as an artefact named by its content.
+
+    origin: plain containers for the record; its "text" is shown to the reader.
+    """
     model = bench.classifier("source")
     new = load_matching(model, tensors)
     state = model.state_dict()

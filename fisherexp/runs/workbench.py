@@ -20,7 +20,7 @@ from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
-from fisherexp.config.locations import data_folder
+from fisherexp.config.locations import user_file
 from fisherexp.config.validate import attribute
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.curvature import Curvature
@@ -61,6 +61,7 @@ class Workbench:
         self.loggers, self.callbacks = loggers or [], callbacks or []
         self.costs: dict[str, dict[str, float]] = {}
         self.threads: int | None = None
+        self.started_from: Artefact | None = None  # set once the run's method has its first weights
         self.seed, self.label = cfg.seed, ""
         self.semantic = semantic(cfg)
 
@@ -137,7 +138,7 @@ class Workbench:
     def method(self, node: str) -> ModelMethod:
         """The method that a config node describes, around new weights drawn from the seed and its name."""
         make = self.make(node, _partial_=True)
-        return make(model=self.classifier(make.func.__name__))
+        return make(model=self.classifier(make.func.stream_name()))
 
     def classifier(self, stream: str) -> nn.Module:
         """A new network, its weights drawn from the seed and the name of a random stream."""
@@ -152,11 +153,10 @@ class Workbench:
 
     def locate(self, path: str, option: str) -> Path:
         """A file given by the user: absolute, in the working directory, or in the data folder. Raises ValueError."""
-        root = data_folder(self.cfg.data.get("root"))
-        found = [place for place in (Path(path).expanduser(), root / path) if place.is_file()]
-        if not found:
-            raise ValueError(f"{option}={path}: there is no such file in {Path.cwd()} or {root}")
-        return found[0]
+        try:
+            return user_file(path, self.cfg.data.get("root"))
+        except FileNotFoundError as error:
+            raise ValueError(f"{option}={path}: {error}") from None
 
     def published(self) -> dict[str, tuple[float, ...]]:
         """Metric -> (mean, standard deviation) or (mean,) that the run's method declares as published for these data
@@ -180,7 +180,7 @@ class Workbench:
         resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
         progress = PhaseProgress(self.meter(phase))
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
-        torch.manual_seed(derive("fit", self.seed, type(method).__name__))
+        torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
         for callback in trainer.callbacks:
             if getattr(callback, "wants_setting", False):

@@ -9,6 +9,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from fisherexp.config.locations import groups, search_path
+from fisherexp.config.shorthand import native
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -24,7 +25,7 @@ def composer(context: HydraContext, config: DictConfig) -> Compose:
     bases: dict[tuple[str, ...], DictConfig] = {}
 
     def compose(overrides: list[str]) -> DictConfig:
-        parsed = parser.parse_overrides(list(overrides))
+        parsed = parser.parse_overrides([native(line) for line in overrides])
         values = [o for o in parsed if "." in o.key_or_group or o.key_or_group not in known]
         values = [o for o in values if not o.key_or_group.startswith("hydra")]
         choices = tuple(o.input_line for o in parsed if o not in values)

@@ -6,16 +6,19 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from fisherexp.config.shorthand import native
+
 
 def runs(
     params: Mapping[str, Any], also: Sequence[Mapping[str, Any]], arguments: list[str], parser: OverridesParser
 ) -> list[list[str]]:
     """The overrides of every run; params and also as below, arguments: those of the command line."""
+    arguments = [native(line) for line in arguments]
     given = {override.get_key_element() for override in parser.parse_overrides(arguments)}
     found = []
     for further in ({}, *also):
         if given.isdisjoint(further):
-            lines = [f"{key}={value}" for key, value in {**params, **further}.items()]
+            lines = [native(f"{key}={value}") for key, value in {**params, **further}.items()]
             (product,) = BasicSweeper.split_arguments(parser.parse_overrides([*lines, *arguments]), None)
             found += product
     return found

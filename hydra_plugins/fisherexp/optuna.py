@@ -7,12 +7,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from fisherexp.config.shorthand import native
+
 
 class OptunaSweeper(Sweeper):
     """Searches by Optuna's ask and tell. Options: conf/hydra/sweeper/optuna.yaml; `also` is for grids."""
 
     def __init__(self, params: dict[str, str] | None = None, also: Any = None, **options: Any) -> None:
-        self.lines = [f"{option}={value}" for option, value in (params or {}).items()]
+        self.lines = [native(f"{option}={value}") for option, value in (params or {}).items()]
         self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
             ["data.batch_size=1.5", "valid integer", "nearest valid: data.batch_size=64"],
         ),
         (["scenario=none"], ["SSD needs a forgetting scenario", "nearest valid: scenario=class_forgetting"]),
-        (["data=tiny_shakespeare", "scenario=none", "method=erm"], ["SmallCNN reads images", "model=char_gpt"]),
+        (["data=tiny_shakespeare", "scenario=none", "method=erm"], ["SmallCNN requires images", "model=char_gpt"]),
         (["scenario.classes=[3,10]"], ["less than 10", "nearest valid: scenario.classes=[3,9]"]),
         (
             ["data=arrays", "data.path=x.npz", "data.num_classes=2"],
@@ -45,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         (["method.aplha=3"], ["method.aplha: there is no such option", "nearest valid: method.alpha"]),
         (["+method.aplha=3"], ["method.aplha: SSD has no such option", "nearest valid: method.alpha"]),
         (["metod=ssd"], ["metod: there is no such option", "nearest valid: method"]),
-        (["method@source.method=emr"], ["method=emr", "nearest valid: method=erm"]),
+        (["method@source.method=emr"], ["method@source.method=emr", "nearest valid: method@source.method=erm"]),
         (["logger=[csv,wanbd]"], ["logger=wanbd", "nearest valid: logger=wandb"]),
         (["method=erm,ssdd", "seed=0,1"], ["method=ssdd: there is no such method", "nearest valid: method=ssd"]),
         (["seed=0,x"], ["seed=x: should be a valid integer"]),

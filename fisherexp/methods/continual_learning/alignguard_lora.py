@@ -27,8 +27,8 @@ from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.anchored import added
 from fisherexp.methods.continual_learning.ewc import task_fisher
-from fisherexp.methods.continual_learning.lora import LoRA, updates
 from fisherexp.methods.continual_learning.rows import row_fisher
+from fisherexp.methods.continual_learning.sequential_lora import SequentialLoRA, updates
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
@@ -60,9 +60,10 @@ def coherence(aligned: Tensor, rest: Tensor, epsilon: float = 1e-12) -> Tensor:
     return (aligned * rest).sum().square() / (aligned.square().sum() * rest.square().sum() + epsilon)
 
 
-class AlignGuardLoRA(LoRA):
+class AlignGuardLoRA(SequentialLoRA):
     """share: of the eigenvectors, or coordinates, that make ΔW_A. lambda_, lambda_t, lambda_nc: λ_A, λ_T, λ_NC. mix: a.
-    beta, tau: of η. stabilizer: H, identity or the Fisher's diagonal. importance: that diagonal. Others as for LoRA.
+    beta, tau: of η. stabilizer: H, identity or the Fisher's diagonal. importance: that diagonal. Others as for
+    SequentialLoRA.
     """
 
     name = "alignguard_lora"

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
-from fisherexp.methods.continual_learning.lora import LoRA, updates
 from fisherexp.methods.continual_learning.online_ewc import OnlineEWC
+from fisherexp.methods.continual_learning.sequential_lora import SequentialLoRA, updates
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
 
 
-class LoRAEWC(LoRA, OnlineEWC):
-    """Options as for LoRA and OnlineEWC."""
+class LoRAEWC(SequentialLoRA, OnlineEWC):
+    """Options as for SequentialLoRA and OnlineEWC."""
 
     name = "lora_ewc"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; Schwarz et al., ICML 2018, arXiv 1805.06370"
@@ -39,7 +39,7 @@ class LoRAEWC(LoRA, OnlineEWC):
         super().__init__(model, training, rank, alpha, lr, **penalty)
 
     def finish_task(self, task: Any) -> None:
-        LoRA.finish_task(self, task)
+        SequentialLoRA.finish_task(self, task)
         OnlineEWC.finish_task(self, task)
 
     def penalty(self) -> Tensor:

@@ -56,13 +56,13 @@ def make_bench(tmp_path, small) -> Callable[..., Workbench]:
 
 
 @pytest.fixture
-def same_as_lora(make_bench, tmp_path) -> Callable[..., bool]:
-    """Does a method with these options end, bit for bit, where LoRA does from the same weights and random streams?"""
+def same_as_sequential_lora(make_bench, tmp_path) -> Callable[..., bool]:
+    """Does a method with these options end, bit for bit, where sequential LoRA does from the same weights and streams?"""
 
     def run(folder: str, method: str, *options: str) -> dict[str, torch.Tensor]:
         bench = make_bench(method, *options)
         made = bench.method("method")
-        made.model.load_state_dict(make_bench("lora").method("method").model.state_dict())
+        made.model.load_state_dict(make_bench("sequential_lora").method("method").model.state_dict())
         begin = made.begin_task
 
         def begin_seeded():  # a fit seeds its stream by the method's name, and adapters are drawn from it
@@ -74,7 +74,7 @@ def same_as_lora(make_bench, tmp_path) -> Callable[..., bool]:
         return made.model.state_dict()
 
     def same(method: str, *options: str) -> bool:
-        plain, other = run("plain", "lora"), run("other", method, *options)
+        plain, other = run("plain", "sequential_lora"), run("other", method, *options)
         return all(torch.equal(other[name], tensor) for name, tensor in plain.items())
 
     return same

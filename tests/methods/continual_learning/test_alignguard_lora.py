@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.alignguard_lora import coherence, largest_entries, overlap, top_eigenvectors
-from fisherexp.methods.continual_learning.lora import attach, updates
 from fisherexp.methods.continual_learning.rows import row_fisher
+from fisherexp.methods.continual_learning.sequential_lora import attach, updates
 
 torch.manual_seed(0)
 ROOT = torch.randn(8, 8).double()
@@ -136,7 +136,7 @@ def test_former_tasks_add_up(make_bench, tmp_path):
         torch.testing.assert_close(matrix.trace(), method.memory["diagonal"][f"{name}.weight"].sum(), rtol=1e-3, atol=0)
 
 
-def test_at_zero_strength_it_is_lora_bit_for_bit(same_as_lora):
+def test_at_zero_strength_it_is_lora_bit_for_bit(same_as_sequential_lora):
     zero = [f"method.{name}=0" for name in ("lambda_", "lambda_t", "lambda_nc")]
-    assert same_as_lora("alignguard_lora", *zero)
-    assert not same_as_lora("alignguard_lora", *zero[1:])
+    assert same_as_sequential_lora("alignguard_lora", *zero)
+    assert not same_as_sequential_lora("alignguard_lora", *zero[1:])

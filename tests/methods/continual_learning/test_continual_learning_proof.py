@@ -74,7 +74,7 @@ def test_squared_batch_gradients_need_another_strength_and_then_do_as_well(best)
 
 def test_alignguard_keeps_digits_that_plain_low_rank_training_loses(best):
     options = ("method.damping=diagonal", "method.lambda_t=0", "method.lambda_nc=0")
-    plain = best("continual_lora_digits", "lora")
+    plain = best("continual_lora_digits", "sequential_lora")
     made = best("continual_lora_digits", "alignguard_lora", (100, 1e3), options)
     assert made["plain_accuracy"] >= max(80, plain["plain_accuracy"] + 15)
     assert made["permuted_1_accuracy"] >= plain["permuted_1_accuracy"] - 6

@@ -152,7 +152,7 @@ def test_gap_sentences_are_no_task_of_images(tmp_path):
         _ = bench.setting
 
 
-@pytest.mark.parametrize("method", ["mas", "lora", "lora_ewc", "alignguard_lora"])
+@pytest.mark.parametrize("method", ["mas", "sequential_lora", "lora_ewc", "alignguard_lora"])
 def test_methods_for_images_say_so(method):
     (problem,) = explain([f"method={method}", *SMALL])
     assert "reads images, the data hold tokens" in str(problem)

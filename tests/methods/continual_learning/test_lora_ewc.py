@@ -3,12 +3,12 @@
 import torch
 
 from fisherexp import adapters
-from fisherexp.methods.continual_learning.lora import attach
+from fisherexp.methods.continual_learning.sequential_lora import attach
 
 
-def test_at_zero_strength_it_is_lora_bit_for_bit(same_as_lora):
-    assert same_as_lora("lora_ewc", "method.lambda_=0")
-    assert not same_as_lora("lora_ewc", "method.lambda_=100")
+def test_at_zero_strength_it_is_lora_bit_for_bit(same_as_sequential_lora):
+    assert same_as_sequential_lora("lora_ewc", "method.lambda_=0")
+    assert not same_as_sequential_lora("lora_ewc", "method.lambda_=100")
 
 
 def test_the_penalty_on_updates_is_that_on_merged_weights(make_bench, tmp_path):

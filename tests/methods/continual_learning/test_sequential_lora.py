@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fisherexp import adapters
-from fisherexp.methods.continual_learning.lora import attach, updates
+from fisherexp.methods.continual_learning.sequential_lora import attach, updates
 
 torch.manual_seed(0)
 IMAGES = torch.randn(9, 6)
@@ -69,9 +69,10 @@ def fitted(bench, folder):
 def test_later_tasks_move_weights_by_no_more_than_the_rank_and_nothing_else(make_bench, tmp_path):
     """Two further tasks of rank 2 each; the first one trains everything."""
     options = ("method.rank=2", "model.hidden=[16,16]")
-    whole = fitted(make_bench("lora", *options), tmp_path / "whole").model.state_dict()
-    first_only = fitted(make_bench("lora", *options, "method.lr=1e-30"), tmp_path / "first").model.state_dict()
-    assert set(whole) == set(make_bench("lora", *options).method("method").model.state_dict())
+    bench, still = make_bench("sequential_lora", *options), make_bench("sequential_lora", *options, "method.lr=1e-30")
+    whole = fitted(bench, tmp_path / "whole").model.state_dict()
+    first_only = fitted(still, tmp_path / "first").model.state_dict()
+    assert set(whole) == set(bench.method("method").model.state_dict())
     for name, tensor in whole.items():
         moved = tensor - first_only[name]
         if name.endswith("layers.3.weight"):

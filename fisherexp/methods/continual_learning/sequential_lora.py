@@ -1,4 +1,4 @@
-"""LoRA: the first task trains all parameters, every further one low-rank updates of the linear layers only.
+"""Sequential LoRA: the first task trains all parameters, every further one low-rank updates of the linear layers only.
 
 Paper: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen, ICLR 2022, arXiv 2106.09685; see
 fisherexp.adapters.lora. At the end of a task the update is added to the weights, and the next one begins with adapters
@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fisherexp import adapters
-from fisherexp.adapters import LoRA as Update
+from fisherexp.adapters import LoRA
 from fisherexp.config.types import Count, Positive
 from fisherexp.methods.continual_learning import rows
 from fisherexp.methods.continual_learning.sequence import TaskTraining
@@ -26,7 +26,7 @@ def attach(model: nn.Module, rank: int, alpha: float, per_layer: int = 1) -> Non
 
     Weights are formed, not factored: penalties need W' - W in any case.
     """
-    make = partial(Update, rank=rank, alpha=alpha)
+    make = partial(LoRA, rank=rank, alpha=alpha)
     for wanted in [name for name, _ in rows.linear_layers(model)]:
         for _ in range(per_layer):
             adapters.inject(model, lambda name, layer, wanted=wanted: name == wanted, make, factored=False)
@@ -38,13 +38,14 @@ def updates(model: nn.Module) -> dict[str, list[Tensor]]:
     return {name: [adapter.update() for adapter in layer.adapters] for name, layer in layers.items()}
 
 
-class LoRA(TaskTraining):
+class SequentialLoRA(TaskTraining):
     """rank: r. alpha: α; the update is α / r times the product. lr: of the adapters, in the schedule of `training`.
 
     Raises ValueError on several devices, whose gradients Lightning joins for the parameters of the beginning only.
     """
 
-    name = "lora"
+    name = "sequential_lora"
+    stream = "LoRA"  # its class in the past, so that its numbers are those of the past
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685"
     requires = ("floats",)  # an adapter on a head that is tied to an embedding would be no low-rank update
     per_layer = 1  # adapters

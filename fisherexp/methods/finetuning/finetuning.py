@@ -1,0 +1,177 @@
+"""Fine-tuning: weights from elsewhere, of which all or a few numbers are trained on.
+
+    min_φ  (1/n) Σ_i  ℓ(f(x_i; θ(φ)), y_i),   θ(φ) = the source's weights at the start
+
+A method says what φ is: everything, the head, or the parameters of adapters, θ(φ) being the weights these make. The
+record holds an ordinary model: adapters are merged into the weights at the end. BatchNorm layers that are not trained
+keep their statistics, too.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fisherexp import adapters
+from fisherexp.adapters import Adapter
+from fisherexp.config.types import Positive, Probability
+from fisherexp.data.batch import Batch
+from fisherexp.files import write_atomically
+from fisherexp.methods.recipe import Recipe
+from fisherexp.methods.training.erm import ERM
+
+HEAD = "head."  # how names of the head's parameters begin, see Classifier
+
+
+class FineTuning(ERM):
+    """A subclass freezes what it does not train (`freeze`).
+
+    finetune: the recipe; epochs=0 leaves the source as it is. head_lr: learning rate of the head, None for that of the
+        recipe.
+
+    outcome: under "metrics" trained_numbers; trained_share, in % of the model's numbers; relative_change,
+        ‖θ' - θ‖ / ‖θ‖ over all parameters but the head's, which may be new.
+    """
+
+    start = "source"
+    headings = {"trained_share": "trained %", "relative_change": "relative\nchange"}
+
+    def __init__(self, model: nn.Module, finetune: Recipe, head_lr: Positive | None = None) -> None:
+        super().__init__(model, finetune)
+        self.head_lr = head_lr
+        self.trainable = [p for p in model.parameters() if p.requires_grad]
+        self.before: dict[str, Tensor] = {}  # of what is trained and no adapter
+        self.frozen_norms: list[nn.Module] = []
+
+    def freeze(self) -> None:
+        """Leave those parameters trainable that are to be trained. As it stands, all are."""
+
+    def merge(self) -> None:
+        """Make an ordinary model of what was trained. As it stands, it is one."""
+
+    def source_loaded(self) -> None:
+        if not self.epochs:
+            return
+        self.freeze()
+        self.before = {name: p.detach().clone() for name, p in self._own_parameters().items() if p.requires_grad}
+        norms = [layer for layer in self.model.modules() if isinstance(layer, _BatchNorm) and layer.affine]
+        self.frozen_norms = [layer for layer in norms if not layer.weight.requires_grad]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        head = [p for name, p in trained.items() if name.startswith(HEAD)]
+        rest = [p for name, p in trained.items() if not name.startswith(HEAD)]
+        groups = [{"params": rest}, {"params": head, "lr": self.head_lr or self.training_recipe.lr}]
+        return self.training_recipe.configure_groups([g for g in groups if g["params"]], self.steps_per_epoch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        for layer in self.frozen_norms:  # here: whoever evaluates on the way puts all layers back into training
+            layer.eval()
+
+    def on_train_end(self) -> None:
+        own = self._own_parameters()
+        beside = sum(p.numel() for p in own.values() if p.requires_grad)
+        trained = beside + adapters.num_trainable(self.model)
+        self.outcome["metrics"] = {
+            "trained_numbers": trained,
+            "trained_share": 100 * trained / sum(p.numel() for p in own.values()),
+            "relative_change": self._relative_change(own),
+        }
+        self.merge()
+        for parameter in self.trainable:
+            parameter.requires_grad_()
+
+    def _own_parameters(self) -> dict[str, nn.Parameter]:
+        """Those of the model without its adapters, by name."""
+        of_adapters = {id(p) for adapter in adapters.adapters(self.model) for p in adapter.parameters()}
+        return {name: p for name, p in self.model.named_parameters() if id(p) not in of_adapters}
+
+    @torch.no_grad()
+    def _relative_change(self, own: Mapping[str, nn.Parameter]) -> float:
+        layers = {f"{name}.weight": layer for name, layer in adapters.adapted_layers(self.model).items()}
+        moved = size = 0.0
+        for name, parameter in own.items():
+            if not name.startswith(HEAD):
+                before = self.before.get(name, parameter)
+                after = layers[name].weight if name in layers else parameter
+                moved += (after - before).double().square().sum().item()
+                size += before.double().square().sum().item()
+        return (moved / size) ** 0.5
+
+
+class AdapterTuning(FineTuning):
+    """A subclass makes the adapter of a weight (`adapter`). Left in the run's folder: adapter.safetensors, what was
+    trained, as fisherexp.adapters loads it onto the source's weights.
+
+    targets: which layers, as fisherexp.adapters has it: a kind ('linear'), a role ('query'), a regular expression, or a
+        list of names. exclude: an expression for layers that are left out.
+    by_layer: expression -> options of the adapter in the layers it is found in, as {"mlp": {"rank": 8}}.
+    trained: an expression for parameters that are trained beside the adapters.
+    dropout: on the inputs of the update.
+
+    outcome: also merge_error, the largest difference that merging makes to the outputs for the last batch, over the
+        largest output.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        finetune: Recipe,
+        targets: str | list[str],
+        exclude: str | None = None,
+        by_layer: dict[str, dict[str, Any]] | None = None,
+        trained: str | None = None,
+        dropout: Probability = 0.0,
+        head_lr: Positive | None = None,
+    ) -> None:
+        super().__init__(model, finetune, head_lr)
+        self.targets, self.exclude, self.by_layer = targets, exclude, by_layer
+        self.trained, self.dropout = trained, dropout
+        self.adapter_state: dict[str, Tensor] = {}
+        self.last_inputs: Any = None
+
+    def adapter(self, weight: Tensor, **options: Any) -> Adapter:
+        """The adapter of a weight matrix (m, n); options: those of `by_layer`."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        chosen = {"exclude": self.exclude, "options": self.by_layer, "trained": self.trained, "dropout": self.dropout}
+        adapters.inject(self.model, self.targets, self.adapter, **chosen)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return super().loss(batch) + adapters.penalty(self.model).to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.last_inputs = batch.inputs
+        return super().training_step(batch, batch_idx)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        adapters.after_backward(self.model, self.trainer.global_step, self.epochs * self.steps_per_epoch)
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        step = self.trainer.global_step
+        super().optimizer_step(*args, **options)
+        adapters.after_step(self.model, step, self.epochs * self.steps_per_epoch)
+
+    def merge(self) -> None:
+        state = adapters.adapter_state_dict(self.model)
+        self.adapter_state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        adapted = self._outputs()
+        adapters.merge(self.model)
+        difference = (self._outputs() - adapted).abs().max() / adapted.abs().max()
+        self.outcome["metrics"]["merge_error"] = difference.item()
+
+    @torch.no_grad()
+    def _outputs(self) -> Tensor:
+        training = self.model.training
+        outputs = self.model.eval().forward(self.last_inputs)  # past the hook that counts costs
+        self.model.train(training)
+        return outputs
+
+    def leave_files(self, folder: Path) -> None:
+        if self.adapter_state:
+            write_atomically(folder / "adapter.safetensors", lambda temporary: save_file(self.adapter_state, temporary))

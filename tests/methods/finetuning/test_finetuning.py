@@ -1,0 +1,289 @@
+"""What every fine-tuning method owes: which bytes move, by how much, how many numbers; merged, saved, gone on with."""
+
+from functools import partial
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from safetensors.torch import load_file
+
+from fisherexp import adapters
+from fisherexp.config.explain import composed
+from fisherexp.experiment import run_experiment
+from fisherexp.runs.finished import finished
+
+HIDDEN = {"backbone.layers.1.weight": (16, 64), "backbone.layers.3.weight": (12, 16)}
+HEAD = 5 * 12 + 5
+R = 4
+FACTORS = sum(R * (m + n) for m, n in HIDDEN.values())
+ROWS = sum(m for m, _ in HIDDEN.values())
+ALL = sum(m * n + m for m, n in HIDDEN.values()) + HEAD
+COUNTS = {"lora": FACTORS, "rslora": FACTORS, "pissa": FACTORS, "dora": FACTORS + ROWS}
+METHODS = [*COUNTS, "full", "head_only"]
+NEAR = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def state(method):
+    return method.model.state_dict()
+
+
+def moved(method, source) -> set[str]:
+    return {name for name, tensor in state(method).items() if not torch.equal(tensor, source[name])}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_which_bytes_move_and_how_many_numbers_are_trained(name, fitted, source):
+    method = fitted(name)
+    head = {"head.weight", "head.bias"}
+    everything = {n for n in source if n.endswith(("weight", "bias"))}
+    wanted = {"full": everything, "head_only": head}.get(name, {*HIDDEN} | head)
+    assert moved(method, source) == wanted
+    trained = {"full": ALL, "head_only": HEAD}.get(name, COUNTS.get(name, 0) + HEAD)
+    metrics = method.outcome["metrics"]
+    assert metrics["trained_numbers"] == trained
+    assert metrics["trained_share"] == pytest.approx(100 * trained / ALL)
+    assert all(p.requires_grad for p in method.model.parameters())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_record_holds_an_ordinary_model(name, fitted, source):
+    method = fitted(name)
+    assert {n: t.shape for n, t in state(method).items()} == {n: t.shape for n, t in source.items()}
+    assert adapters.adapted_layers(method.model) == {}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_relative_change_is_that_of_all_but_the_head(name, fitted, source):
+    method = fitted(name)
+    names = [n for n in source if n.startswith("backbone.")]
+    before = torch.cat([source[n].double().flatten() for n in names])
+    after = torch.cat([state(method)[n].double().flatten() for n in names])
+    change = ((after - before).norm() / before.norm()).item()
+    assert method.outcome["metrics"]["relative_change"] == pytest.approx(change, rel=1e-4, abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("lora", R), ("rslora", R), ("pissa", 2 * R), ("dora", 16)])
+def test_the_update_has_the_rank_it_may_have(name, bound, fitted, source):
+    method = fitted(name)
+    for weight in HIDDEN:
+        values = torch.linalg.svdvals((state(method)[weight] - source[weight]).double())
+        assert (values > 1e-5 * values[0]).sum() <= bound
+    assert values[0] > 1e-3
+    if name == "dora":  # control: a factor for each row leaves the rank of B A behind
+        assert (values > 1e-5 * values[0]).sum() > R
+
+
+@pytest.mark.parametrize("name", [*COUNTS])
+def test_before_the_first_step_the_outputs_are_the_sources(name, make_bench, tmp_path, source):
+    bench = make_bench(name)
+    method = bench.method("method")
+    method.model.load_state_dict(source)
+    images = bench.setting.parts["test"].inputs[:50]
+    plain = method.model.eval()(images)
+    method.source_loaded()
+    assert len(adapters.adapted_layers(method.model)) == len(HIDDEN)
+    torch.testing.assert_close(method.model(images), plain, **NEAR)
+
+
+@pytest.mark.parametrize("name", [*COUNTS])
+def test_what_is_left_in_the_folder_fits_the_source_and_gives_the_same_outputs(name, make_bench, tmp_path, source):
+    bench = make_bench(name)
+    method, _ = finished(bench, tmp_path / "run")
+    method.leave_files(tmp_path)
+    other = bench.method("method")
+    other.model.load_state_dict(source)
+    other.source_loaded()
+    saved = load_file(tmp_path / "adapter.safetensors")
+    adapters.load_adapter_state_dict(other.model, saved)
+    images = bench.setting.parts["test"].inputs
+    torch.testing.assert_close(other.model.eval()(images), method.model.eval()(images), rtol=1e-4, atol=1e-5)
+    factored = all(layer.factors() is not None for layer in adapters.adapted_layers(other.model).values())
+    error = method.outcome["metrics"]["merge_error"]
+    assert 0 < error < 1e-5 if factored else error == 0  # where W' is formed anyway, merging changes nothing
+    assert all(torch.equal(p, source[n]) for n, p in other.model.named_parameters() if n in HIDDEN)
+
+
+@pytest.mark.parametrize("name", ["full", "head_only"])
+def test_without_adapters_no_file_is_left(name, fitted, tmp_path):
+    fitted(name).leave_files(tmp_path)
+    assert not (tmp_path / "adapter.safetensors").exists()
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopAfter(Callback):
+    def __init__(self, batches):
+        self.left = batches
+
+    def on_train_batch_end(self, *args):
+        self.left -= 1
+        if not self.left:
+            raise Stopped
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "pissa"])
+def test_stopped_within_an_epoch_it_ends_bit_equal(name, make_bench, fitted, tmp_path):
+    options = ("method.dropout=0.3", "method.head_lr=0.05", "checkpoint_every=0")
+    whole = fitted(name, *options)
+    with pytest.raises(Stopped):
+        finished(make_bench(name, *options, callbacks=[StopAfter(3)]), tmp_path / "again", own=True)
+    assert (tmp_path / "again" / "last.ckpt").is_file()
+    resumed, _ = finished(make_bench(name, *options), tmp_path / "again")
+    assert all(torch.equal(tensor, state(whole)[n]) for n, tensor in state(resumed).items())
+    assert resumed.outcome == whole.outcome
+
+
+OPTIONS = {
+    "rank": "method.rank=2",
+    "alpha": "method.alpha=3.0",
+    "targets": "method.targets=layers.1",
+    "targets, a list": "method.targets=[layers.3]",
+    "exclude": "method.exclude='head|layers.3'",
+    "by_layer": "method.by_layer={layers.3: {rank: 1}}",
+    "trained": "method.trained=bias",
+    "nothing beside": "method.trained=null",
+    "dropout": "method.dropout=0.5",
+    "head_lr": "method.head_lr=1e-3",
+    "lr": "method.finetune.lr=1e-3",
+    "epochs": "method.finetune.epochs=1",
+    "weight_decay": "method.finetune.weight_decay=0.5",
+    "optimizer": "method.finetune.optimizer=sgd",
+    "schedule": "method.finetune.schedule=constant",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_every_option_changes_the_weights(option, fitted):
+    plain, changed = state(fitted("lora")), state(fitted("lora", option))
+    assert any(not torch.equal(tensor, plain[n]) for n, tensor in changed.items())
+
+
+@pytest.mark.parametrize("option", [OPTIONS["rank"], OPTIONS["alpha"]])
+@pytest.mark.parametrize("name", ["rslora", "dora", "pissa"])
+def test_rank_and_scale_count_for_each_adapter(name, option, fitted):
+    plain, changed = state(fitted(name)), state(fitted(name, option))
+    assert any(not torch.equal(tensor, plain[n]) for n, tensor in changed.items())
+
+
+@pytest.mark.parametrize("name", ["full", "head_only"])
+@pytest.mark.parametrize("option", ["method.head_lr=1e-3", "method.finetune.lr=1e-3", "method.finetune.epochs=1"])
+def test_every_option_of_the_baselines_changes_the_weights(name, option, fitted):
+    plain, changed = state(fitted(name)), state(fitted(name, option))
+    assert any(not torch.equal(tensor, plain[n]) for n, tensor in changed.items())
+
+
+def test_the_methods_differ_and_the_same_one_does_not(fitted, make_bench, tmp_path):
+    found = {name: state(fitted(name, "method.alpha=6.0"))["backbone.layers.1.weight"] for name in COUNTS}
+    names = [*found]
+    assert not any(torch.equal(found[a], found[b]) for a in names for b in names if a < b)
+    again = state(finished(make_bench("lora", "method.alpha=6.0"), tmp_path)[0])["backbone.layers.1.weight"]
+    assert torch.equal(again, found["lora"])
+
+
+def test_another_seed_draws_other_adapters(make_bench, tmp_path):
+    drawn = [finished(make_bench("lora", f"seed={s}"), tmp_path / str(s))[0].adapter_state for s in (0, 1)]
+    assert not torch.equal(*(each["backbone.layers.1.adapters.0.down"] for each in drawn))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_epochs_leave_the_source_as_it_is(name, fitted, source):
+    method = fitted(name, "method.finetune.epochs=0")
+    assert moved(method, source) == set()
+    assert adapters.adapted_layers(method.model) == {}
+
+
+def test_the_head_has_a_rate_of_its_own(make_bench, source):
+    bench = make_bench("lora", "method.head_lr=0.5", "method.finetune.lr=0.25", "method.finetune.schedule=constant")
+    method = bench.method("method")
+    method.model.load_state_dict(source)
+    method.source_loaded()
+    groups = method.configure_optimizers()["optimizer"].param_groups
+    sizes = {group["lr"]: sum(p.numel() for p in group["params"]) for group in groups}
+    assert sizes == {0.5: HEAD, 0.25: FACTORS}
+
+
+def test_one_step_of_lora_is_the_papers_gradient(make_bench, source):
+    """dB = α / r G Aᵀ and dA = 0 at the start, G = ∂L/∂W by autograd on the source."""
+    bench = make_bench("lora")
+    method, plain = bench.method("method").double(), bench.method("method").double()
+    for each in (method, plain):
+        each.model.load_state_dict(source)
+    method.source_loaded()
+    batch = next(iter(bench.setting.loader("train")))
+    method.loss(batch).backward()
+    plain.loss(batch).backward()
+    for name, layer in adapters.adapted_layers(method.model).items():
+        (adapter,) = layer.adapters
+        gradient = plain.model.get_submodule(name).weight.grad
+        torch.testing.assert_close(adapter.up.grad, 8.0 / R * gradient @ adapter.down.T)
+        assert not adapter.down.grad.any()
+        assert adapter.up.grad.any()
+
+
+def test_penalty_and_hooks_of_an_adapter_are_called(make_bench, tmp_path, monkeypatch):
+    """One that pulls B to ones by its penalty, and keeps count of the steps it is told of."""
+    told = {"backward": [], "step": [], "gradients": []}
+
+    class Watched(adapters.LoRA):
+        def penalty(self):
+            return 100 * (self.up - 1).square().sum()
+
+        def after_backward(self, step, total):
+            told["backward"].append((step, total))
+
+        def after_step(self, step, total):
+            told["step"].append((step, total))
+            told["gradients"].append(self.up.grad is not None)
+
+    from fisherexp.methods.finetuning.lora import LoRA
+
+    options = ("method.targets=layers.3", "method.finetune.lr=0.1")
+    plain, _ = finished(make_bench("lora", *options), tmp_path / "plain")
+    monkeypatch.setattr(LoRA, "factors", partial(Watched))
+    method, _ = finished(make_bench("lora", *options), tmp_path / "run")
+    total = method.epochs * method.steps_per_epoch
+    assert told["backward"] == told["step"] == [(step, total) for step in range(total)]
+    assert all(told["gradients"])
+    up = "backbone.layers.3.adapters.0.up"
+    assert (method.adapter_state[up] - 1).abs().mean() < (plain.adapter_state[up] - 1).abs().mean() / 2
+
+
+CNN = ["model=small_cnn", "model.width=8", "training.epochs=1", "method.finetune.epochs=1"]
+
+
+@pytest.mark.parametrize(("name", "still"), [("lora", True), ("head_only", True), ("full", False)])
+def test_batch_statistics_move_where_their_layer_is_trained(name, still, make_bench, tmp_path):
+    options = [*CNN, *(["method.targets=convolution"] if name == "lora" else [])]
+    bench = make_bench(name, *options)
+    source = bench.reference("source").tensors
+    method, _ = finished(bench, tmp_path / "run")
+    statistics = [n for n in source if "running" in n]
+    assert statistics
+    assert all(torch.equal(state(method)[n], source[n]) == still for n in statistics)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("method.targets=nowhere", "matches no linear, convolutional or embedding layer"),
+        ("method.by_layer={nowhere: {rank: 1}}", "'nowhere' matches none of the layers"),
+        ("method.rank=13", "rank=13 is above 12"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_one_line(option, message, fitted):
+    with pytest.raises(ValueError, match=message) as error:
+        fitted("pissa", option)
+    assert "\n" not in str(error.value)
+
+
+def test_the_run_says_what_it_started_from_and_what_it_trained(tmp_path):
+    line = ["method=lora", "model.hidden=[16,12]", "training.epochs=1", "progress=off", f"output_dir={tmp_path}"]
+    record = run_experiment(composed(line), tmp_path / "run", line)
+    assert record["source"]["kind"] == "trained"
+    assert record["source"]["origin"]["options"] == {"classes": [1, 3, 5, 7, 9]}
+    assert record["source"]["new"] == []  # five classes there, too
+    assert record["headings"]["trained_share"] == "trained %"
+    assert record["metrics"]["after"]["trained_numbers"] == FACTORS + HEAD
+    assert {file.name for file in (tmp_path / "run").iterdir()} >= {"adapter.safetensors", "weights.safetensors"}
