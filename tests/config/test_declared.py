@@ -13,7 +13,7 @@ TARGETS = sorted(
     {
         node["_target_"]
         for file in conf_dir().rglob("*.yaml")
-        if isinstance(node := yaml.safe_load(file.read_text()), dict) and "_target_" in node
+        if isinstance(node := yaml.safe_load(file.read_text()), dict) and node.get("_target_")
     }
 )
 
