@@ -22,9 +22,10 @@ from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_cho
 from fisherexp.config.locations import conf_dir, groups, options, search_path
 from fisherexp.config.validate import ConfigError
 from fisherexp.ranks import is_follower
+from fisherexp.runs.code import has_changed
 from fisherexp.runs.identity import run_folder
 from fisherexp.runs.ledger import VARIABLE, Entry, Ledger, Outcome
-from fisherexp.runs.state import RunFolder, State
+from fisherexp.runs.state import RunFolder
 from fisherexp.single import FAILED, REFUSED, RunFailed, needs_processes, run_apart, run_one, show, stopped
 from fisherexp.stop import Stopped
 
@@ -127,7 +128,7 @@ def task(cfg: DictConfig) -> str | None:
 def show_if_done(cfg: DictConfig) -> bool:
     """Show a run of a sweep that is done, and tell the ledger; false where it is not done."""
     folder = RunFolder(run_folder(cfg))
-    if folder.state() is not State.DONE or cfg.rerun:
+    if not folder.is_settled(cfg.rerun):
         return False
     show(folder, sweep=True, found=True)
     Ledger.of_sweep().add(Outcome.DONE, folder.path)
@@ -141,6 +142,7 @@ def _sum_up(entries: list[Entry]) -> int:
     if len(records) > 1:
         from fisherexp.reports.table import grid, print_table
 
+        records = [record | {"code_changed": has_changed(record)} for record in records]
         print_table(grid(records))
     lacking = [entry for entry in entries if entry.outcome not in (Outcome.DONE, Outcome.PRUNED)]
     if lacking:

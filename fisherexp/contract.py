@@ -61,7 +61,7 @@ class StopAfter(Callback):
             raise Stopped
 
 
-def _shrunk(config: DictConfig) -> list[str]:
+def shrunk(config: DictConfig) -> list[str]:
     """Overrides that make what a method is at home with small."""
     small = {option: value for option, value in SMALL.items() if _has(config, *option.split("."))}
     if _has(config, "scenario", "tasks"):
@@ -88,7 +88,7 @@ class Contract:
         self.entry, self.scratch = entry, scratch
         searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
         self.overrides = [*searched, f"method={entry.name}", "callbacks=[]", "progress=off"]
-        self.overrides += _shrunk(composed(self.overrides))
+        self.overrides += shrunk(composed(self.overrides))
 
     def check_declaration(self) -> None:
         """One-line description, paper, and only declarations the runner knows."""

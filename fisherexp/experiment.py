@@ -16,6 +16,7 @@ from fisherexp.config.validate import attribute
 from fisherexp.files import write_atomically
 from fisherexp.methods.method import Method
 from fisherexp.ranks import is_follower
+from fisherexp.runs.code import code_behind
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of, semantic
 from fisherexp.runs.loggers import close, mirror
@@ -70,6 +71,7 @@ def run_experiment(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(overrides),
         }
+        record["code"] = record["code"] | {"closure": code_behind(semantic(cfg))}
         mirror(loggers, record, folder, bench.store.used)
         status = "success"
         return record

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fisherexp.config.explain import composed, explain, unknown_choices
 from fisherexp.config.validate import ConfigError, Problem
 from fisherexp.reports.records import Damaged, choose, left_out, nothing_found, read_records
+from fisherexp.runs.code import has_changed
 from fisherexp.runs.ledger import Outcome
 from fisherexp.runs.state import RunFolder, State
 from fisherexp.single import RunFailed, run_one
@@ -31,7 +32,8 @@ SWEEP = "one run at a time: loop over its values, or launch the sweep with pytho
 
 
 class Record(dict):
-    """A run's record (run.json) and its folder under 'folder'; shows itself as the table of its stages and metrics."""
+    """A run's record (run.json) with its folder under 'folder' and whether its code has changed since
+    under 'code_changed'; shows itself as the table of its stages and metrics."""
 
     def __repr__(self) -> str:
         return repr(self._grid())
@@ -72,8 +74,8 @@ def run(*overrides: str) -> Record:
 def records(output_dir: str | Path = "outputs") -> "pd.DataFrame":
     """Every finished run below `output_dir`, trial runs included (column `trial`): a pandas frame with a line per run.
 
-    Columns: identity, data, model, scenario, method, seed, trial, finished, folder; then each option by its dotted key
-    and each metric as '<stage>/<metric>'. Files that cannot be read are warned of and left out.
+    Columns: identity, data, model, scenario, method, seed, trial, finished, code_changed, folder; then each option
+    by its dotted key and each metric as '<stage>/<metric>'. Files that cannot be read are warned of and left out.
     """
     from fisherexp.reports.frame import frame
 
@@ -174,7 +176,8 @@ def _folder_of(run: str | Path | Mapping[str, Any], output_dir: Path) -> RunFold
 
 
 def _record(folder: RunFolder) -> Record:
-    return Record(folder.record() | {"folder": str(folder.path)})
+    record = folder.record()
+    return Record(record | {"folder": str(folder.path), "code_changed": has_changed(record)})
 
 
 def _one_line(error: Exception) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fisherexp.config.validate import ConfigError, validate
+from fisherexp.content import look_again
 from fisherexp.ranks import is_follower
+from fisherexp.runs.code import code_behind, has_changed
 from fisherexp.runs.frozen import freeze, thaw
-from fisherexp.runs.identity import run_folder
+from fisherexp.runs.identity import run_folder, semantic
 from fisherexp.runs.ledger import Entry, Outcome
 from fisherexp.runs.state import Busy, RunFolder, State
 from fisherexp.stop import Pruned, Stopped, stoppable
@@ -29,6 +31,7 @@ class RunFailed(Exception):
 
 def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> Entry:
     """Run a composed config unless it is done. Raises ConfigError before anything is loaded, RunFailed after."""
+    look_again()
     problems = validate(cfg)
     if problems:
         raise ConfigError(problems)
@@ -37,12 +40,12 @@ def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> Entry
     if is_follower():
         _follow(cfg, folder, overrides)
         return done
-    if folder.state() is State.DONE and not cfg.rerun:
+    if folder.is_settled(cfg.rerun):
         show(folder, sweep, found=True)
         return done
     try:
         with folder.claimed():
-            if folder.state() is State.DONE and not cfg.rerun:  # somebody finished it while we waited
+            if folder.is_settled(cfg.rerun):  # somebody finished it while we waited
                 show(folder, sweep, found=True)
                 return done
             _run(cfg, folder, overrides)
@@ -68,7 +71,7 @@ def run_apart(cfg: DictConfig, overrides: list[str]) -> Entry:
     if problems:
         raise ConfigError(problems)
     folder = RunFolder(run_folder(cfg))
-    if folder.state() is State.DONE and not cfg.rerun:
+    if folder.is_settled(cfg.rerun):
         show(folder, sweep=True, found=True)
         return Entry(Outcome.DONE, str(folder.path))
     freeze(cfg, overrides)
@@ -92,7 +95,7 @@ def _follow(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
     """As another rank than the first: compute along with it, and leave claims, records and words to it."""
     from fisherexp.experiment import run_experiment
 
-    if folder.state() is not State.DONE or cfg.rerun:
+    if not folder.is_settled(cfg.rerun):
         with stoppable():
             run_experiment(cfg, folder.path, overrides)
 
@@ -101,6 +104,7 @@ def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
     folder.forget()
     freeze(cfg, overrides)
     try:
+        code_behind(semantic(cfg))  # before it is imported: what is edited from now on has no part in the run
         with stoppable():
             from fisherexp.experiment import run_experiment
             from fisherexp.files import write_json
@@ -149,8 +153,6 @@ def show(folder: RunFolder, sweep: bool, found: bool) -> None:
     from fisherexp.reports.summary import print_line, print_summary
 
     record = folder.record()
-    if sweep:
-        print_line(record, folder.path, found)
-    else:
-        print_summary(record, folder.path, found)
+    changed = found and has_changed(record)
+    (print_line if sweep else print_summary)(record, folder.path, found, changed)
     sys.stdout.flush()

@@ -78,8 +78,8 @@ def figures(bench: Workbench, model: torch.nn.Module) -> dict[str, float]:
     with torch.inference_mode():
         for part in ("test_retain", "forget"):
             batches = list(bench.setting.loader(part))
-            logits[part] = torch.cat([model(images) for images, _ in batches])
-            labels[part] = torch.cat([label for _, label in batches])
+            logits[part] = torch.cat([model(batch.inputs) for batch in batches])
+            labels[part] = torch.cat([batch.targets for batch in batches])
     accuracy = {part: 100 * (logits[part].argmax(1) == labels[part]).double().mean().item() for part in logits}
     share = 100 * entropy(logits["forget"]).mean().item() / math.log(logits["forget"].shape[1])
     return {"retained": accuracy["test_retain"], "forgotten": accuracy["forget"], "entropy": share}
@@ -98,7 +98,7 @@ def bench_of(experiment: str, outputs: Path, method: str = "erm", options: str =
 def trial(experiment: str, outputs: Path, method: str, options: str) -> dict:
     """Figures of one candidate, and the seconds its fit took."""
     bench = bench_of(experiment, outputs, method, options)
-    fit, source = bench.method("method"), bench.trained("source")
+    fit, source = bench.method("method"), bench.reference("source")
     fit.model.load_state_dict(source.tensors)
     seconds = 0.0
     if "fisher" in fit.needs:

@@ -59,7 +59,7 @@ def test_every_name_is_there():
 
 def test_run_returns_what_lies_in_the_folder(record):
     on_disk = json.loads((Path(record["folder"]) / "run.json").read_text())
-    assert dict(record) == on_disk | {"folder": record["folder"]}
+    assert dict(record) == on_disk | {"folder": record["folder"], "code_changed": False}
     assert record["names"]["method"] == "ssd"
     assert record["seed"] == 1
 

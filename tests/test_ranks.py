@@ -54,7 +54,7 @@ def test_two_processes_make_one_run(two_processes):
     trained = {f.stem: f for f in output_dir.glob("artefacts/weights/*.safetensors")}
     both = kept.keys() & trained.keys()
     assert len(both) == 2  # the source and the oracle
-    model = bench.method("source").model.eval().double()
+    model = bench.method("source.method").model.eval().double()
     for key in both:
         model.load_state_dict({k: v.float().double() for k, v in load_file(trained[key]).items()})
         for part, logits in load_file(kept[key]).items():

@@ -127,7 +127,8 @@ def _predictions(
     def unlearned(scratch: Any) -> dict[str, Tensor]:
         return finished(shadow, scratch)[0].model.state_dict()
 
-    return evaluate.evaluation(name, finished_key(shadow), unlearned).tensors
+    key = finished_key(shadow) | {"unlearned": bench.code_of(_predictions)}
+    return evaluate.evaluation(name, key, unlearned).tensors
 
 
 def _where(mask: Tensor) -> Tensor:

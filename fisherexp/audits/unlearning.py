@@ -122,7 +122,7 @@ class Examination:
     def untrained(self) -> Mapping[str, Tensor]:
         """Predictions of a network with random weights."""
         bench, model = self.bench, self.bench.classifier("untrained")
-        code = bench.code_of(Examination)
+        code = bench.code_of(f"{__name__}.Examination.untrained")
         described = OmegaConf.to_container(bench.cfg.model, resolve=True)
         key = {"untrained": described, "seed": bench.seed, "code": code}
         return bench.evaluation("untrained network", key, lambda scratch: model.state_dict()).tensors
@@ -177,7 +177,6 @@ class Examination:
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             relearn = Relearn(self.bench.classifier("relearn"), training, target, cap)
-            relearn.objective = self.bench.problem.objective
             relearn.model.load_state_dict(model.weights)
             self.bench.fit(relearn, scratch, "relearning")
             return {}, {"steps": relearn.steps}
@@ -190,7 +189,7 @@ class Examination:
             "target": target,
             "cap": cap,
             "seed": self.bench.seed,
-            "code": self.bench.code_of(Relearn),
+            "code": self.bench.code_of(Examination.relearned),
         }
         steps = self.bench.store.get("relearn", parts, build).about["steps"]
         return {"relearn_steps": float(cap if steps is None else steps), "relearn_capped": float(steps is None)}

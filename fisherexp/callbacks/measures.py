@@ -1,8 +1,8 @@
 """What can be asked of a model's curvature over batches: functions for the Measure callback, usable alone.
 
 Each takes (model, batches) and options, and returns tensors by name, the same on every rank; with several ranks
-`batches` are this rank's share. batches: (inputs, targets), re-iterable. loss: a likelihood of fisherexp.curvature by name. The model is evaluated in
-eval mode and left as it was.
+`batches` are this rank's share. batches: (inputs, targets), re-iterable. loss: the name of a likelihood in
+fisherexp.curvature. The model is evaluated in eval mode and left as it was.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -85,15 +85,16 @@ def low_rank(
 ) -> dict[str, Tensor]:
     """Rows for a LowRankFisher (M-FAC, arXiv 2107.03356): the gradient of each batch's mean loss.
 
-    Returns gradients (m, d) and damping (1,); the diagonal and inverse diagonal (d,) of what they make.
+    Returns gradients (m, d) and damping (1,); the diagonal (d,) of the Fisher they
+    make, and the diagonal of the inverse of that Fisher plus damping.
     """
     rows = joined_over_ranks(torch.stack(list(batch_gradients(model, loss, batches))))
-    fisher = LowRankFisher(rows, damping)
+    fisher = LowRankFisher(rows)
     return {
         "gradients": rows,
         "damping": torch.tensor([damping], dtype=torch.float64),
         "diagonal": fisher.diagonal(),
-        "inverse_diagonal": fisher.inverse_diagonal(),
+        "inverse_diagonal": fisher.inverse_diagonal(damping),
     }
 
 

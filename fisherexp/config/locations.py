@@ -62,6 +62,13 @@ def target(file: Path) -> str | None:
     return target(file.with_stem(base[1])) if base else None
 
 
+def located(path: str, root: str | None) -> Path | None:
+    """A file or folder the user names: absolute, in the working directory, or in the data folder; None where it is in
+    neither. root: as for `data_folder`."""
+    given = Path(path).expanduser()
+    return next((place for place in (given, data_folder(root) / given) if place.exists()), None)
+
+
 def data_folder(root: str | None) -> Path:
     """Where data files are looked for: `root`, else FISHEREXP_DATA, else ~/.cache/fisherexp."""
     return Path(root or os.environ.get("FISHEREXP_DATA") or "~/.cache/fisherexp").expanduser()

@@ -13,7 +13,7 @@ class Root:
     evaluate_on: 'validation' puts the share that data.validation holds out of training in the place of the test set.
     threads: intra-op threads; 'auto' takes one for small models and says so.
     output_dir: where runs and artefacts lie.
-    rerun: run again although the result is there.
+    rerun: run again although the result is there; 'stale': if the code behind it has changed since.
     on_error: what a sweep does after a run that failed.
     progress: 'auto' draws a bar on a terminal and prints a line per phase elsewhere.
     checkpoint_every: least number of seconds between two saved training states.
@@ -24,7 +24,7 @@ class Root:
     evaluate_on: Literal["test", "validation"] = "test"
     threads: Count | Literal["auto"] = "auto"
     output_dir: str = "outputs"
-    rerun: bool = False
+    rerun: bool | Literal["stale"] = False
     on_error: Literal["continue", "stop"] = "continue"
     progress: Literal["auto", "bar", "lines", "off"] = "auto"
     checkpoint_every: NonNegative = 5.0

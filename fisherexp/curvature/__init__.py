@@ -7,6 +7,7 @@ from fisherexp.curvature.accumulator import DiagonalAccumulator, fisher_diagonal
 from fisherexp.curvature.diagonal import Estimator, FisherDiagonal
 from fisherexp.curvature.kfac import KFAC, KFACAccumulator, kfac
 from fisherexp.curvature.likelihood import Likelihood
+from fisherexp.curvature.matrix import CurvatureMatrix, LinearMap
 from fisherexp.curvature.per_sample import gradient_second_moments, per_sample_gradient_norms
 from fisherexp.curvature.rules import Use, register_rule
 

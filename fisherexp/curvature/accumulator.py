@@ -5,7 +5,7 @@ batch_mean: F = (1/B) Σ_b (∇ mean loss of batch b)∘2, the quantity most pub
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -16,7 +16,7 @@ from .choices import check_choice
 from .diagonal import Estimator, FisherDiagonal
 from .engine import Engine
 from .finite import finite, first_non_finite
-from .inputs import batch_size, move, outputs_of, select, weighted
+from .inputs import batch_size, move, outputs_of, parts_of, returning, select, weighted
 from .kernels import kernel
 from .likelihood import LABELS, Likelihood, resolve
 from .rules.base import accumulation_dtype
@@ -36,6 +36,7 @@ class DiagonalAccumulator:
     group: of batch_mean, how many samples make a batch; what `update` is given is cut into such batches (the last may
     be smaller), which go through the model at once. None: what it is given is one batch.
     loss: "cross_entropy" (default), "gaussian", "sequence", "token", or a function (outputs, targets) → (N,).
+    outputs: what of the model's result the loss is of, as a function; by default the result itself or its `logits`.
     parameters: None for all that require gradients, else names, tensors or a predicate on names.
     compiled: whether convolutions and linear layers over positions use the C++ kernel (`fisherexp.curvature.kernels`):
     "auto" if it has been built, True to build it, False. Results agree up to rounding; they say in `path` which it was.
@@ -53,12 +54,13 @@ class DiagonalAccumulator:
         gradients: str = "per_sample",
         group: int | None = None,
         loss: Any = None,
+        outputs: Callable[[Any], Tensor] | None = None,
         parameters: Any = None,
         samples: int = 1,
         seed: int = 0,
         compiled: bool | str = "auto",
     ):
-        self.model = model
+        self.model, self.outputs = model, outputs
         check_choice("labels", labels, LABELS)
         self.labels, self.gradients = labels, check_choice("gradients", gradients, GRADIENTS)
         self.loss: Likelihood = resolve(loss, labels)
@@ -92,11 +94,11 @@ class DiagonalAccumulator:
     def update(self, inputs: Any, targets: Tensor | None = None, weights: Tensor | None = None) -> None:
         """Add one batch.
 
-        inputs: a tensor, a tuple of positional or a dict of keyword arguments, samples first; targets: as the
+        inputs: a tensor, a tuple of positional or a mapping of keyword arguments, samples first; targets: as the
         loss says (not needed for pseudo, sampled, expected); weights: (N,) non-negative weight or mask of each
         sample (a sample of weight 2 counts twice), for language models also (N, T) of each token.
         """
-        with self.engine.undisturbed:
+        with self.engine.undisturbed, returning(self.model, self.outputs):
             self._update(inputs, targets, weights)
 
     def _update(self, inputs: Any, targets: Tensor | None, weights: Tensor | None) -> None:
@@ -265,14 +267,18 @@ def fisher_diagonal(
     gradients: str = "per_sample",
     group: int | None = None,
     loss: Any = None,
+    inputs: Sequence[str] | Callable[[Any], Any] | None = None,
+    targets: str | Callable[[Any], Any] = "labels",
+    outputs: Callable[[Any], Tensor] | None = None,
     parameters: Any = None,
     samples: int = 1,
     seed: int = 0,
     compiled: bool | str = "auto",
 ) -> FisherDiagonal:
-    """Diagonal Fisher of `model` over `batches` of (inputs, targets) or (inputs, targets, weights).
+    """Diagonal Fisher of `model` over `batches`: (inputs, targets), (inputs, targets, weights) or mappings.
 
-    Arguments, estimators and errors as in `DiagonalAccumulator`.
+    inputs, targets: of a mapping, the names of what the model is called with (everything but the targets by default)
+    and of the targets; or functions of a batch of any kind. The rest as in `DiagonalAccumulator`, errors too.
     """
     accumulator = DiagonalAccumulator(
         model,
@@ -280,11 +286,12 @@ def fisher_diagonal(
         gradients=gradients,
         group=group,
         loss=loss,
+        outputs=outputs,
         parameters=parameters,
         samples=samples,
         seed=seed,
         compiled=compiled,
     )
     for batch in batches:
-        accumulator.update(*batch)
+        accumulator.update(*parts_of(batch, inputs, targets))
     return accumulator.result()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .choices import check_choice
 from .files import write
+from .matrix import CurvatureMatrix, positive
+from .vectors import Vector, in_form_of, ravel
 
 FORMAT = "fisherexp.FisherDiagonal/1"
 
@@ -31,7 +33,7 @@ class Estimator:
 
 
 @dataclass(frozen=True, eq=False)
-class FisherDiagonal(Mapping):
+class FisherDiagonal(CurvatureMatrix, Mapping):
     """F_j = mean of squared gradients, one tensor of each parameter's shape.
 
     values: tensors by parameter name; estimator: what was squared; count: number of samples (total weight) for
@@ -67,27 +69,49 @@ class FisherDiagonal(Mapping):
         return self.values_by_name.items()
 
     @property
+    def like(self) -> dict[str, Tensor]:
+        """The values themselves: they have the names and shapes of a vector."""
+        return self.values_by_name
+
+    @property
     def names(self) -> list[str]:
         """Parameter names."""
         return list(self.values_by_name)
+
+    def matvec(self, vector: Vector) -> Vector:
+        """F v: entry by entry."""
+        return in_form_of(vector, {n: self[n] * v for n, v in self.named(vector).items()})
+
+    def solve(self, vector: Vector, damping: float) -> Vector:
+        """v_j / (F_j + damping). Raises ValueError for a vector that does not fit and unless damping > 0."""
+        damping = positive(damping)
+        return in_form_of(vector, {n: v / (self[n] + damping) for n, v in self.named(vector).items()})
+
+    def diagonal(self) -> Tensor:
+        """All entries, flat (d,)."""
+        return ravel(self.values_by_name)
 
     def trace(self) -> Tensor:
         """Σ_j F_j, a scalar in float64: the mean squared norm of the gradients."""
         return torch.stack([v.sum(dtype=torch.float64) for v in self.values_by_name.values()]).sum()
 
-    def quadratic(self, delta: Mapping[str, Tensor] | nn.Module, origin: Mapping[str, Tensor] | None = None) -> Tensor:
+    def quadratic(self, delta: Vector | nn.Module, origin: Vector | None = None) -> Tensor:
         """Σ_j F_j δ_j², without a factor ½; differentiable in δ.
 
-        delta: displacement by parameter name; or, with `origin` (parameters by name), a model or mapping from
-        which the origin is subtracted. Names without curvature are ignored; a name with curvature but without
-        displacement raises KeyError.
+        delta: displacement, flat or by parameter name; or, with `origin` (parameters, flat or by name), a model or
+        vector from which the origin is subtracted. Raises ValueError where a parameter with curvature is missing.
         """
-        given = dict(delta.named_parameters()) if isinstance(delta, nn.Module) else delta
-        if isinstance(delta, nn.Module) and origin is None:
-            raise ValueError("a displacement is needed: pass origin= with the parameters to subtract")
+        if isinstance(delta, nn.Module):
+            if origin is None:
+                raise ValueError(
+                    "a displacement is needed: call quadratic(model, origin={n: p.detach().clone() for n, p in "
+                    "model.named_parameters()}) with the parameters to subtract"
+                )
+            delta = dict(delta.named_parameters())
+        given, start = self.named(delta), None if origin is None else self.named(origin)
         total: Tensor | None = None
         for name, f in self.items():
-            d = given[name] if origin is None else given[name] - origin[name]
+            d = given[name] if start is None else given[name] - start[name]
             term = (f.to(d.dtype) * d.square()).sum() if f.dtype != torch.float64 else (f * d.square()).sum()
             total = term if total is None else total + term
         return total

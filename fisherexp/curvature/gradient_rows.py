@@ -1,16 +1,16 @@
 """The rows of a low-rank Fisher, collected batch by batch: gradients of the mean loss of a few samples each."""
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
 from .diagonal import Estimator
-from .lanczos import ravel
+from .inputs import batch_size, select
 from .likelihood import resolve
 from .low_rank import LowRankFisher, batch_gradients
 from .products import trainable_parameters
+from .vectors import ravel
 
 
 class LowRankAccumulator:
@@ -20,21 +20,22 @@ class LowRankAccumulator:
     in `batch_gradients`. The rows are kept as one matrix (rows, d), allocated at once.
     """
 
-    def __init__(
-        self, model: nn.Module, *, rows: int, batch: int = 1, damping: float, loss: Any = None, parameters: Any = None
-    ):
-        self.model, self.batch, self.damping, self.names = model, batch, damping, parameters
+    def __init__(self, model: nn.Module, *, rows: int, batch: int = 1, loss: Any = None, parameters: Any = None):
+        self.model, self.batch, self.names = model, batch, parameters
         self.loss = resolve(loss, "empirical")
-        like = ravel(trainable_parameters(model, parameters)).detach()
+        chosen = trainable_parameters(model, parameters)
+        self.shapes = {name: p.shape for name, p in chosen.items()}
+        like = ravel(chosen).detach()
         self.gradients = like.new_zeros(rows, len(like))
         self.count = 0
 
-    def update(self, inputs: Tensor, targets: Tensor) -> None:
-        """Add the batches in (N, …) inputs and their targets, in order, as long as there are rows to fill."""
-        whole = len(inputs) - len(inputs) % self.batch
-        batches = zip(inputs[:whole].split(self.batch), targets[:whole].split(self.batch), strict=True)
-        left = list(islice(batches, len(self.gradients) - self.count))
-        for row in batch_gradients(self.model, self.loss, left, self.names):
+    def update(self, inputs: Any, targets: Tensor) -> None:
+        """Add the batches in the inputs (N samples first) and their targets, in order, while there are rows to fill."""
+        size, room = batch_size(inputs), len(self.gradients) - self.count
+        starts = range(0, size - self.batch + 1, self.batch)[:room]
+        parts = [slice(start, start + self.batch) for start in starts]
+        batches = ((select(inputs, rows, size), targets[rows]) for rows in parts)
+        for row in batch_gradients(self.model, self.loss, batches, self.names):
             self.gradients[self.count] = row
             self.count += 1
 
@@ -58,4 +59,4 @@ class LowRankAccumulator:
         mean = self.batch > 1
         gradients, size = ("batch_mean", self.batch) if mean else ("per_sample", None)
         estimator = Estimator("empirical", gradients, self.loss.name, size)
-        return LowRankFisher(self.gradients[: self.count], self.damping, estimator=estimator)
+        return LowRankFisher(self.gradients[: self.count], estimator=estimator, shapes=self.shapes)

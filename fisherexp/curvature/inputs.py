@@ -1,17 +1,21 @@
-"""Batches in any nesting of tuples, lists and dicts."""
+"""Batches in any nesting of tuples, lists and dicts, and what of a batch or of a model's result is meant."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .choices import check_choice
+
 
 def batch_size(inputs: Any) -> int:
     """Number of samples: the length of the first tensor among the inputs. Raises ValueError if there is none."""
     if isinstance(inputs, Tensor) and inputs.dim():
         return inputs.shape[0]
-    for leaf in pytree.tree_leaves(inputs):
+    for leaf in pytree.tree_leaves(_as_dict(inputs)):
         if isinstance(leaf, Tensor) and leaf.dim():
             return leaf.shape[0]
     raise ValueError("the inputs contain no tensor with a batch axis")
@@ -23,7 +27,7 @@ def select(inputs: Any, index: Tensor | slice, batch: int) -> Any:
     def rows(leaf):
         return leaf[index] if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == batch else leaf
 
-    return pytree.tree_map(rows, inputs)
+    return pytree.tree_map(rows, _as_dict(inputs))
 
 
 def weighted(inputs: Any, targets: Tensor | None, weights: Tensor, size: int) -> tuple[Any, Tensor | None, Tensor, int]:
@@ -53,18 +57,76 @@ def move(inputs: Any, device: torch.device) -> Any:
 
     if isinstance(inputs, Tensor):  # the usual case, without walking a tree
         return one(inputs)
-    return pytree.tree_map(one, inputs)
+    return pytree.tree_map(one, _as_dict(inputs))
+
+
+def _as_dict(inputs: Any) -> Any:
+    """Mappings of other kinds (a tokenizer's encoding) as a plain dict, which can be walked through."""
+    return dict(inputs) if isinstance(inputs, Mapping) and not isinstance(inputs, dict) else inputs
+
+
+def parts_of(
+    batch: Any,
+    inputs: Sequence[str] | Callable[[Any], Any] | None = None,
+    targets: str | Callable[[Any], Any] = "labels",
+) -> tuple:
+    """Inputs, targets and, where a batch is a tuple of three, weights.
+
+    A tuple is taken as it is. Of a mapping, `targets` names its targets (None where it has none) and `inputs` what the
+    model is called with: everything but the targets by default. Either may be a function of the batch instead.
+    Raises ValueError for a batch of another kind and for a name that it does not have.
+    """
+    mapping = isinstance(batch, Mapping)
+    if not mapping and not isinstance(batch, (tuple, list)) and not (callable(inputs) and callable(targets)):
+        raise ValueError(
+            f"a batch must be (inputs, targets[, weights]) or a mapping by name, got {type(batch).__name__}; "
+            "else pass functions of a batch, inputs=lambda batch: ..., targets=lambda batch: ..."
+        )
+    if not mapping and not callable(inputs) and not callable(targets):
+        return tuple(batch)
+    own = "labels" if callable(targets) else targets
+    if callable(inputs):
+        given = inputs(batch)
+    elif mapping:
+        names = [name for name in batch if name != own] if inputs is None else inputs
+        given = {check_choice("input", name, batch): batch[name] for name in names}
+    else:
+        given = batch[0]
+    if callable(targets):
+        return given, targets(batch)
+    if not mapping:
+        return given, *batch[1:]
+    if targets not in batch and targets != "labels":
+        check_choice("targets", targets, batch)
+    return given, batch.get(targets)
+
+
+@contextmanager
+def returning(model: nn.Module, outputs: Callable[[Any], Tensor] | None) -> Iterator[None]:
+    """While open, a call of `model` returns `outputs(what it returned)`; None changes nothing."""
+    if outputs is None:
+        yield
+        return
+    handle = model.register_forward_hook(lambda module, arguments, result: outputs(result))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def outputs_of(model: nn.Module, inputs: Any) -> Tensor:
     """`model(inputs)`: tuples as positional and dicts as keyword arguments; the `logits` of structured outputs."""
+    inputs = _as_dict(inputs)
     if isinstance(inputs, dict):
         out = model(**inputs)
     elif isinstance(inputs, (tuple, list)):
         out = model(*inputs)
     else:
         out = model(inputs)
-    out = getattr(out, "logits", out)
+    out = out.get("logits", out) if isinstance(out, dict) else getattr(out, "logits", out)
     if not isinstance(out, Tensor):
-        raise TypeError(f"the model must return a tensor or an object with `logits`, got {type(out).__name__}")
+        raise TypeError(
+            f"the model must return a tensor or something with `logits`, got {type(out).__name__}; "
+            "pass outputs=lambda result: ... which takes the tensor out of it"
+        )
     return out

@@ -8,7 +8,8 @@ for Modern Neural Network Architectures", 2023 (eqs. 19-22); Martens & Grosse 20
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .diagonal import Estimator
 from .engine import Engine
-from .inputs import batch_size, move
+from .inputs import batch_size, move, parts_of, returning
 from .kronecker import KFAC, KroneckerFactor
 from .likelihood import LABELS, resolve
 from .rules import Use
 from .rules.base import chunks
-from .rules.conv import Conv, Conv1d
+from .rules.conv import Conv, Conv1d, Conv3d
 from .rules.linear import Linear
 from .tape import Tape
 from .undisturbed import refuse_batch_statistics
@@ -32,7 +33,13 @@ LEAF = 192  # below this width a symmetric product is not worth splitting
 
 
 def add_gram(x: Tensor, total: Tensor) -> None:
-    """Add the upper blocks of xᵀ x, x (M, K), to `total` (K, K): about half the work of the full product."""
+    """Add the upper blocks of xᵀ x, x (M, K), to `total` (K, K): about half the work of the full product.
+
+    With groups as first axis of both, all of it for each group.
+    """
+    if x.dim() == 3:
+        total.baddbmm_(x.mT, x)
+        return
     k = x.shape[1]
     if k <= LEAF:
         total.addmm_(x.mT, x)
@@ -66,11 +73,10 @@ class _Factors:
         self.layers = {
             use
             for use in tape.uses
-            if type(use) in (Linear, Conv, Conv1d)
+            if type(use) in (Linear, Conv, Conv1d, Conv3d)
             and use.slots.get("weight") is not None
             and use.slots["weight"].roots[0] in self.wanted
             and all(h.direct and times[h.roots[0]] == 1 for h in use.slots.values())
-            and (type(use) is Linear or use.groups == 1)
             and not any(root in tape.lost for h in use.slots.values() for root in h.roots)
         }
 
@@ -104,19 +110,20 @@ class _Factors:
     def _allocate(self, use: Use, name: str, g: Tensor) -> None:
         weight, bias = use.slots["weight"].value, use.slots.get("bias")
         self.bias[name] = bias.roots[0] if bias and bias.roots[0] in self.wanted else None
-        width = weight[0].numel() + bool(self.bias[name])
-        self.a[name] = g.new_zeros(width, width)
-        self.b[name] = g.new_zeros(weight.shape[0], weight.shape[0])
+        width, groups = weight[0].numel() + bool(self.bias[name]), groups_of(use)
+        self.a[name] = g.new_zeros(*groups, width, width)
+        outputs = weight.shape[0] // prod(groups)
+        self.b[name] = g.new_zeros(*groups, outputs, outputs)
 
     def _add_inputs(self, name: str, rows: Tensor) -> None:
-        self.positions[name] += rows.shape[0]
+        self.positions[name] += rows.shape[-2]
         total = self.a[name]
         if self.bias[name] is None:
             add_gram(rows, total)
             return
-        add_gram(rows, total[:-1, :-1])
-        total[:-1, -1] += rows.sum(0)
-        total[-1, -1] += rows.shape[0]
+        add_gram(rows, total[..., :-1, :-1])
+        total[..., :-1, -1] += rows.sum(-2)
+        total[..., -1, -1] += rows.shape[-2]
 
     def factor(self, name: str) -> KroneckerFactor:
         """The averaged factors, inputs in the order of the flattened weight."""
@@ -126,42 +133,58 @@ class _Factors:
             order = order.reshape(*weight.shape[2:], weight.shape[1]).movedim(-1, 0).flatten()
             if self.bias[name] is not None:
                 order = torch.cat([order, order.new_tensor([len(order)])])
-            a = a[order][:, order]
+            a = a[..., order, :][..., order]
         return KroneckerFactor(a, symmetric(self.b[name]) / self.samples, name, self.bias[name], weight.shape)
 
 
+def groups_of(use: Use) -> tuple[int, ...]:
+    """(groups,) of a convolution with groups of channels: the first axis of its factors and rows; else nothing."""
+    return (use.groups,) if isinstance(use, Conv) and use.groups > 1 else ()
+
+
+def in_groups(use: Use, rows: Tensor) -> Tensor:
+    """Rows (M, outputs) as they are, or (groups, M, outputs of a group)."""
+    groups = groups_of(use)
+    return rows.unflatten(1, (*groups, -1)).transpose(0, 1) if groups else rows
+
+
 def outputs_as_rows(use: Use, g: Tensor) -> Tensor:
-    """Output gradients (samples x positions, outputs)."""
+    """Output gradients ([groups,] samples x positions, outputs)."""
     if isinstance(use, Conv):
         _, g = use.images(g)
-        return g.movedim(2, -1).reshape(-1, g.shape[2])
+        return in_groups(use, g.movedim(2, -1).reshape(-1, g.shape[2]))
     return g.reshape(-1, g.shape[-1])
 
 
 def inputs_as_rows(use: Use, g: Tensor) -> Iterable[Tensor]:
-    """Inputs or patches (samples x positions, features), a chunk of samples at a time."""
+    """Inputs or patches ([groups,] samples x positions, features), a chunk of samples at a time."""
     if not isinstance(use, Conv):
         x, _ = use.positions(g)
         yield x.flatten(0, 1)
         return
     x, g = use.images(g)
     features = use.slots["weight"].value[0].numel()
-    size = g[0].numel() // g.shape[2] * features * g.element_size()
+    size = g[0].numel() // g.shape[2] * use.groups * features * g.element_size()
     for rows in chunks(g.shape[0], size, device=g.device.type):
-        yield use.factors(x[rows], g[rows])[1].reshape(-1, features)
+        patches = use.factors(x[rows], g[rows])[1].transpose(0, 1).flatten(1, 2)
+        yield patches if use.groups > 1 else patches[0]
 
 
 def reduced_gradient(use: Use, g: Tensor) -> Tensor:
-    """Output gradients summed over positions (samples, outputs)."""
+    """Output gradients summed over positions ([groups,] samples, outputs)."""
     if isinstance(use, Conv):
-        return use.per_sample("bias", g, slice(None))
+        return in_groups(use, use.per_sample("bias", g, slice(None)))
     return g if g.dim() == 2 else g.flatten(1, -2).sum(1)
 
 
 def reduced_input(use: Use, g: Tensor) -> Tensor:
-    """Inputs or patches averaged over positions (samples, features)."""
+    """Inputs or patches averaged over positions ([groups,] samples, features)."""
     if isinstance(use, Conv):
-        return use.mean_patch(g)
+        patch, groups = use.mean_patch(g), groups_of(use)
+        if not groups:
+            return patch
+        patch = patch.unflatten(1, (prod(use.kernel), *groups, -1))  # features were (*kernel, channels)
+        return patch.permute(2, 0, 1, 3).flatten(2)
     x, _ = use.positions(g)
     return x.mean(1)
 
@@ -169,8 +192,9 @@ def reduced_input(use: Use, g: Tensor) -> Tensor:
 class KFACAccumulator:
     """Accumulates KFAC batch by batch; arguments and errors as in `DiagonalAccumulator`.
 
-    approximation: expand | reduce. Linear and ungrouped convolution layers whose parameters are used once get a
-    factor; other wanted parameters (tied weights, norms, embeddings) are listed in `KFAC.skipped`.
+    approximation: expand | reduce. Linear and convolution layers whose parameters are used once get a factor, with
+    groups of channels one for each group; other wanted parameters (tied weights, norms, embeddings) are listed in
+    `KFAC.skipped`.
     """
 
     def __init__(
@@ -180,10 +204,12 @@ class KFACAccumulator:
         approximation: str = "expand",
         labels: str = "empirical",
         loss: Any = None,
+        outputs: Callable[[Any], Tensor] | None = None,
         parameters: Any = None,
         samples: int = 1,
         seed: int = 0,
     ):
+        self.outputs = outputs
         self.approximation = check_choice("approximation", approximation, APPROXIMATIONS)
         self.labels = check_choice("labels", labels, LABELS)
         self.loss = resolve(loss, labels)
@@ -195,7 +221,7 @@ class KFACAccumulator:
 
     def update(self, inputs: Any, targets: Tensor | None = None) -> None:
         """Add one batch; the model is left as it was."""
-        with self.engine.undisturbed:
+        with self.engine.undisturbed, returning(self.engine.model, self.outputs):
             inputs = move(inputs, self.engine.device)
             targets = None if targets is None else move(targets, self.engine.device)
             if self.labels == "empirical" and targets is None:
@@ -232,9 +258,10 @@ class KFACAccumulator:
             if not key.startswith("a.") or name not in wanted or (bias or name) not in wanted:
                 continue
             parts = [key, f"b.{name}", f"positions.{name}"]
-            width, outputs = wanted[name][0].numel() + bool(bias), len(wanted[name])
+            groups = state[key].shape[:-2]
+            width, outputs = wanted[name][0].numel() + bool(bias), len(wanted[name]) // max(1, prod(groups))
             shapes = [tuple(state[part].shape) for part in parts if part in state]
-            if shapes == [(width, width), (outputs, outputs), ()]:
+            if shapes == [(*groups, width, width), (*groups, outputs, outputs), ()]:
                 made.bias[name], made.positions[name] = bias or None, int(state[parts[2]])
                 made.a[name], made.b[name] = (state[part].to(device, copy=True) for part in parts[:2])
                 fitting |= set(parts)
@@ -255,9 +282,18 @@ class KFACAccumulator:
         return KFAC(factors, skipped, estimator, self.approximation, float(made.samples))
 
 
-def kfac(model: nn.Module, batches: Iterable, **options: Any) -> KFAC:
-    """KFAC of `model` over `batches` of (inputs, targets); options and errors as in `KFACAccumulator`."""
+def kfac(
+    model: nn.Module,
+    batches: Iterable,
+    *,
+    inputs: Sequence[str] | Callable[[Any], Any] | None = None,
+    targets: str | Callable[[Any], Any] = "labels",
+    **options: Any,
+) -> KFAC:
+    """KFAC of `model` over `batches` of (inputs, targets) or mappings, of which `inputs` and `targets` say as in
+    `fisher_diagonal` what is meant; options and errors as in `KFACAccumulator`.
+    """
     accumulator = KFACAccumulator(model, **options)
     for batch in batches:
-        accumulator.update(*batch)
+        accumulator.update(*parts_of(batch, inputs, targets))
     return accumulator.result()

@@ -8,7 +8,7 @@ product of a model and a matrix-free head Hessian are used in the same way.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,25 +16,10 @@ import torch
 from torch import Tensor
 
 from .choices import check_choice
+from .vectors import Vector, ravel, unravel
 
-Vector = Tensor | Mapping[str, Tensor]
 Operator = Callable[[Vector], Vector]
 Which = Literal["largest", "smallest", "magnitude"]
-
-
-def ravel(vector: Vector) -> Tensor:
-    """Concatenates a tensor, or the tensors of a dict in its order, to one flat tensor."""
-    if isinstance(vector, Tensor):
-        return vector.reshape(-1)
-    return torch.cat([part.reshape(-1) for part in vector.values()])
-
-
-def unravel(flat: Tensor, like: Vector) -> Vector:
-    """Inverse of :func:`ravel`: gives ``flat`` the names and shapes of ``like`` (views, no copy)."""
-    if isinstance(like, Tensor):
-        return flat.view_as(like)
-    parts = flat.split([part.numel() for part in like.values()])
-    return {name: part.view_as(like[name]) for name, part in zip(like, parts, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .engine import Undisturbed, move, outputs_of, wanted_parameters
 from .likelihood import Likelihood, resolve
+from .matrix import LinearMap
+from .vectors import Vector, in_form_of
 
 Loss = str | Likelihood | Callable[[Tensor, Tensor], Tensor] | None
 Parameters = dict[str, Tensor]
@@ -96,8 +98,8 @@ def ggn_operator(
     return CurvatureOperator(ggn_of_batch, model, loss, batches, parameters, eval_mode, probe)
 
 
-class CurvatureOperator:
-    """A symmetric linear operator on dicts of tensors by parameter name: call it with a vector.
+class CurvatureOperator(LinearMap):
+    """A symmetric linear operator on vectors over parameters: call it with one.
 
     ``extreme_eigenpairs(operator, operator.like, k)`` gives its top eigenpairs. Batches must be re-iterable and
     hold the same samples each time (no random augmentation); an iterator is read into a list. With one batch the
@@ -141,19 +143,20 @@ class CurvatureOperator:
         if seen == 1:
             self._kept = (self._versions(), *graph)
 
-    def __call__(self, vector: Mapping[str, Tensor]) -> Parameters:
+    def matvec(self, vector: Vector) -> Vector:
         parts = self._checked(vector)
         mean, weight = [], 0.0
         for product, count in self.graphs():
             image, weight = product(parts), weight + count
             mean = [m.lerp(i, count / weight) for m, i in zip(mean, image, strict=True)] if mean else image
-        return dict(zip(self.parameters, mean, strict=True))
+        return in_form_of(vector, dict(zip(self.parameters, mean, strict=True)))
 
     def _versions(self) -> list[int]:
         """Changes when a parameter or buffer is written to, as an optimizer step does."""
         return [t._version for t in (*self.model.parameters(), *self.model.buffers())]
 
-    def _checked(self, vector: Mapping[str, Tensor]) -> list[Tensor]:
+    def _checked(self, vector: Vector) -> list[Tensor]:
+        vector = self.named(vector) if isinstance(vector, Tensor) else vector
         if set(vector) != set(self.parameters):
             odd = sorted(set(vector) ^ set(self.parameters))
             raise ValueError(f"the vector's names are not the operator's; they differ in {odd[:5]}")

@@ -46,8 +46,9 @@ def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Any:
 def joined(batches: Sequence[Batch]) -> Batch:
     """Several batches as one, in their order. Raises ValueError where one has tags or weights that another lacks."""
     first = batches[0]
-    if any(b.tags.keys() != first.tags.keys() or (b.weights is None) != (first.weights is None) for b in batches):
-        raise ValueError(f"batches with different tags cannot be joined: {[sorted(b.tags) for b in batches]}")
+    carried = [sorted(b.tags) + ["weights"] * (b.weights is not None) for b in batches]
+    if any(names != carried[0] for names in carried):
+        raise ValueError(f"batches that carry different things cannot be joined: {carried}")
     if isinstance(first.inputs, Mapping):
         inputs = {name: torch.cat([b.inputs[name] for b in batches]) for name in first.inputs}
     else:
@@ -55,3 +56,17 @@ def joined(batches: Sequence[Batch]) -> Batch:
     weights = None if first.weights is None else torch.cat([b.weights for b in batches])
     tags = {name: torch.cat([b.tags[name] for b in batches]) for name in first.tags}
     return Batch(inputs, torch.cat([b.targets for b in batches]), weights, tags)
+
+
+def spread(tags: Mapping[str, Tensor | bool | int], targets: Tensor) -> dict[str, Tensor]:
+    """Tags of all samples, (N,) each, beside their targets (N, …): a single value becomes that of every sample.
+
+    Raises ValueError for a tensor of another length.
+    """
+    found = {}
+    for name, tag in tags.items():
+        values = tag if isinstance(tag, Tensor) else torch.full((len(targets),), tag)
+        if values.shape != (len(targets),):
+            raise ValueError(f"tag {name} must be ({len(targets)},), one value a sample, not {tuple(values.shape)}")
+        found[name] = values.to(targets.device)
+    return found

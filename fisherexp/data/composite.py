@@ -1,4 +1,4 @@
-"""Several loaders as one: in turn within an epoch, side by side in every batch, one after the other over epochs, chained.
+"""Several loaders as one: in turn within an epoch, side by side in every batch, each for some epochs, or chained.
 
 Lightning saves and restores a position by `state_dict` and announces epochs to `.sampler.set_epoch`; a composite hands
 both on to its loaders.
@@ -120,7 +120,8 @@ class Chained(Composite):
     lengths: how many batches of each loader make its pass, by default all.
 
     The same loader may come several times. A loader that shuffles has another order in each pass and epoch: pass p of
-    epoch e is its epoch e · (number of passes) + p. The position is the epoch and the number of batches handed out in it.
+    epoch e is its epoch e · (number of passes) + p. The position is the epoch and how many of its batches were handed
+    out.
     """
 
     def __init__(self, *loaders: Loader, lengths: Sequence[int] | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningDataModule
 
-from fisherexp.config.locations import data_folder
+from fisherexp.config.locations import data_folder, located
 from fisherexp.config.types import Count, Probability, Size
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
@@ -38,6 +38,8 @@ class LabeledData(LightningDataModule):
     marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count
         ('silent'); None of other data.
     objective: what a model of these data is trained for and evaluated by.
+    paths: options that name files or folders of the user's; their content is part of a run's name (see
+        runs/identity.py). files: further ones that are read from the data folder under a fixed name.
     """
 
     title: str = ""
@@ -46,6 +48,8 @@ class LabeledData(LightningDataModule):
     tasks: tuple[str, ...] = ()
     marks: dict[str, int] | None = None
     objective: Objective = Classification()
+    paths: tuple[str, ...] = ("path",)
+    files: tuple[str, ...] = ()
     num_classes: int | None = None
     input_shape: tuple[int, ...] | None = None
     input_dtype: torch.dtype = torch.uint8
@@ -85,14 +89,12 @@ class LabeledData(LightningDataModule):
 
     def locate(self, path: str) -> Path:
         """A file or folder given by the user: absolute, in the working directory, or in the data folder."""
-        given = Path(path).expanduser()
-        if not given.exists():
-            in_data_folder = self.root / given
-            if not in_data_folder.exists():
-                places = f"at {given}" if given.is_absolute() else f"in {Path.cwd()} or {self.root}"
-                raise DataError(f"{self.title}: there is no '{path}' {places}; set data.path")
-            given = in_data_folder
-        return given
+        found = located(path, str(self.root))
+        if found is None:
+            given = Path(path).expanduser()
+            places = f"at {given}" if given.is_absolute() else f"in {Path.cwd()} or {self.root}"
+            raise DataError(f"{self.title}: there is no '{path}' {places}; set data.path")
+        return found
 
     @property
     def num_outputs(self) -> int:

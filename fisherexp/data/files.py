@@ -11,7 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fisherexp.data.batch import Batch
+from fisherexp.content import contents
+from fisherexp.data.batch import Batch, spread
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
 from fisherexp.data.tensors import TensorSet
@@ -48,8 +49,7 @@ class FileSet:
 
     def tagged(self, **tags: Tensor | bool | int) -> "FileSet":
         """As TensorSet.tagged."""
-        full = {n: tag if isinstance(tag, Tensor) else torch.full((len(self),), tag) for n, tag in tags.items()}
-        return replace(self, tags={**self.tags, **full})
+        return replace(self, tags={**self.tags, **spread(tags, self.targets)})
 
     def loader(self, batch_size: int, **options) -> "FileLoader":
         """Batches of this set; options as for FileLoader."""
@@ -68,9 +68,11 @@ class FileSet:
         return TensorSet(images, self.targets, tags=self.tags)
 
     def hash_into(self, digest) -> None:
-        """Feed names, file sizes and classes to a hashlib object; not the pixels: there may be terabytes."""
-        for path, label in zip(self.paths, self.targets.tolist(), strict=True):
-            digest.update(f"{path}:{(self.folder / path).stat().st_size}:{label}:{self.image_size}\n".encode())
+        """Feed names, hashes of the files' content, classes, size and tags to a hashlib object. A file that has not
+        changed is not read again."""
+        hashes = contents([self.folder / path for path in self.paths])
+        for path, found, label in zip(self.paths, hashes, self.targets.tolist(), strict=True):
+            digest.update(f"{path}:{found}:{label}:{self.image_size}\n".encode())
         for name, tag in sorted(self.tags.items()):
             digest.update(f"{name}:{tag.tolist()}\n".encode())
 

@@ -15,5 +15,5 @@ class Store(Protocol):
     ) -> Any:
         """An object with `tensors` by name: those of an earlier call with the same parts, else what `build` makes."""
 
-    def code_version(self, *producers: Any) -> str:
-        """Hash of the code of classes, or of folders of code; a part of whatever that code makes."""
+    def code_of(self, *producers: Any) -> str:
+        """Hash of the code that classes and functions work with; a part of whatever they make."""

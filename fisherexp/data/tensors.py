@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherexp.data.batch import Batch, mapped
+from fisherexp.data.batch import Batch, mapped, spread
 from fisherexp.data.loader import Loader
 
 
 @dataclass(frozen=True, eq=False)
 class TensorSet:
-    """inputs: images uint8 (N, C, H, W), tokens int64 (N, T), rows of numbers float32 (N, d), or several tensors by name.
-    targets: classes int64 (N,), next tokens int64 (N, T), or numbers float32 (N,). weights, tags: see Batch.
+    """inputs: images uint8 (N, C, H, W), tokens int64 (N, T), numbers float32 (N, d), or several tensors by name.
+    targets: classes int64 (N,), next tokens int64 (N, T), or numbers float32 (N, k). weights, tags: see Batch.
     """
 
     inputs: Any
@@ -36,12 +36,8 @@ class TensorSet:
         return TensorSet(*self.batch.map(lambda tensor: tensor.index_select(0, indices)))
 
     def tagged(self, **tags: Tensor | bool | int) -> "TensorSet":
-        """The same samples with further tags: tensors (N,), or one value for all."""
-        full = {
-            name: tag if isinstance(tag, Tensor) else torch.full((len(self),), tag, device=self.targets.device)
-            for name, tag in tags.items()
-        }
-        return replace(self, tags={**self.tags, **full})
+        """The same samples with further tags: tensors (N,), or one value for all. See batch.spread."""
+        return replace(self, tags={**self.tags, **spread(tags, self.targets)})
 
     def loader(self, batch_size: int, **options: Any) -> "TensorLoader":
         """Batches of this set; options as for TensorLoader."""
@@ -50,10 +46,14 @@ class TensorSet:
     def hash_into(self, digest: Any) -> None:
         """Feed all content to a hashlib object."""
         named = self.inputs if isinstance(self.inputs, Mapping) else {"": self.inputs}
-        tensors = {**named, " targets": self.targets, **{f" {name}": tag for name, tag in sorted(self.tags.items())}}
+        tensors = [
+            *named.items(),
+            ("", self.targets),
+            *((f"tag {name}", tag) for name, tag in sorted(self.tags.items())),
+        ]
         if self.weights is not None:
-            tensors[" weights"] = self.weights
-        for name, tensor in tensors.items():
+            tensors.append(("weights", self.weights))
+        for name, tensor in tensors:
             digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
 

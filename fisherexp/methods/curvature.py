@@ -40,11 +40,6 @@ class Curvature:
         """Hash of the samples that the artefact of this estimator is computed from."""
         return setting.checksum("train")
 
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        """Classes and modules that decide the result, besides the curvature engine."""
-        return (cls,)
-
     def read(self, tensors: dict[str, Any], about: dict[str, Any]) -> Any:
         """The result from what the store kept of it."""
         return self.result.of(tensors, about)

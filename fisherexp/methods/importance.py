@@ -107,10 +107,8 @@ class FisherPass(ModelMethod):
         self._drawn_from: Tensor | None = None  # state of what sampled labels are drawn from
 
     def batches(self, setting: Setting) -> Any:
-        self.label_seed, self.likelihood = (
-            derive("labels", setting.seed, self.fits_on),
-            setting.data.objective.likelihood,
-        )
+        self.label_seed = derive("labels", setting.seed, self.fits_on)
+        self.likelihood = setting.data.objective.likelihood
         # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
         half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
         return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.batches_per_update, half)))

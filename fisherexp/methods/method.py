@@ -71,7 +71,7 @@ class ModelMethod(Method, LightningModule):
         self.outcome = {}
         self.given: dict[str, Any] = {}
         self.evaluation: Evaluation | None = None
-        # That of the problem, put here by the runner.
+        # That of the data; the runner puts it here before each loop.
         self.objective: Objective = Classification()
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1

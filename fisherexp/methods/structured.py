@@ -42,7 +42,8 @@ class GradientRows(Curvature):
     """A low-rank Fisher of `gradients` rows, each the gradient of the mean loss of `gradient_batch` samples (1: of
     one), drawn without replacement, pass after pass, in the order of the run's seed.
 
-    damping: λ. No part of the key: what is stored, the rows and their Gram matrix, serves every λ.
+    damping: λ that a method solves with. No part of the key: what is stored, the rows and their Gram matrix, serves
+    every λ.
     """
 
     kind: ClassVar[str] = "low_rank"
@@ -76,8 +77,4 @@ class GradientRows(Curvature):
         return len(lengths) * [loader], lengths
 
     def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> LowRankAccumulator:
-        options = {"rows": self.gradients, "batch": self.gradient_batch, "damping": self.damping}
-        return LowRankAccumulator(model, loss=likelihood, **options)
-
-    def read(self, tensors: dict[str, Any], about: dict[str, Any]) -> LowRankFisher:
-        return super().read(tensors, about | {"damping": self.damping})
+        return LowRankAccumulator(model, loss=likelihood, rows=self.gradients, batch=self.gradient_batch)

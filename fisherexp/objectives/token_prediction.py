@@ -25,7 +25,7 @@ class TokenPrediction(Objective):
 
     def sample_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         each = F.cross_entropy(outputs.transpose(1, -1), targets, reduction="none", ignore_index=IGNORED)
-        return each.sum(1) / (targets != IGNORED).sum(1)
+        return each.sum(1) / (targets != IGNORED).sum(1).clamp_min(1)  # 0 where there is nothing to predict
 
     def metrics(self, names: tuple[str, ...], held_out: str | None = None) -> LanguageMetrics:
         return LanguageMetrics(names)

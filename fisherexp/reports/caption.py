@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 SIGNIFICANCE = 0.05
+CHANGED = "†"  # marks rows with runs whose code has changed since
 
 
 def caption(
@@ -26,6 +27,10 @@ def caption(
         if untested := sum(all(cell.p is None for cell in line.cells) for line in ours):
             many = f"{untested} row{'s' if untested > 1 else ''} not tested"
             notes.append(f"{many}: no two runs of one setting to pair with {baseline}")
+    if changed := sum(bool(record.get("code_changed")) for record in records):
+        notes.append(
+            f"{CHANGED}: the code behind {changed} of the runs has changed since; rerun=stale makes them again"
+        )
     notes.append(_code(records))
     return notes
 

@@ -8,7 +8,7 @@ import pandas as pd
 from fisherexp.reports.grouping import LABELS, flattened
 from fisherexp.reports.records import is_trial
 
-FIRST = ("identity", *LABELS, "seed", "trial", "finished", "folder")
+FIRST = ("identity", *LABELS, "seed", "trial", "finished", "code_changed", "folder")
 
 
 def frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fisherexp.reports.grouping import LABELS, selected
+from fisherexp.runs.code import has_changed
 from fisherexp.runs.state import run_folders
 
 # What reports take for granted; anything else a record may lack, as those of older versions do.
@@ -22,7 +23,8 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Records:
-    """records: what could be read, each with its folder under 'folder'; damaged: file -> what is wrong with it."""
+    """records: what could be read, each with its folder under 'folder', and whether its code has changed since under
+    'code_changed'; damaged: file -> what is wrong with it."""
 
     records: list[dict[str, Any]]
     damaged: dict[Path, str]
@@ -42,7 +44,7 @@ def read_records(output_dir: Path) -> Records:
         if lacking := _lacking(record):
             damaged[folder.record_file] = f"it lacks {', '.join(lacking)}"
         else:
-            records.append(record | {"folder": str(folder.path)})
+            records.append(record | {"folder": str(folder.path), "code_changed": has_changed(record)})
     return Records(records, damaged)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fisherexp.reports.summary import STAGES, format_metric, shown_metrics, title
+from fisherexp.reports.summary import CHANGED, STAGES, format_metric, shown_metrics, title
 from fisherexp.reports.table import Grid
 
 
@@ -13,4 +13,5 @@ def stages(record: dict[str, Any]) -> Grid:
         [STAGES.get(stage, stage), *(format_metric(heading, metrics.get(name)) for name, heading in shown.items())]
         for stage, metrics in record["metrics"].items()
     ]
-    return Grid(title(record), ["", *shown.values()], 1, cells, [f"results: {record['folder']}"])
+    notes = [f"results: {record['folder']}", *([CHANGED] if record["code_changed"] else [])]
+    return Grid(title(record), ["", *shown.values()], 1, cells, notes)

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+CHANGED = "the code behind this result has changed since: rerun=stale makes it again"
 STAGES = {"oracle": "retrained oracle", "oracle_deviation": "± between oracles"}
 
 
@@ -15,8 +16,9 @@ def shown_metrics(record: dict[str, Any]) -> dict[str, str]:
     return {name: heading for name, heading in record["headings"].items() if _anywhere(name, record)}
 
 
-def print_summary(record: dict[str, Any], folder: Path, found: bool) -> None:
-    """Table of stages × metrics, where the results lie, and the command that repeats the run."""
+def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bool = False) -> None:
+    """Table of stages × metrics, where the results lie, and the command that repeats the run. changed: its code has,
+    since it was made."""
     console = Console(markup=False)  # [csv] is a list, not a style
     shown = shown_metrics(record)
     console.print(title(record), style="bold", highlight=False, soft_wrap=True)
@@ -37,16 +39,18 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool) -> None:
         )
     when = "found, computed " + record["finished"] if found else "now"
     console.print(f"results  {folder} ({when})", highlight=False, soft_wrap=True)
+    if changed:
+        console.print(CHANGED, style="yellow", highlight=False, soft_wrap=True)
     console.print(f"again    {again(record['command'])}", highlight=False, soft_wrap=True)
 
 
-def print_line(record: dict[str, Any], folder: Path, found: bool) -> None:
-    """One run of a sweep on one line."""
+def print_line(record: dict[str, Any], folder: Path, found: bool, changed: bool = False) -> None:
+    """One run of a sweep on one line; `changed` as above."""
     after = record["metrics"]["after"]
     words = {name: " ".join(heading.split()) for name, heading in record["headings"].items() if name in after}
     figures = "  ".join(f"{heading} {format_metric(heading, after[name])}" for name, heading in words.items())
     mark = "found" if found else "done "
-    print(f"{mark} {folder}  seed {record['seed']}  {figures}")
+    print(f"{mark} {folder}  seed {record['seed']}  {figures}" + (f"  ({CHANGED})" if changed else ""))
 
 
 def title(record: dict[str, Any]) -> str:
@@ -59,7 +63,8 @@ def title(record: dict[str, Any]) -> str:
 
 def again(command: str) -> str:
     """The command with which the result is computed afresh."""
-    return command if "rerun=true" in command.split() else f"{command} rerun=true"
+    words = [word for word in command.split(" ") if not word.startswith("rerun=")]
+    return " ".join([*words, "rerun=true"])
 
 
 def format_metric(heading: str, value: float | None) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fisherexp.reports.caption import SIGNIFICANCE
+from fisherexp.reports.caption import CHANGED, SIGNIFICANCE
 from fisherexp.reports.comparison import Cell, Column, Comparison, compare
 from fisherexp.reports.grouping import Record
 from fisherexp.reports.spread import Spread, spread
@@ -70,7 +70,10 @@ def formatted(comparison: Comparison, shown: Shown = "deviation") -> Grid:
     for line in comparison.lines:
         bold |= {(len(cells), words + counted + j) for j, cell in enumerate(line.cells) if cell.best}
         figures = [_figure(column, cell, shown) for column, cell in zip(made, line.cells, strict=True)]
-        cells.append([*line.labels, *[str(sum(line.counts))] * counted, *figures])
+        labels = list(line.labels)
+        if labels and any(run.get("code_changed") for run in line.runs):
+            labels[0] += f" {CHANGED}"
+        cells.append([*labels, *[str(sum(line.counts))] * counted, *figures])
         if any(cell.published for cell in line.cells):
             given = [_given(column.heading, cell) for column, cell in zip(made, line.cells, strict=True)]
             cells.append(["published" if h == "method" else "" for h in comparison.heads] + [""] * counted + given)

@@ -6,6 +6,7 @@ from typing import Any
 from fisherexp.callbacks.cost import Cost
 from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.artefact import Artefact
+from fisherexp.runs.code import targets
 from fisherexp.runs.workbench import Workbench
 
 
@@ -68,5 +69,5 @@ def finished_key(bench: Workbench) -> dict[str, Any]:
         "samples": {part: setting.checksum(part) for part in ("train", "retain", "forget")},
         "batches": [bench.data.batch_size, bench.data.augment],
         "seed": bench.seed,
-        "code": bench.code_of(finished, type(method)),
+        "code": bench.code_of(finished, *targets([bench.semantic["method"], bench.semantic["scenario"]])),
     }

@@ -12,8 +12,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fisherexp.config.locations import data_folder
+from fisherexp.config.declared import TargetNotFound, declared
+from fisherexp.config.locations import data_folder, located
 from fisherexp.config.validate import attribute, provides
+from fisherexp.content import content
 
 # What cannot change a result (threads change the last bits of a float sum; they are recorded; a draw is in the values
 # that were drawn).
@@ -34,13 +36,11 @@ def semantic(cfg: DictConfig) -> dict[str, Any]:
     unused |= set() if is_audited(cfg) else {"audit"}
     unused |= set() if kept["model"].get("_target_") else {"head"}
     kept = {k: v for k, v in kept.items() if k not in unused}
-    if path := kept["data"].get("path"):
-        kept["data"]["path"] = [path, *_stamp(Path(path).expanduser())]
     if kept["evaluate_on"] == "test":  # the rule, and older than the option
         del kept["evaluate_on"]
     if kept["scenario"].get("published") == "auto":
         kept["scenario"]["published"] = _found(cfg)
-    return kept
+    return _with_contents(kept, cfg.data.get("root"))
 
 
 def references(cfg: DictConfig) -> set[str]:
@@ -93,9 +93,28 @@ def _found(cfg: DictConfig) -> str | None:
     return name if name and (data_folder(cfg.data.get("root")) / name).is_dir() else None
 
 
-def _stamp(file: Path) -> tuple:
-    # The user's own file may change under the same name: then it is another experiment.
-    if not file.is_file():
-        return ()
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
+def _with_contents(node: Any, root: str | None) -> Any:
+    """Nested containers in which every file or folder that an option names stands as its name and a hash of its
+    content: where it lies plays no part, and changed under the same name it is another experiment.
+
+    Which options these are, a class declares by `paths` (where it says nothing, 'path' is one), and by `files` what it
+    reads from the data folder under a fixed name.
+    """
+    if not isinstance(node, dict):
+        return node
+    found = {key: _with_contents(value, root) for key, value in node.items()}
+    if isinstance(target := node.get("_target_"), str):
+        declares = _attributes(target)
+        for option in declares.get("paths", ("path",)):
+            if isinstance(given := node.get(option), str) and (place := located(given, root)):
+                found[option] = [place.name, content(place)]
+        if read := [name for name in declares.get("files", ()) if (data_folder(root) / name).exists()]:
+            found["files"] = [[name, content(data_folder(root) / name)] for name in read]
+    return found
+
+
+def _attributes(target: str) -> dict[str, Any]:
+    try:
+        return declared(target).attributes
+    except TargetNotFound:
+        return {}

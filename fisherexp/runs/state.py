@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fisherexp.files import write_text
+from fisherexp.runs.code import has_changed
 
 # Long enough for `status` to take a look at the lock, short enough not to wait for another run.
 PATIENCE = 1.0
@@ -70,6 +71,12 @@ class RunFolder:
         if not isinstance(record, dict):
             raise ValueError(f"{self.record_file} does not hold a run record")
         return record
+
+    def is_settled(self, rerun: bool | str) -> bool:
+        """Is the run done, and not to be made again? rerun: True, always; 'stale', if its code has changed since."""
+        if rerun is True or self.state() is not State.DONE:
+            return False
+        return rerun != "stale" or not has_changed(self.record())
 
     def error(self) -> str:
         """The last line of the traceback of the last attempt, or nothing."""

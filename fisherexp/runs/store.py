@@ -4,13 +4,8 @@ One artefact is one safetensors file whose header carries a JSON description. Th
 content depends on, the producer's code included, so a stale artefact is simply never asked for.
 """
 
-import ast
-import functools
-import hashlib
-import inspect
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +19,10 @@ from safetensors.torch import save_file
 from fisherexp.files import write_atomically
 from fisherexp.ranks import agreed, is_follower
 from fisherexp.runs.artefact import Artefact
+from fisherexp.runs.code import code_of
 from fisherexp.runs.identity import digest
 
 Build = Callable[[Path], tuple[dict[str, torch.Tensor], dict[str, Any]]]
-STDLIB = set(sys.stdlib_module_names)
 
 
 class ArtefactStore:
@@ -73,9 +68,9 @@ class ArtefactStore:
         return Artefact(key, tensors, about, path, built=True)
 
     @staticmethod
-    def code_version(*producers: Any) -> str:
-        """As the function below, for rooms that are handed a store and know nothing else of this one."""
-        return code_version(*producers)
+    def code_of(*producers: Any) -> str:
+        """As in code.py, for rooms that are handed a store and know nothing else of this one."""
+        return code_of(*producers)
 
     def _follow(self, path: Path, key: str, build: Build) -> Artefact:
         """What another rank than the first does: help to build if the first one builds, then read its file."""
@@ -95,40 +90,3 @@ class ArtefactStore:
             print(f"{path} is damaged ({error}): building it again")
             return None
         return Artefact(key, tensors, about, path, built=False)
-
-
-def code_version(*producers: Any) -> str:
-    """Hash of the code that makes an artefact: the modules of given classes and their parents, given modules, and
-    given folders whole.
-
-    Comments, docstrings and layout do not count. Only project code does: a framework's version is recorded
-    with the run, and upgrading it should not throw away every source model.
-    """
-    files: set[Path] = set()
-    for producer in producers:
-        if inspect.ismodule(producer):
-            files.add(Path(producer.__file__))
-        elif isinstance(producer, Path):
-            files |= set(producer.rglob("*.py"))
-        else:
-            files |= {Path(inspect.getsourcefile(c)) for c in inspect.getmro(producer) if not _is_framework(c)}
-    # Sorted by content: neither the place of a checkout nor equal file names may matter.
-    return digest(sorted(_fingerprint(file.read_text(encoding="utf-8")) for file in files))
-
-
-def _is_framework(producer: type) -> bool:
-    top = producer.__module__.partition(".")[0]
-    return top in {"torch", "pytorch_lightning", "lightning_utilities", "torchmetrics", "torchvision", "timm"} | STDLIB
-
-
-@functools.cache
-def _fingerprint(source: str) -> str:
-    """Hash of code without comments and docstrings. Remembered by content: a run asks for the same files many times."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -31,9 +31,10 @@ from fisherexp.problems.problem import Problem
 from fisherexp.problems.supervised import Supervised
 from fisherexp.ranks import is_follower, take_buffers_of_first
 from fisherexp.runs.artefact import Artefact
+from fisherexp.runs.code import code_of, targets
 from fisherexp.runs.identity import is_audited, name_of, run_folder, semantic
 from fisherexp.runs.sources import Source
-from fisherexp.runs.store import ArtefactStore, code_version
+from fisherexp.runs.store import ArtefactStore
 from fisherexp.runs.threads import choose_threads
 from fisherexp.runs.trainer import steps_per_epoch
 from fisherexp.scenarios.plain import Plain
@@ -135,9 +136,7 @@ class Workbench:
     def method(self, node: str) -> ModelMethod:
         """The method that a config node describes, around new weights drawn from the seed and its name."""
         make = self.make(node, _partial_=True)
-        method = make(model=self.classifier(make.func.__name__))
-        method.objective = self.problem.objective
-        return method
+        return make(model=self.classifier(make.func.__name__))
 
     def classifier(self, stream: str) -> nn.Module:
         """A new network, its weights drawn from the seed and the name of a random stream."""
@@ -179,6 +178,7 @@ class Workbench:
         for callback in trainer.callbacks:
             if getattr(callback, "wants_setting", False):
                 callback.setting = placed
+        method.objective = placed.data.objective
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
@@ -196,6 +196,7 @@ class Workbench:
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
+        method.objective = setting.data.objective
         method.evaluate(setting)
         with interruptible():
             loaders = [setting.loader(part, batch_size=setting.stream_batch_size) for part in setting.evaluated]
@@ -219,16 +220,21 @@ class Workbench:
             self.fit(method, scratch, phase, own=node == "method")
             return method.model.state_dict(), {"cost": self.costs[phase], "outcome": method.outcome}
 
+        described = OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True)
+        # They are to watch; but nothing keeps one of a user's from changing what it sees.
+        callbacks = self.semantic["callbacks"] if node == "method" and self.callbacks else {}
         parts = {
-            "method": OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True),
+            "method": described,
             "model": self.semantic["model"],
             "head": self.semantic["head"],
             "batches": [self.data.batch_size, self.data.augment],
             "samples": self.setting.checksum(method.fits_on),
             "trainer": self.semantic["trainer"],
             "seed": self.seed,
-            "code": self.code_of(Workbench.trained, type(method)),
+            "code": self.code_of(Workbench.trained, *targets([described, callbacks])),
         }
+        if callbacks:
+            parts["callbacks"] = callbacks
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
         if folder is not None and any(getattr(callback, "watches_fit", False) for callback in self.callbacks):
@@ -250,7 +256,6 @@ class Workbench:
             model = self.classifier("fisher")
             model.load_state_dict(weights.tensors)
             fisher_pass = FisherPass(model, importance)
-            fisher_pass.objective = self.problem.objective
             self.fit(fisher_pass, scratch, phase)
             fisher = fisher_pass.fisher
             return fisher.tensors(), fisher.about() | {"cost": self.costs[phase]}
@@ -281,7 +286,6 @@ class Workbench:
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             method = ModelMethod(self.classifier("evaluated"))
-            method.objective = self.problem.objective
             method.model.load_state_dict(weights(scratch))
             metrics = self.test(method, scratch, f"evaluating {name}")
             kept = method.evaluation.predictions() if isinstance(method.evaluation, Predictions) else {}
@@ -292,15 +296,18 @@ class Workbench:
             "samples": {part: self.setting.checksum(part) for part in self.setting.evaluated},
             "order": list(self.setting.evaluated),
             "trainer": self.semantic["trainer"],
-            "code": self.code_of(Workbench.evaluation, type(self.setting.evaluation())),
+            "code": self.code_of(
+                Workbench.evaluation, type(self.setting.evaluation()), *targets(self.semantic["scenario"])
+            ),
         }
         return self.store.get("metrics", parts, build)
 
-    # --- pieces ----------------------------------------------------------------------------------------
-
     def code_of(self, *producers: Any) -> str:
         """Hash of the code that producers work with in this run: theirs, and that of its model, data and loops."""
-        return code_version(*(p for p in producers if isinstance(p, type)), type(self.data))
+        described = [self.semantic[node] for node in ("model", "head", "trainer")]
+        return code_of(*producers, Workbench.fit, type(self.setting), type(self.problem.data), *targets(described))
+
+    # --- pieces ----------------------------------------------------------------------------------------
 
     def _problem(self, data: Any, scenario: Any) -> Any:
         if isinstance(data, Problem):

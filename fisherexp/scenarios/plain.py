@@ -11,6 +11,7 @@ class Plain:
 
     name = "none"
     kind = "plain"
+    reads = ("images", "tokens")
     references = {}
 
     def setting(self, data: LabeledData, seed: int, store: Store | None = None) -> Setting:

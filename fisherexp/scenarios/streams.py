@@ -55,6 +55,7 @@ class Stream:
     kind = "stream"
     requires = ("images", "class_labels")
     references = {"before": "source"}
+    paths = ("published", "frost_textures")
     # How a method meets clean images that come by, and how many single images it may keep.
     clean_reset: Literal["never", "each_batch"] = "never"
     window = 0

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from fisherexp.config.validate import ConfigError, Problem, validate
 from fisherexp.files import write_text
+from fisherexp.runs.code import has_changed
 from fisherexp.runs.frozen import freeze
 from fisherexp.runs.identity import run_folder
 from fisherexp.runs.ledger import Ledger, Outcome
@@ -80,6 +81,8 @@ def launch(jobs: list[Job], options: Options) -> None:
     counts = {"done": len(done), "queued or running already": len(underway)}
     counts["to submit" if options.dry_run else "submitted"] = len(missing)
     print(", ".join(f"{count} {what}" for what, count in counts.items() if count))
+    if changed := sum(has_changed(RunFolder(folder).record()) for folder in done):
+        print(f"the code behind {changed} of those that are done has changed since: rerun=stale makes them again")
     if missing and not options.dry_run:
         print(f"look after them:  python -m fisherexp status -o {output_dir}")
 
@@ -158,10 +161,10 @@ def _sorted(wanted: dict[Path, Job], output_dir: Path) -> tuple[list[Path], list
         raise ConfigError([Problem("hydra/launcher=slurm", str(error))]) from None
     done, underway, missing = [], [], []
     for folder, (cfg, _) in wanted.items():
-        state = RunFolder(folder).state()
-        if state is State.RUNNING or (folder in known and known[folder].state):
+        run = RunFolder(folder)
+        if run.state() is State.RUNNING or (folder in known and known[folder].state):
             underway.append(folder)
-        elif state is State.DONE and not cfg.rerun:
+        elif run.is_settled(cfg.rerun):
             done.append(folder)
         else:
             missing.append(folder)

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fisherexp.runs.code import has_changed
 from fisherexp.runs.state import RunFolder, State, run_folders
 from fisherexp.sweeps.queue import Submitted, submitted
+
+CHANGED = "its code has changed since (rerun=stale)"
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,18 @@ def _remark(state: State, folder: RunFolder, job: Submitted | None) -> str:
             return "  ".join([_progress(folder), *([f"job {job.job}"] if job and job.job else [])])
         case State.FAILED:
             return f"{folder.error()}  ({job.log if job else folder.error_file})"
+        case State.DONE:
+            return _changed(folder)
         case State.LOST:
             return f"{job.last_line() or 'no output'}  ({job.log})"
     return ""
+
+
+def _changed(folder: RunFolder) -> str:
+    try:
+        return CHANGED if has_changed(folder.record()) else ""
+    except ValueError:
+        return "its record cannot be read"
 
 
 def _progress(folder: RunFolder) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from fisherexp.data.tensors import TensorLoader
+from fisherexp.data.tensors import TensorLoader, TensorSet
 from fisherexp.models.classifier import Classifier
 
 GOAL = 50
@@ -43,8 +43,8 @@ class PerSample(Dataset):
 
 def ours(images: torch.Tensor, labels: torch.Tensor, augment: str, mean, std) -> Iterable:
     normalize = Classifier(torch.nn.Identity(), 1, 1, mean, std).normalize
-    for batch, targets in TensorLoader(TensorSet(images, labels), BATCH, shuffle=True, augment=augment):
-        yield normalize(batch), targets
+    for batch in TensorLoader(TensorSet(images, labels), BATCH, shuffle=True, augment=augment):
+        yield normalize(batch.inputs), batch.targets
 
 
 def per_image(batches: Iterable) -> float:

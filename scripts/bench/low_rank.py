@@ -40,8 +40,8 @@ def recursion(rows):
 
 def set_up(rows):
     """The Gram product and the factor: everything before a second solve."""
-    fisher = LowRankFisher(rows, DAMPING)
-    fisher.inverse_element(0, 0)  # factorizes
+    fisher = LowRankFisher(rows)
+    fisher.inverse_element(0, 0, DAMPING)  # factorizes
     return fisher
 
 
@@ -96,13 +96,13 @@ def main():
         def replace_and_solve(fisher=fisher, newest=newest, row=row):
             fisher.cursor = 0
             fisher.replace_row(row)
-            fisher.solve_rows(newest)
+            fisher.solve_rows(newest, DAMPING)
 
         fast = alternate(
             {
                 "sum": lambda rows=rows: rows.sum(),
                 "dot": lambda rows=rows: torch.dot(rows.view(-1), rows.view(-1)),
-                "solve": lambda fisher=fisher, x=x: fisher.solve(x),
+                "solve": lambda fisher=fisher, x=x: fisher.solve(x, DAMPING),
                 "two gemv": lambda rows=rows, x=x: rows.T @ (rows @ x),
                 "replace": replace_and_solve,
             },

@@ -24,8 +24,8 @@ GOAL = 1.5
 
 def bare_loop(bench: Workbench) -> float:
     """Seconds per epoch of a loop that does nothing but train."""
-    recipe, data = bench.method("source").training_recipe, bench.data
-    model = bench.method("source").model
+    recipe, data = bench.method("source.method").training_recipe, bench.data
+    model = bench.method("source.method").model
     images, labels = data.train.inputs, data.train.targets
     steps = -(-len(labels) // data.batch_size)
     configured = recipe.configure(model, steps)
@@ -43,7 +43,7 @@ def bare_loop(bench: Workbench) -> float:
 
 def ours(bench: Workbench, folder: Path) -> float:
     """Seconds per epoch of the run's own training loop, as its record counts them."""
-    method = bench.method("source")
+    method = bench.method("source.method")
     bench.fit(method, folder, "training")
     return bench.costs["training"]["seconds"] / method.epochs
 

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature.kernels import kernel
+from fisherexp.data.batch import Batch
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.unlearning.dampening import dampen_model
 from fisherexp.runs.workbench import Workbench
@@ -42,12 +43,12 @@ ESTIMATORS = {
 }
 
 
-def plain_importance(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+def plain_importance(model: nn.Module, batches: Iterable[Batch]) -> list[Tensor]:
     """Mean over batches of the squared gradient of the mean loss, by parameter."""
     sums, count = [torch.zeros_like(weight) for weight in model.parameters()], 0
-    for images, labels in batches:
+    for batch in batches:
         model.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        F.cross_entropy(model(batch.inputs), batch.targets).backward()
         for total, weight in zip(sums, model.parameters(), strict=True):
             total += weight.grad.square()
         count += 1
@@ -76,8 +77,8 @@ def our_ssd(model: nn.Module, setting: Setting, importance: Importance, alpha: f
     found = []
     for part in ("train", "forget"):
         accumulator = importance.accumulator(model, seed=0)
-        for images, labels in importance.batches(setting, part, importance.batches_per_update):
-            accumulator.update(images, labels)
+        for batch in importance.batches(setting, part, importance.batches_per_update):
+            accumulator.update(batch.inputs, batch.targets)
         found.append(accumulator.result())
     dampen_model(model, found[1], found[0], alpha, LAMBDA)
     return model
@@ -144,8 +145,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as outputs:
         config = ["experiment=unlearning_fashion_mnist", "training.epochs=1", "scenario.classes=[3]", "threads=1"]
         bench = Workbench(composed([*config, f"output_dir={outputs}", "progress=off"]))
-        model = bench.method("source").model
-        model.load_state_dict(bench.trained("source").tensors)
+        model = bench.method("source.method").model
+        model.load_state_dict(bench.reference("source").tensors)
         whole, part = first(bench, options.images), first(bench, options.singles)
         met = [compare(model, name, whole, part, options.rounds) for name in ESTIMATORS]
     return int(not all(met))

@@ -87,8 +87,8 @@ def test_several_oracles_are_trained_and_summed_up(output_dir):
         assert found["after"][f"{name}_gap"] == pytest.approx(gap)
         assert found["after"][f"{name}_in_band"] == (abs(gap) <= 2 * statistics.stdev(values))
     # Distances: of the model to each oracle, and of oracles to each other.
-    model = bench.method("source").model.eval()
-    model.load_state_dict(bench.trained("source").tensors)
+    model = bench.method("source.method").model.eval()
+    model.load_state_dict(bench.reference("source").tensors)
     with torch.inference_mode():
         mine = model(bench.setting.parts["forget"].inputs)
     oracles = [logits["forget"] for _, logits in evaluated.values()]

@@ -32,9 +32,9 @@ def losses_by_hand(bench, folder) -> list[float]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.5, weight_decay=0.01)
     loader, found = bench.setting.loader("forget", shuffle=True), []
     while len(found) < CAP:
-        for images, labels in loader:
+        for batch in loader:
             optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
+            F.cross_entropy(model(batch.inputs), batch.targets).backward()
             optimizer.step()
             found.append(F.cross_entropy(model(forget.inputs), forget.targets).item())
     return found[:CAP]

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from pairs import pairs
 
 from fisherexp.callbacks.accumulate import Accumulate
 from fisherexp.config.explain import composed
@@ -22,7 +23,7 @@ def test_during_test_it_is_the_fisher_of_the_evaluated_data(tmp_path, labels):
     plain = Workbench(composed([*SMALL, f"output_dir={tmp_path}"])).test(module, tmp_path, "test")
     assert bench.test(module, tmp_path, "test", own=True) == plain  # looking on changes nothing
     found = FisherDiagonal.load(tmp_path / "fisher.safetensors")
-    expected = fisher_diagonal(module.model, bench.setting.loader("test"), labels=labels)
+    expected = fisher_diagonal(module.model, pairs(bench.setting.loader("test")), labels=labels)
     assert found.count == expected.count == len(bench.setting.parts["test"])
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-9)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from pairs import pairs
 from safetensors.torch import load_file
 
 from fisherexp.callbacks import measures
@@ -36,7 +37,7 @@ def test_during_test_it_keeps_what_the_function_gives(tmp_path, name):
     before = {key: tensor.clone() for key, tensor in module.model.state_dict().items()}
     bench.test(module, tmp_path, "test", own=True)
     found = load_file(tmp_path / "found.safetensors")
-    expected = MEASURES[name](module.model, bench.setting.loader("test"))
+    expected = MEASURES[name](module.model, pairs(bench.setting.loader("test")))
     assert found.keys() == expected.keys()
     for key in expected:
         torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-7)
@@ -45,19 +46,19 @@ def test_during_test_it_keeps_what_the_function_gives(tmp_path, name):
 
 def test_norms_and_moments_are_those_of_the_fisher(tmp_path):
     bench = bench_with(tmp_path)
-    model, batches = bench.method("method").model.double(), bench.setting.loader("test")
+    model, batches = bench.method("method").model.double(), pairs(bench.setting.loader("test"))
     fisher = fisher_diagonal(model, batches)
-    norms = measures.gradient_norms(model, bench.setting.loader("test"))
+    norms = measures.gradient_norms(model, pairs(bench.setting.loader("test")))
     for name in fisher:
         torch.testing.assert_close(norms[name].square().mean(), fisher[name].sum())
-    (block,) = measures.second_moments(model, bench.setting.loader("test"), ["head.bias"]).values()
+    (block,) = measures.second_moments(model, pairs(bench.setting.loader("test")), ["head.bias"]).values()
     torch.testing.assert_close(block.diagonal(), fisher["head.bias"])
 
 
 def test_eigenvalues_are_those_of_the_dense_hessian(tmp_path):
     bench = bench_with(tmp_path)
     model = bench.method("method").model.double()
-    (images, labels) = next(iter(bench.setting.loader("test", batch_size=64)))
+    images, labels = pairs(bench.setting.loader("test", batch_size=64))[0]
     found = measures.eigenvalues(model, [(images[:40], labels[:40]), (images[40:], labels[40:])], 3, tolerance=1e-9)
     names = [name for name, _ in model.named_parameters()]
     shapes = [p.shape for p in model.parameters()]

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
             ["data.batch_size=1.5", "valid integer", "nearest valid: data.batch_size=64"],
         ),
         (["scenario=none"], ["SSD needs a forgetting scenario", "nearest valid: scenario=class_forgetting"]),
-        (["data=tiny_shakespeare", "scenario=none", "method=erm"], ["SmallCNN reads images", "model=char_gpt"]),
+        (["data=tiny_shakespeare", "scenario=none", "method=erm"], ["SmallCNN requires images", "model=char_gpt"]),
         (["scenario.classes=[3,10]"], ["less than 10", "nearest valid: scenario.classes=[3,9]"]),
         (
             ["data=arrays", "data.path=x.npz", "data.num_classes=2"],

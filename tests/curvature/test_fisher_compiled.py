@@ -63,6 +63,34 @@ def test_parts_of_several_images(compiled, dilation):
     torch.testing.assert_close(total.movedim(-1, 1), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", [1, (3, 4), 5, 7])
+@pytest.mark.parametrize(
+    ("size", "channels", "outputs", "samples", "images"),
+    [((8, 6), 3, 3, 2, 1), ((8, 6), 40, 40, 9, 1), ((8, 6), 4, 12, 2, 3), ((90, 70), 17, 17, 1, 1)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_depthwise(compiled, size, kernel, channels, outputs, samples, images, dtype):
+    """Channels that fill no vector, pieces of several samples, bands of rows, several outputs to a channel, images."""
+    torch.manual_seed(0)
+    options = {"stride": (1, 2), "padding": (3, 4), "dilation": (2, 1), "groups": channels, "bias": False}
+    conv = nn.Conv2d(channels, outputs, kernel, **options).double()
+    x = torch.randn(samples * images, channels, *size).double()
+    y = conv(x)
+    g = torch.randn_like(y)
+    expected = sum(
+        torch.autograd.grad((y[part] * g[part]).sum(), conv.weight, retain_graph=True)[0].square()
+        for part in torch.arange(len(x)).split(images)
+    )
+    total = torch.zeros(outputs, *conv.kernel_size, 1, dtype=dtype)
+    x, g = x.movedim(1, -1).contiguous().to(dtype), g.to(dtype)
+    where = [*y.shape[2:]], [1, 2], [3, 4], [2, 1]
+    for left in (g.flatten(2).mT, g.flatten(2).mT.contiguous()):
+        compiled(left, x, total, *where, images, channels)
+    rounding = 1e-12 if dtype == torch.float64 else 1e-4
+    scale = expected.max().item()
+    torch.testing.assert_close(total.movedim(-1, 1).double(), 2 * expected, rtol=rounding, atol=rounding * scale)
+
+
 NETWORKS = {
     "convolutions": (Residual, lambda: torch.randn(5, 3, 8, 8).double(), lambda: torch.randint(0, 5, (5,)), None),
     "attention": (Tokens, lambda: torch.randn(5, 4, 8).double(), lambda: torch.randint(0, 5, (5,)), None),
@@ -81,15 +109,16 @@ def test_networks(compiled, name):
     assert worst(found, one_at_a_time(model, x, y, oracle)) <= 1e-10
 
 
-def test_threads_change_nothing(compiled):
+@pytest.mark.parametrize(("outputs", "groups"), [(70, 1), (99, 3), (99, 99)])
+def test_threads_change_nothing(compiled, outputs, groups):
     torch.manual_seed(0)
-    g, x = torch.randn(4, 6, 70), torch.randn(4, 6, 1, 99)
+    g, x = torch.randn(40, 6, outputs), torch.randn(40, 6, 1, 99)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found.append(torch.zeros(70, 1, 1, 99))
-            compiled(g, x, found[-1], [6, 1], [1, 1], [0, 0], [1, 1])
+            found.append(torch.zeros(outputs, 1, 1, 99 // groups))
+            compiled(g, x, found[-1], [6, 1], [1, 1], [0, 0], [1, 1], 1, groups)
     finally:
         torch.set_num_threads(before)
     assert found[0].sum() > 0

@@ -45,7 +45,7 @@ def test_quadratic_of_a_model():
     torch.testing.assert_close(fisher.quadratic(model, origin), fisher["weight"].sum())
     with pytest.raises(ValueError, match="origin"):
         fisher.quadratic(model)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="one without 'weight'"):
         fisher.quadratic({})
 
 

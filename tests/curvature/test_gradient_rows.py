@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fisherexp.curvature import LowRankAccumulator, LowRankFisher
+from fisherexp.curvature.vectors import ravel
 
 torch.manual_seed(0)
 MODEL = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
@@ -17,7 +18,7 @@ def gradient(rows: slice) -> torch.Tensor:
 
 
 def accumulator(batch: int = 2, rows: int = 4) -> LowRankAccumulator:
-    return LowRankAccumulator(MODEL, rows=rows, batch=batch, damping=0.1)
+    return LowRankAccumulator(MODEL, rows=rows, batch=batch)
 
 
 @pytest.mark.parametrize(("batch", "kind"), [(1, "per_sample"), (2, "batch_mean")])
@@ -55,8 +56,8 @@ def test_its_result_is_split_and_put_together_again():
     fisher = collected.result()
     again = LowRankFisher.of(fisher.tensors(), fisher.about())
     x = torch.randn(fisher.dim, dtype=torch.float64)
-    assert torch.equal(again.solve(x), fisher.solve(x))
+    assert torch.equal(again.solve(x, 0.1), fisher.solve(x, 0.1))
     assert again.estimator == fisher.estimator
-    other = LowRankFisher.of(fisher.tensors(), fisher.about() | {"damping": 0.5})
-    expected = LowRankFisher(fisher.gradients, 0.5)
-    assert torch.equal(other.solve(x), expected.solve(x))
+    named = again.solve(fisher.named(x), 0.1)
+    assert list(named) == [name for name, _ in MODEL.named_parameters()]
+    assert torch.equal(ravel(named), again.solve(x, 0.1))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fisherexp.curvature.head_hessian import head_hessian_diagonal, head_hessian_product
 from fisherexp.curvature.hutchinson import hutchinson_diagonal, hutchinson_hessian_diagonal, rademacher
-from fisherexp.curvature.lanczos import ravel, unravel
+from fisherexp.curvature.vectors import ravel, unravel
 
 
 def symmetric(dim=6, seed=0):

@@ -38,7 +38,7 @@ def test_exact_for_a_linear_model(approximation):
     x = torch.randn(6, 4).double()
     found = kfac(model, [(x[:2],), (x[2:],)], approximation=approximation, labels="expected", loss="gaussian")
     exact = dense_fisher(model, x, lambda z: z, ["weight", "bias"])
-    torch.testing.assert_close(found.dense("weight"), exact)
+    torch.testing.assert_close(found.factors["weight"].dense(), exact)
 
 
 class Deep(nn.Module):
@@ -64,7 +64,7 @@ def test_reduce_is_exact_for_averaged_positions(conv):
     x = torch.randn(4, *((2, 4, 7) if conv else (5, 3))).double()
     found = kfac(model, [(x,)], approximation="reduce", labels="expected", loss="gaussian")
     torch.testing.assert_close(
-        found.dense("first.weight"), dense_fisher(model, x, lambda z: z, ["first.weight", "first.bias"])
+        found.factors["first.weight"].dense(), dense_fisher(model, x, lambda z: z, ["first.weight", "first.bias"])
     )
 
 
@@ -75,20 +75,29 @@ def test_expand_is_exact_for_positions_as_samples():
     x = torch.randn(4, 5, 3).double()
     found = kfac(model, [(x,)], approximation="expand", labels="expected", loss="gaussian")
     torch.testing.assert_close(
-        found.dense("first.weight"), dense_fisher(model, x, lambda z: z, ["first.weight", "first.bias"])
+        found.factors["first.weight"].dense(), dense_fisher(model, x, lambda z: z, ["first.weight", "first.bias"])
     )
 
 
 @pytest.mark.parametrize("approximation", ["expand", "reduce"])
 @pytest.mark.parametrize(
-    "options", [{}, {"stride": 2, "padding": 1}, {"dilation": (1, 2), "padding": (2, 1)}, {"bias": False}]
+    "options",
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"dilation": (1, 2), "padding": (2, 1)},
+        {"bias": False},
+        {"groups": 2},
+        {"groups": 6, "stride": (1, 2)},
+        {"groups": 6, "bias": False},
+    ],
 )
 def test_definition_with_unfold(approximation, options):
     """Convolution factors from `F.unfold` and autograd's output gradients."""
     torch.manual_seed(0)
-    conv = nn.Conv2d(3, 4, (3, 2), **options).double()
+    conv, groups = nn.Conv2d(6, 12, (3, 2), **options).double(), options.get("groups", 1)
     model = nn.Sequential(conv, nn.Tanh(), nn.Flatten(), nn.LazyLinear(3).double())
-    x, y = torch.randn(5, 3, 6, 7).double(), torch.randint(0, 3, (5,))
+    x, y = torch.randn(5, 6, 6, 7).double(), torch.randint(0, 3, (5,))
     model(x)
     kept = {}
     handle = conv.register_forward_hook(lambda m, i, o: kept.update(o=o))
@@ -96,15 +105,20 @@ def test_definition_with_unfold(approximation, options):
     handle.remove()
     g = torch.autograd.grad(loss, kept["o"])[0].flatten(2).mT  # (N, L, O)
     u = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride).mT
-    if conv.bias is not None:
-        u = torch.cat([u, torch.ones_like(u[..., :1])], -1)
-    if approximation == "expand":
-        a, b = u.flatten(0, 1), g.flatten(0, 1)
-    else:
-        a, b = u.mean(1), g.sum(1)
     found = kfac(model, [(x, y)], approximation=approximation).factors["0.weight"]
-    torch.testing.assert_close(found.a, a.T @ a / len(a))
-    torch.testing.assert_close(found.b, b.T @ b / 5)
+    blocks = []
+    parts = zip(u.chunk(groups, -1), g.chunk(groups, -1), strict=True)
+    for patches, gradients in parts:  # patches have the channels first
+        if conv.bias is not None:
+            patches = torch.cat([patches, torch.ones_like(patches[..., :1])], -1)
+        if approximation == "expand":
+            a, b = patches.flatten(0, 1), gradients.flatten(0, 1)
+        else:
+            a, b = patches.mean(1), gradients.sum(1)
+        blocks.append((a.T @ a / len(a), b.T @ b / 5))
+    a, b = (torch.stack(part) if groups > 1 else part[0] for part in zip(*blocks, strict=True))
+    torch.testing.assert_close(found.a, a)
+    torch.testing.assert_close(found.b, b)
 
 
 def test_one_position_reproduces_bias_and_products():
@@ -113,8 +127,9 @@ def test_one_position_reproduces_bias_and_products():
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     x, y = torch.randn(1, 4).double(), torch.tensor([2])
     found, diagonal = kfac(model, [(x, y)]), fisher_diagonal(model, [(x, y)])
-    assert set(found.diagonal()) == set(diagonal)
-    for name, value in found.diagonal().items():
+    by_name = found.named(found.diagonal())
+    assert set(by_name) == set(diagonal)
+    for name, value in by_name.items():
         torch.testing.assert_close(value, diagonal[name])
     torch.testing.assert_close(found.trace(), diagonal.trace())
 
@@ -124,9 +139,9 @@ def test_algebra_matches_dense():
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3, bias=False)).double()
     found = kfac(model, [(torch.randn(8, 4).double(), torch.randint(0, 3, (8,)))])
     delta = {n: torch.randn_like(p) for n, p in model.named_parameters()}
-    product, solved, quadratic = found.product(delta), found.solve(delta, 0.1), 0
-    for name, factor in found.factors.items():
-        dense, flat = found.dense(name), factor.matrix(delta).flatten()
+    product, solved, quadratic = found.matvec(delta), found.solve(delta, 0.1), 0
+    for factor in found.factors.values():
+        dense, flat = factor.dense(), factor.matrix(delta).flatten()
         torch.testing.assert_close(factor.matrix(product).flatten(), dense @ flat)
         damped = dense + 0.1 * torch.eye(len(dense), dtype=dense.dtype)
         torch.testing.assert_close(factor.matrix(solved).flatten(), torch.linalg.solve(damped, flat))

@@ -10,7 +10,7 @@ from fisherexp.curvature import KFAC, KFACAccumulator, kfac
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 4, bias=False), nn.LayerNorm(4)]
+    layers = [nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 4, bias=False), nn.LayerNorm(4)]
     return nn.Sequential(*layers).double()
 
 

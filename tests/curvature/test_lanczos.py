@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fisherexp.curvature.lanczos import extreme_eigenpairs, ravel, unravel
+from fisherexp.curvature.lanczos import extreme_eigenpairs
+from fisherexp.curvature.vectors import ravel, unravel
 
 
 def symmetric(eigenvalues, seed=0):

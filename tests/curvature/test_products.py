@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fisherexp.curvature.lanczos import extreme_eigenpairs, ravel, unravel
+from fisherexp.curvature.lanczos import extreme_eigenpairs
 from fisherexp.curvature.products import (
     evaluation,
     ggn_operator,
@@ -13,6 +13,7 @@ from fisherexp.curvature.products import (
     hessian_operator,
     hessian_product,
 )
+from fisherexp.curvature.vectors import ravel, unravel
 
 
 class Tied(nn.Module):

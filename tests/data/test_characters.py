@@ -33,7 +33,7 @@ def test_text_comes_back_from_its_tokens(text):
 
 
 def test_batches_are_tokens_and_next_tokens(text):
-    tokens, following = next(iter(text.loader(text.train, shuffle=True)))
+    tokens, following, *_ = next(iter(text.loader(text.train, shuffle=True)))
     assert tokens.shape == following.shape == (4, 7)
     assert tokens.dtype == torch.int64
     assert torch.equal(tokens[:, 1:], following[:, :-1])

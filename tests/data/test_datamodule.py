@@ -79,7 +79,7 @@ def test_train_size_keeps_a_seeded_part_of_train():
         Digits(train_size=1201).load()
 
 
-@pytest.mark.parametrize("change", ["images", "labels"])
+@pytest.mark.parametrize("change", ["inputs", "targets"])
 def test_checksum_sees_one_changed_value(change):
     data = Digits().load()
     getattr(data.test, change).view(-1)[-1] += 1

@@ -102,8 +102,8 @@ def test_folder_of_domains(folder, in_memory):
     assert {name: len(images) for name, images in domains.items()} == {"art": 5, "photo": 4}
     assert data.class_names == ["cat", "dog"]
     assert domains["art"].targets.tolist() == [0, 0, 0, 1, 1]
-    images, _ = next(iter(data.loader(domains["art"], shuffle=False)))
-    assert images[:, 2].eq(200).all()
+    batch = next(iter(data.loader(domains["art"], shuffle=False)))
+    assert batch.inputs[:, 2].eq(200).all()
     assert (len(data.train), len(data.test)) == (5, 4)  # photo, the last one, is what a scenario without domains tests
 
 

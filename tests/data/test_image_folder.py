@@ -1,5 +1,7 @@
 """Image files in folders: in memory and batch by batch are the same data."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def make(path, **options) -> ImageFolder:
 
 def same(ours, theirs) -> bool:
     pairs = list(zip(ours, theirs, strict=True))
-    return bool(pairs) and all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+    return bool(pairs) and all(torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets) for a, b in pairs)
 
 
 def test_folders_become_classes(split):
@@ -120,6 +122,19 @@ def test_checksum_sees_pixels_in_memory_and_files_on_disk(split):
     assert before[1] != after[1]
 
 
+def test_checksum_sees_files_of_one_size_that_changed_places(split):
+    before = make(split, in_memory=False).checksum()
+    one, other = (split / "train" / name / "00.png" for name in sorted(p.name for p in (split / "train").iterdir())[:2])
+    longest = 1 + max(one.stat().st_size, other.stat().st_size)
+    for file, filling in ((one, b"1"), (other, b"2")):  # behind the image, where no decoder looks
+        file.write_bytes(file.read_bytes().ljust(longest, filling))
+    same_size = make(split, in_memory=False).checksum()
+    one.rename(split / "t")
+    other.rename(one)
+    (split / "t").rename(other)
+    assert len({before, same_size, make(split, in_memory=False).checksum()}) == 3
+
+
 def test_one_folder_is_split_the_same_whatever_the_seed(single):
     data, other = make(single, test_share=0.25), make(single, test_share=0.25, seed=9)
     assert (len(data.train), len(data.test)) == (15, 5)
@@ -174,3 +189,33 @@ def test_missing_or_empty_folder_is_one_line(tmp_path):
 def test_a_split_without_test_images_is_refused(single):
     with pytest.raises(DataError, match=r"leaves no test images; change data.test_share \(0.0\)"):
         make(single, test_share=0.0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_tags_travel_with_the_files(split, workers):
+    files = make(split, in_memory=False, workers=workers).train
+    tagged = files.tagged(index=torch.arange(len(files)), forgotten=True)
+    assert files.tags == {}
+    assert tagged.subset([4, 1]).tags["index"].tolist() == [4, 1]
+    seen = []
+    for batch in tagged.subset(range(2, 12)).loader(4, shuffle=True):
+        assert torch.equal(batch.targets, files.targets[batch.tags["index"]])
+        assert torch.equal(batch.inputs[0], files[batch.tags["index"][0]][0])
+        assert batch.tags["forgotten"].tolist() == [True] * batch.size
+        seen += batch.tags["index"].tolist()
+    assert sorted(seen) == list(range(2, 12))
+    assert torch.equal(tagged.in_memory().tags["index"], torch.arange(len(files)))
+    with pytest.raises(ValueError, match="tag index must be"):
+        files.tagged(index=torch.arange(3))
+
+
+def test_the_hash_of_files_changes_with_a_tag(split):
+    def digest(files) -> str:
+        found = hashlib.blake2b()
+        files.hash_into(found)
+        return found.hexdigest()
+
+    files = make(split, in_memory=False).train
+    found = [digest(f) for f in (files, files.tagged(domain=0), files.tagged(domain=1), files.tagged(source=0))]
+    assert len(set(found)) == 4
+    assert digest(files.tagged(domain=0)) == found[1]

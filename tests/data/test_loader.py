@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from fisherexp.data.batch import joined
 from fisherexp.data.tensors import TensorLoader, TensorSet
 
 N = 37
@@ -19,12 +20,13 @@ def make(**options) -> TensorLoader:
 
 
 def labels_of(loader) -> list[int]:
-    return [int(label) for _, labels in loader for label in labels]
+    return [int(label) for batch in loader for label in batch.targets]
 
 
 def same(batches, others) -> bool:
     return len(batches) == len(others) and all(
-        torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(batches, others, strict=True)
+        torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+        for a, b in zip(batches, others, strict=True)
     )
 
 
@@ -37,8 +39,8 @@ def test_an_epoch_is_a_permutation_and_epochs_differ():
 
 
 def test_images_travel_with_their_labels():
-    for images, labels in make(shuffle=True):
-        assert torch.equal(images, IMAGES[labels])
+    for batch in make(shuffle=True):
+        assert torch.equal(batch.inputs, IMAGES[batch.targets])
 
 
 def test_in_order_without_shuffling():
@@ -140,9 +142,9 @@ def test_two_ranks_together_see_the_batches_of_one_process_with_twice_the_batch_
     options = {"shuffle": True, "augment": "crop_flip", "drop_last": True}
     alone = list(make(batch_size=10, **options))
     ranks = [list(make(batch_size=5, rank=r, world_size=2, **options)) for r in range(2)]
-    for (images, labels), (x0, y0), (x1, y1) in zip(alone, *ranks, strict=True):
-        assert torch.equal(labels, torch.stack([y0, y1], 1).flatten())
-        assert torch.equal(images, torch.stack([x0, x1], 1).flatten(0, 1))
+    for batch, first, second in zip(alone, *ranks, strict=True):
+        assert torch.equal(batch.targets, torch.stack([first.targets, second.targets], 1).flatten())
+        assert torch.equal(batch.inputs, torch.stack([first.inputs, second.inputs], 1).flatten(0, 1))
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"rank": 2, "world_size": 2}])
@@ -163,10 +165,9 @@ class Tiny(pl.LightningModule):
 
     def training_step(self, batch, _):
         if isinstance(batch, dict):
-            batch = [torch.cat(parts) for parts in zip(*batch.values(), strict=True)]
-        images, labels = batch
-        self.seen.append(labels.tolist())
-        return F.cross_entropy(self.layer(images.flatten(1) / 255), labels % 10)
+            batch = joined(list(batch.values()))
+        self.seen.append(batch.targets.tolist())
+        return F.cross_entropy(self.layer(batch.inputs.flatten(1) / 255), batch.targets % 10)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fisherexp.data.batch import Batch
 from fisherexp.metrics.language import LanguageMetrics
 from fisherexp.metrics.summaries import SummaryMetrics
 from fisherexp.metrics.tasks import SequenceMetrics
@@ -40,7 +41,7 @@ def test_the_model_writes_texts_of_the_last_task_only():
     tokens, labels = torch.tensor([[4, 5, 0, 0]]), torch.tensor([[-100, 6, 7, 8]])
     for part in range(4):
         metric.update(part, torch.zeros(1, 4, 10), labels)
-        metric.ask(part, Counts(), tokens, labels)
+        metric.ask(part, Counts(), Batch(tokens, labels))
     assert len(metric.decoded) == 1
     assert metric.compute()["exact"] == 100
 

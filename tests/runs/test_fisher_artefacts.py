@@ -79,7 +79,7 @@ def test_they_are_those_of_the_training_data_at_the_source(bench):
     low_rank, _ = here.fisher(GradientRows(gradients=len(train), gradient_batch=1, damping=1e-3), source)
     diagonal = fisher_diagonal(model, [(train.inputs, train.targets)])
     flat = torch.cat([values.flatten() for values in diagonal.values()])
-    torch.testing.assert_close(low_rank.diagonal(), flat + 1e-3, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(low_rank.diagonal(), flat, rtol=1e-4, atol=1e-7)
     first = next(batch_gradients(model, "cross_entropy", [(train.inputs[:1], train.targets[:1])]))
     assert (low_rank.gradients - first).norm(dim=1).min() < 1e-5
 
@@ -95,13 +95,11 @@ def test_another_option_is_another_key_unless_it_changes_nothing_that_is_kept(be
     here = bench()
     source, make = here.trained("source"), type(KINDS[kind])
     here.fisher(make(**one), source)
-    found, _ = here.fisher(make(**one | same), source)
+    here.fisher(make(**one | same), source)
     assert len(files(here, kind)) == 1
     for options in others:
         here.fisher(make(**options), source)
     assert len(files(here, kind)) == 3
-    if kind == "low_rank":
-        assert found.damping == 1e-2
     other = bench("data.train_size=600")
     other.fisher(make(**one), other.trained("source"))
     assert len(files(here, kind)) == 4

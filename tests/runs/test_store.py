@@ -9,9 +9,7 @@ import time
 import pytest
 import torch
 
-from fisherexp.methods.training.erm import ERM
-from fisherexp.methods.unlearning.retrain import Retrain
-from fisherexp.runs.store import ArtefactStore, code_version
+from fisherexp.runs.store import ArtefactStore
 
 BUILD = """
 import os, sys, time
@@ -111,31 +109,3 @@ def test_tied_tensors_are_kept(store):
     tensors = store.get("weights", {}, lambda scratch: ({"a": tied, "b": tied}, {})).tensors
     assert torch.equal(tensors["a"], tensors["b"])
     assert set(store.get("weights", {}, lambda scratch: ({}, {})).tensors) == {"a", "b"}
-
-
-def test_code_version_follows_code_and_not_comments(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    versions = []
-    for i, source in enumerate(
-        [
-            'class A:\n    """Doc."""\n    x = 1\n',
-            '# why\nclass A:\n    """Other words."""\n\n    x = 1  # because\n',
-            "class A:\n    x = 2\n",
-        ]
-    ):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        (folder / "module.py").write_text(source)
-        versions.append(code_version(folder))
-    assert versions[0] == versions[1] != versions[2]
-    assert code_version(ERM) != code_version(Retrain)
-
-
-def test_code_version_is_the_same_in_every_process(tmp_path):
-    for folder in ("a", "b", "c"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "__init__.py").write_text(f"x = '{folder}'\n")
-    code = "import sys; from pathlib import Path; from fisherexp.runs.store import code_version; "
-    command = [sys.executable, "-c", code + "print(code_version(Path(sys.argv[1])))", str(tmp_path)]
-    versions = {subprocess.run(command, capture_output=True, check=True).stdout for _ in range(4)}
-    assert len(versions) == 1

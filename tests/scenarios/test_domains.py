@@ -26,8 +26,8 @@ def test_parts_share_no_image_and_pool_in_order(digits):
     both = torch.cat([cut.parts["train_0"].inputs, cut.parts["train_30"].inputs])
     assert torch.equal(cut.parts["train"].inputs, both)
     sizes = [len(cut.parts[name]) for name in ("train_0", "train_30")]
-    assert (cut.parts["domains"].targets // 10).bincount().tolist() == sizes
-    assert torch.equal(cut.parts["domains"].targets % 10, cut.parts["train"].targets)
+    assert cut.parts["domains"].tags["domain"].bincount().tolist() == sizes
+    assert torch.equal(cut.parts["domains"].targets, cut.parts["train"].targets)
 
 
 def test_target_and_left_out_are_not_trained_on(digits):

@@ -52,7 +52,7 @@ def test_order_of_batches_follows_the_seed_and_overfitting_stops_shuffling(data)
     def first(seed: int, same: bool = False):
         setting = Plain().setting(data, seed)
         setting.same_batches = same
-        return next(iter(setting.loader("train", shuffle=True)))[1]
+        return next(iter(setting.loader("train", shuffle=True))).targets
 
     assert torch.equal(first(0), first(0))
     assert not torch.equal(first(0), first(1))

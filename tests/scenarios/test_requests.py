@@ -123,7 +123,7 @@ def test_second_request_goes_on_from_the_first_with_the_same_importance_of_all_d
     assert len(list((tmp_path / "artefacts" / "fisher").glob("*.safetensors"))) == 1
 
     bench = Workbench(composed(overrides))
-    weights, source = bench.trained("source").tensors, bench.trained("source")
+    weights, source = bench.reference("source").tensors, bench.reference("source")
     for request, outcome in zip(bench.setting.requests, record["outcome"]["requests"], strict=True):
         ssd = bench.method("method")
         ssd.given["fisher"], _ = bench.fisher(ssd.importance, source)

@@ -137,7 +137,7 @@ def test_the_same_stream_for_all_seeds_of_a_run(data, protocol):
 @pytest.mark.parametrize("size", [64, 7])
 def test_a_stream_shorter_than_a_batch_is_evaluated_whole(data, size):
     setting = streams.Continual(PAIR, images=10, batch_size=size).setting(data, 0)
-    sizes = [len(y) for _, y in setting.loader("fog", batch_size=setting.stream_batch_size)]
+    sizes = [batch.size for batch in setting.loader("fog", batch_size=setting.stream_batch_size)]
     assert sizes == ([10] if size == 64 else [7, 3])
 
 

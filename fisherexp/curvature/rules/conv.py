@@ -1,6 +1,6 @@
 """Convolution: y = W * x + b. With x unfolded into patches u_l, y_l = W u_l + b at each output position l.
 
-Per-sample gradients: G_n = Σ_l g_nl u_nlᵀ (per channel group) for W, Σ_l g_nl for b.
+Per-sample gradients: G_n = Σ_l g_nl u_nlᵀ for W, in each group of channels, Σ_l g_nl for b.
 Unfolding: Chellapilla et al. 2006; per-sample gradients of convolutions: Rochette et al. 2019.
 Where one sample is much work, the library's weight gradient, called for one at a time, is faster than unfolding.
 """
@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Call, Use, chunks
+from .depthwise import depthwise_gradients
 from .outer import add_squared_outers, better_turned
 
 PATCH_BYTES = 2 * 2**20  # per thread; patches repeat every input nine times for a 3x3 kernel: a few samples at a time
 # From here on the weight gradient of one sample is worth a call: so many positions and multiply-adds.
 MANY_POSITIONS, MANY_PRODUCTS = 256, 2**25
+GROUPED_POSITIONS = 128  # with groups of channels, already from here on
 
 
 def _pair(value: int | tuple, dims: int) -> tuple[int, ...]:
@@ -24,7 +26,7 @@ def _pair(value: int | tuple, dims: int) -> tuple[int, ...]:
 
 
 class Conv(Use):
-    """`F.conv1d` and `F.conv2d`, with strides, padding, dilation and groups."""
+    """`F.conv1d`, `F.conv2d` and `F.conv3d`, with strides, padding, dilation and groups."""
 
     spatial = 2
     recurring = True
@@ -95,6 +97,16 @@ class Conv(Use):
         g = g.unflatten(2, (self.groups, -1)).flatten(-dims).mT
         return tuple(t.transpose(1, 2).flatten(2, 3) for t in (g, u))
 
+    def depthwise(self, x: Tensor, g: Tensor) -> Tensor:
+        """Per-sample weight gradients (samples, outputs, 1, *kernel) where every group is one channel of `images`."""
+        windows, multiplier = x.shape[1], g.shape[2] // self.groups
+        x, g = self.padded(x).movedim(-1, 1), g.flatten(0, 1)
+        if multiplier > 1:
+            x = x.repeat_interleave(multiplier, 1)
+        each = depthwise_gradients(x, g, self.kernel, self.stride, self.dilation)
+        each = each if windows == 1 else each.unflatten(0, (-1, windows)).sum(1)
+        return each.unsqueeze(2)
+
     def mean_patch(self, g: Tensor) -> Tensor:
         """Patches averaged over positions, (samples, *kernel x channels), one axis of space after the other.
 
@@ -142,6 +154,8 @@ class Conv(Use):
         if slot == "bias":
             return self._bias(g[rows])
         x, g = self.images(g)
+        if self.groups == x.shape[2] > 1:
+            return self.depthwise(x[rows], g[rows])
         g, u = self.factors(x[rows], g[rows])
         gradient = (g.mT @ u).flatten(1, 2)  # (N, O, *kernel, channels)
         return gradient.unflatten(-1, (*self.kernel, -1)).movedim(-1, 2)
@@ -154,31 +168,47 @@ class Conv(Use):
 
     def _add_weight(self, g: Tensor, total: Tensor) -> None:
         x, g = self.images(g)
-        if self.call.kernel is not None and self.groups == 1:
+        if self.call.kernel is not None and self.spatial < 3:
             self._add_compiled(x, g, total)
-            return
-        positions = g.shape[1] * prod(g.shape[-self.spatial :])
-        # Channel groups are multiplied one after the other here: never worth it with many positions.
-        much = self.groups > 1 or positions * total.numel() >= MANY_PRODUCTS
-        if positions >= MANY_POSITIONS and much and g.device.type == "cpu":
-            for gradient in self.one_by_one(x, g, total):  # of the weight only shape and layout matter
-                total.addcmul_(gradient, gradient)
-            return
-        if self.groups == 1 and g.device.type == "cpu" and better_turned(total):
-            self._turn(total)
-        sums = total.movedim(1, -1).reshape(self.groups, total.shape[0] // self.groups, -1)
-        patches = sums.shape[2] * self.groups * positions * g.element_size()
-        chunked = list(chunks(g.shape[0], patches, PATCH_BYTES * torch.get_num_threads(), g.device.type))
-        if self.groups == 1:
-            parts = (self.factors(x[rows], g[rows]) for rows in chunked)
-            add_squared_outers(((left[:, 0], right[:, 0]) for left, right in parts), sums[0])
+        elif self.groups == 1:
+            self._add_ungrouped(x, g, total)
+        elif self.groups == x.shape[2]:
+            size = max(x[0].numel(), g[0].numel()) * g.element_size()
+            for rows in chunks(g.shape[0], size, PATCH_BYTES * torch.get_num_threads(), g.device.type):
+                total += self.depthwise(x[rows], g[rows]).square_().sum(0)
         else:
-            for rows in chunked:
-                left, right = self.factors(x[rows], g[rows])
-                for group in range(self.groups):
-                    add_squared_outers([(left[:, group], right[:, group])], sums[group])
+            self._add_grouped(x, g, total)
+
+    def _add_ungrouped(self, x: Tensor, g: Tensor, total: Tensor) -> None:
+        positions, on_cpu = g.shape[1] * prod(g.shape[-self.spatial :]), g.device.type == "cpu"
+        if positions >= MANY_POSITIONS and positions * total.numel() >= MANY_PRODUCTS and on_cpu:
+            self._add_one_by_one(x, g, total)
+            return
+        if on_cpu and better_turned(total):
+            self._turn(total)
+        sums = total.movedim(1, -1).reshape(total.shape[0], -1)
+        patches = sums.shape[1] * positions * g.element_size()
+        chunked = chunks(g.shape[0], patches, PATCH_BYTES * torch.get_num_threads(), g.device.type)
+        parts = (self.factors(x[rows], g[rows]) for rows in chunked)
+        add_squared_outers(((left[:, 0], right[:, 0]) for left, right in parts), sums)
         if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
-            total.copy_(sums.reshape(total.shape[0], *self.kernel, -1).movedim(-1, 1))
+            total.copy_(sums.unflatten(1, (*self.kernel, -1)).movedim(-1, 1))
+
+    def _add_grouped(self, x: Tensor, g: Tensor, total: Tensor) -> None:
+        """Groups of several channels: all groups of some samples in one batched product."""
+        positions = g.shape[1] * prod(g.shape[-self.spatial :])
+        if positions >= GROUPED_POSITIONS and g.device.type == "cpu":
+            self._add_one_by_one(x, g, total)
+            return
+        size = (positions * self.groups * total[0].numel() + total.numel()) * g.element_size()
+        for rows in chunks(g.shape[0], size, PATCH_BYTES * torch.get_num_threads(), g.device.type):
+            left, right = self.factors(x[rows], g[rows])
+            squares = (left.mT @ right).square_().sum(0).flatten(0, 1)
+            total += squares.unflatten(-1, (*self.kernel, -1)).movedim(-1, 1)
+
+    def _add_one_by_one(self, x: Tensor, g: Tensor, total: Tensor) -> None:
+        for gradient in self.one_by_one(x, g, total):  # of the weight only shape and layout matter
+            total.addcmul_(gradient, gradient)
 
     @staticmethod
     def _turn(total: Tensor) -> None:
@@ -199,7 +229,8 @@ class Conv(Use):
         ]
         for rows in chunks(len(x), x[0].numel() * x.element_size(), PATCH_BYTES if x.stride(-1) != 1 else x.nbytes):
             part = (x[rows].contiguous() if x.stride(-1) != 1 else x[rows]).flatten(0, 1)
-            self.call.kernel(g[rows].flatten(0, 1), part.unsqueeze(1) if one else part, whole, *two, windows)
+            part = part.unsqueeze(1) if one else part
+            self.call.kernel(g[rows].flatten(0, 1), part, whole, *two, windows, self.groups)
         if sums.data_ptr() != total.data_ptr():  # a copy, because `total` is not channels-last
             total.copy_(sums.movedim(-1, 1))
 
@@ -210,4 +241,10 @@ class Conv1d(Conv):
     spatial = 1
 
 
-RULES = {F.conv2d: Conv, F.conv1d: Conv1d}
+class Conv3d(Conv):
+    """`F.conv3d`."""
+
+    spatial = 3
+
+
+RULES = {F.conv2d: Conv, F.conv1d: Conv1d, F.conv3d: Conv3d}

@@ -7,6 +7,7 @@ and a batch is one matrix product.
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,11 +55,13 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def gaussian_taps(sigma: float, truncate: float = 4.0) -> tuple[Tensor, Tensor]:
-    """Offsets -r … r in pixels and weights of sum 1, as scipy.ndimage.gaussian_filter1d has them."""
+    """Offsets -r … r in pixels and weights of sum 1, as scipy.ndimage.gaussian_filter1d has them, to the last bit."""
     reach = int(truncate * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2) if sigma else torch.ones(1, dtype=torch.float64)
-    return offsets, weights / weights.sum()
+    offsets = np.arange(-reach, reach + 1)
+    # SciPy's expression in NumPy: torch.exp, or squaring after dividing, may give a neighboring number. Blurred whites
+    # cut off to bytes are then 254 instead of 255, and a second blur can double the difference.
+    weights = np.exp(-0.5 / (sigma * sigma) * offsets**2) if sigma else np.ones(1)
+    return torch.from_numpy(offsets), torch.from_numpy(weights / weights.sum())
 
 
 def gaussian_matrix(size: int, sigma: float, border: Border, truncate: float = 4.0) -> Tensor:

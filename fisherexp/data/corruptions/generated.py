@@ -43,6 +43,6 @@ def corrupted(
         "constants": TABLES[table][name][severity - 1],
         "seed": seed,
         "textures": folder_checksum(frost_folder) if name == "frost" and frost_folder else None,
-        "code": store.code_version(Path(__file__).parent),
+        "code": store.code_of(corrupted),
     }
     return TensorSet(store.get("corrupted", parts, build).tensors["images"], images.targets)

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, NonNegative
-from fisherexp.curvature.lanczos import ravel
+from fisherexp.curvature.vectors import ravel
+from fisherexp.data.batch import Batch
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.compression.pruning import Pruning, lowest
 from fisherexp.methods.importance import Importance
@@ -44,8 +45,8 @@ class DiagonalFisherPruning(Pruning):
         super().on_train_start()
         self.fisher.load(self._restored)
 
-    def look(self, images: Tensor, labels: Tensor) -> None:
-        self.fisher.add(images, labels)
+    def look(self, batch: Batch) -> None:
+        self.fisher.add(batch)
 
     def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
         fisher = self.fisher.take()

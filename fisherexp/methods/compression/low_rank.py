@@ -17,7 +17,6 @@ from fisherexp.adapters import AdaptedLayer
 from fisherexp.config.types import Count
 from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
-from fisherexp.methods.compression import factorization
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.compression.factorization import Parts, decompose, factorize
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
@@ -110,10 +109,6 @@ class LowRank(CalibrateAndTrain):
             return [p for adapter in adapters.adapters(self.model) for p in adapter.parameters()]
         fixed = {id(layer.frozen_weight) for layer in self.layers.values()}
         return [p for p in super().trainable() if id(p) not in fixed]
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return (Path(adapters.__file__).parent, factorization)
 
     def leave_files(self, folder: Path) -> None:
         write_atomically(folder / "factors.safetensors", lambda temporary: save_file(self.factors, temporary))

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count
-from fisherexp.curvature import LowRankFisher
 from fisherexp.methods.compression.obs import Blocks, ObsPruning, group_update, individual_update, saliency
 from fisherexp.methods.compression.pruning import lowest
 
@@ -38,8 +37,7 @@ class MFACPruning(ObsPruning):
         self.block, self.update = block, update
 
     def surgery(self, weights: Tensor, gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        whole = self.block is None
-        fisher = LowRankFisher(gradients, self.damping) if whole else Blocks(gradients, self.damping, self.block)
+        fisher = Blocks(gradients, self.damping, self.block or len(weights))
         inverse = fisher.inverse_diagonal()
         dropped = lowest(saliency(weights, inverse), count)
         if self.update == "group":

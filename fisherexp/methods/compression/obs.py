@@ -27,17 +27,18 @@ from fisherexp.scenarios.setting import Setting
 
 
 class Blocks:
-    """A block-diagonal F: one low-rank Fisher for every `size` consecutive coordinates."""
+    """A block-diagonal F with its damping: one low-rank Fisher for every `size` consecutive coordinates."""
 
     def __init__(self, gradients: Tensor, damping: float, size: int) -> None:
-        self.parts = [LowRankFisher(part.contiguous(), damping) for part in gradients.split(size, dim=1)]
+        self.parts = [LowRankFisher(part.contiguous()) for part in gradients.split(size, dim=1)]
+        self.damping = damping
 
     def inverse_diagonal(self) -> Tensor:
-        return torch.cat([part.inverse_diagonal() for part in self.parts])
+        return torch.cat([part.inverse_diagonal(self.damping) for part in self.parts])
 
     def solve(self, x: Tensor) -> Tensor:
         split = x.split([part.dim for part in self.parts])
-        return torch.cat([part.solve(values) for part, values in zip(self.parts, split, strict=True)])
+        return torch.cat([part.solve(values, self.damping) for part, values in zip(self.parts, split, strict=True)])
 
 
 def saliency(weights: Tensor, inverse_diagonal: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def group_update(weights: Tensor, dropped: Tensor, gradients: Tensor, damping: f
     updated = torch.zeros_like(weights)
     if kept.any():
         along_rows = gradients[:, dropped] @ weights[dropped] / len(gradients)
-        updated[kept] = weights[kept] + LowRankFisher(gradients[:, kept], damping).solve_rows(along_rows)
+        updated[kept] = weights[kept] + LowRankFisher(gradients[:, kept]).solve_rows(along_rows, damping)
     return updated
 
 

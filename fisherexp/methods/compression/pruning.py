@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Probability
-from fisherexp.curvature.lanczos import ravel, unravel
+from fisherexp.curvature.vectors import ravel, unravel
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.recipe import Recipe
 

@@ -17,7 +17,7 @@ No published code reproduces the paper; this is written from its formulas. `damp
 tr(ΔW_Aᵀ F ΔW_A)) or diagonal (Σ_ij F_ij ΔW_A,ij²). Former behavior is that of all former tasks, whose Fishers add up.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from fisherexp.adapters import adapted_layers
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.anchored import added
-from fisherexp.methods.continual_learning.ewc import CODE, task_fisher
+from fisherexp.methods.continual_learning.ewc import task_fisher
 from fisherexp.methods.continual_learning.lora import LoRA, updates
 from fisherexp.methods.continual_learning.rows import row_fisher
 from fisherexp.methods.importance import Importance
@@ -157,7 +157,3 @@ class AlignGuardLoRA(LoRA):
         super().on_train_end()
         largest = {term: value.item() for term, value in self.memory["largest"].items()}
         self.outcome["terms"] = {t: {"largest": value, "active": value > ACTIVE} for t, value in largest.items()}
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return (*CODE, *LoRA.code())

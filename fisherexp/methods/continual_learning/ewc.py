@@ -11,12 +11,8 @@ Which Fisher it is decides what λ means, by orders of magnitude (importance.lab
 - popular code squares the gradient of a batch's mean loss: gradients=batch_mean, with the batch size in the result.
 """
 
-from pathlib import Path
-from typing import Any
-
 from torch import nn
 
-import fisherexp.curvature
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature import FisherDiagonal
 from fisherexp.methods.continual_learning.anchored import AnchoredTraining, snapshot
@@ -25,9 +21,6 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
-
-# What decides the Fisher besides the class that asks for it.
-CODE = (Importance, Path(fisherexp.curvature.__file__).parent)
 
 
 def task_fisher(model: nn.Module, task: Setting, importance: Importance, number: int) -> FisherDiagonal:
@@ -56,10 +49,6 @@ class EWC(AnchoredTraining):
         if importance.gradients == "batch_mean" and importance.labels == "expected":
             raise ValueError("importance.labels=expected has no batch_mean: use sampled, or gradients=per_sample")
         self.importance = importance
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return CODE
 
     def fisher(self, task: Setting) -> FisherDiagonal:
         """Of the task at its end."""

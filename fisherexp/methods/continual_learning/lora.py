@@ -8,7 +8,6 @@ of BatchNorm. Without the dropout on inputs that the official code offers.
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -56,10 +55,6 @@ class LoRA(TaskTraining):
         super().__init__(model, training, **options)
         self.rank, self.alpha, self.lr = rank, alpha, lr
         self.trained = [name for name, p in model.named_parameters() if p.requires_grad]
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return (Path(adapters.__file__).parent, rows)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:

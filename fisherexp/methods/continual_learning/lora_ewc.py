@@ -38,10 +38,6 @@ class LoRAEWC(LoRA, OnlineEWC):
         penalty: dict[str, Any] = {"importance": importance, "lambda_": lambda_, "gamma": gamma}
         super().__init__(model, training, rank, alpha, lr, **penalty)
 
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return (*LoRA.code(), *OnlineEWC.code())
-
     def finish_task(self, task: Any) -> None:
         LoRA.finish_task(self, task)
         OnlineEWC.finish_task(self, task)

@@ -22,7 +22,6 @@ def experts(bench: Any, method: Any, source: Any) -> dict[str, tuple[Any, Any]]:
 
 def _expert(bench: Any, method: Any, source: Any) -> Any:
     trained = method.experts(model=bench.classifier("expert"))
-    trained.objective = method.objective
 
     def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         trained.model.load_state_dict(source.tensors)

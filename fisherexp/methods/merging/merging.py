@@ -98,9 +98,8 @@ class Merging(MergedStatistics):
         self.model.eval()
         with torch.no_grad():
             for number, state in enumerate(self.candidates):
-                self.correct[number] += (
-                    functional_call(self.model, state, batch.inputs).argmax(1) == batch.targets
-                ).sum()
+                logits = functional_call(self.model, state, batch.inputs)
+                self.correct[number] += (logits.argmax(1) == batch.targets).sum()
         self.seen += batch.size
 
     def on_train_end(self) -> None:

@@ -40,7 +40,8 @@ class MFACOptimizer(WindowedOptimizer):
             raise ValueError("M-FAC has one window for all parameters: give them as one group")
         first = self.param_groups[0]["params"][0]
         dim = sum(p.numel() for p in self.param_groups[0]["params"])
-        self.windows[0] = LowRankFisher.empty(window, dim, damping, dtype=first.dtype, device=first.device)
+        self.damping = damping
+        self.windows[0] = LowRankFisher.empty(window, dim, dtype=first.dtype, device=first.device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -53,7 +54,7 @@ class MFACOptimizer(WindowedOptimizer):
         parameters = group["params"]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         decayed = [g + group["weight_decay"] * p for g, p in zip(gradients, parameters, strict=True)]
-        direction = newest_preconditioned(self.windows[0], torch.cat([g.flatten() for g in decayed]))
+        direction = newest_preconditioned(self.windows[0], torch.cat([g.flatten() for g in decayed]), self.damping)
         for parameter, part in zip(parameters, direction.split([p.numel() for p in parameters]), strict=True):
             step = part.view_as(parameter)
             if group["momentum"]:

@@ -33,8 +33,8 @@ class NaturalGaLoreAdamW(GaLoreAdamW):
     def preconditioned(self, number: int, low: Tensor) -> Tensor:
         if number not in self.windows:
             options = {"divisor": 1.0, "dtype": low.dtype, "device": low.device}
-            self.windows[number] = LowRankFisher.empty(self.history, low.numel(), self.damping, **options)
-        return newest_preconditioned(self.windows[number], low.flatten()).view_as(low)
+            self.windows[number] = LowRankFisher.empty(self.history, low.numel(), **options)
+        return newest_preconditioned(self.windows[number], low.flatten(), self.damping).view_as(low)
 
 
 class NaturalGaLore(GaLore):

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from fisherexp.curvature import LowRankFisher
 
 
-def newest_preconditioned(window: LowRankFisher, gradient: Tensor) -> Tensor:
-    """F⁻¹ g (d,) with g (d,) already in the window, in the place of the oldest one."""
+def newest_preconditioned(window: LowRankFisher, gradient: Tensor, damping: float) -> Tensor:
+    """(F + damping I)⁻¹ g (d,) with g (d,) already in the window, in the place of the oldest one."""
     newest = torch.zeros(len(window.gradients), dtype=torch.float64, device=gradient.device)
     newest[window.replace_row(gradient)] = 1
-    return window.solve_rows(newest)
+    return window.solve_rows(newest, damping)
 
 
 class WindowedOptimizer(torch.optim.Optimizer):
@@ -29,7 +29,7 @@ class WindowedOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's, and the windows as plain containers."""
-        names = ("gradients", "gram", "damping", "divisor", "cursor")
+        names = ("gradients", "gram", "divisor", "cursor")
         kept = {number: {name: getattr(window, name) for name in names} for number, window in self.windows.items()}
         return super().state_dict() | {"windows": kept}
 

@@ -24,8 +24,9 @@ def spread(fisher: KFAC) -> dict[str, dict[str, float]]:
     found = {}
     for name, f in fisher.factors.items():
         a, b = f.a.double(), f.b.double()
-        trace, squares = (a.trace() * b.trace()).item(), (a.square().sum() * b.square().sum()).item()
-        largest = (torch.linalg.eigvalsh(a)[-1] * torch.linalg.eigvalsh(b)[-1]).item()
+        trace = f.diagonal().sum(dtype=torch.float64).item()
+        squares = (a.square().sum((-2, -1)) * b.square().sum((-2, -1))).sum().item()  # over groups of channels too
+        largest = (torch.linalg.eigvalsh(a)[..., -1] * torch.linalg.eigvalsh(b)[..., -1]).max().item()
         rank = trace**2 / squares if squares else 0.0
         found[name] = {"trace": trace, "largest_eigenvalue": largest, "effective_rank": rank}
     return found

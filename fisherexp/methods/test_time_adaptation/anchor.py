@@ -75,7 +75,3 @@ class AnchorImportance(Importance):
             norms.use_batch_statistics(model)
         options = {"labels": self.labels, "gradients": self.gradients, "seed": seed, "loss": likelihood}
         return DiagonalAccumulator(model, parameters=parameters, **options)
-
-    @classmethod
-    def code(cls) -> tuple[Any, ...]:
-        return (cls, norms)

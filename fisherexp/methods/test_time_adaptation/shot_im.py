@@ -50,11 +50,11 @@ class ShotIM(Adaptation):
         loader = self.setting.loader(part, shuffle=True, batch_size=size, drop_last=single)
         steps = self.passes * len(loader)
         for number in range(self.passes):
-            for step, (images, _) in enumerate(loader, start=number * len(loader) + 1):
+            for step, batch in enumerate(loader, start=number * len(loader) + 1):
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.rule.lr * (1 + 10 * step / steps) ** -0.75
                 with torch.enable_grad():
-                    self._learn(images)
+                    self._learn(batch.inputs)
 
     def adapt(self, images: Tensor) -> Tensor:
         return self.predict(images) if self.passes else self._learn(images)

@@ -28,7 +28,8 @@ def dampen(
 
 
 def one_then_forgotten(setting: Setting, part: str, importance: Importance, batches_per_update: int = 1) -> InTurn:
-    """Batches of `part`, then of the forgotten samples (their tag: forget_pass), `batches_per_update` of them as one."""
+    """Batches of `part`, then of the forgotten samples, `batches_per_update` of them as one; the tag 'forget_pass' says
+    which of the two passes a sample is from."""
 
     def tagged(forget_pass: bool) -> Setting:
         parts = {name: samples.tagged(forget_pass=forget_pass) for name, samples in setting.parts.items()}

@@ -3,7 +3,7 @@
 import pytest
 
 from fisherexp.config.explain import composed
-from fisherexp.curvature.lanczos import ravel
+from fisherexp.curvature.vectors import ravel
 from fisherexp.runs.workbench import Workbench
 
 SMALL = ["scenario=none", "training=small", "training.epochs=3", "progress=off"]
@@ -19,7 +19,7 @@ def fitted(tmp_path_factory):
         config = composed([f"method={method}", *SMALL, *model, *overrides, f"output_dir={output_dir}"])
         bench = Workbench(config, callbacks=list(callbacks))
         fit = bench.method("method")
-        source = bench.trained("source").tensors
+        source = bench.reference("source").tensors
         fit.model.load_state_dict(source)
         bench.fit(fit, folder, "fit", own=True)
         return fit, source, bench

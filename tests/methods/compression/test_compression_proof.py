@@ -27,7 +27,7 @@ def result(tmp_path_factory):
             options = [f"experiment={experiment}", f"method={method}", f"seed={seed}", *overrides]
             bench = Workbench(composed([*options, f"output_dir={output_dir}", "progress=off"]))
             fit = bench.method("method")
-            fit.model.load_state_dict(bench.trained("source").tensors)
+            fit.model.load_state_dict(bench.reference("source").tensors)
             bench.fit(fit, output_dir / "run", "fit")
             found.append(bench.test(fit, output_dir / "run", "test") | fit.outcome)
         return found

@@ -48,11 +48,11 @@ def test_a_look_takes_the_gradients_asked_for(pruned, rows, group):
     overrides = [*ONE_SHOT, f"method.gradients={rows}", f"method.gradient_batch={group}"]
     fit, _, bench = pruned("m_fac_pruning", *overrides)
     batches = list(fit.batches(bench.setting))
-    for images, labels in batches:
-        fit.look(images, labels)
+    for batch in batches:
+        fit.look(batch)
     assert len(fit.rows) == rows
     assert len(batches) == fit.look_length
-    assert sum(len(labels) for _, labels in batches[:-1]) < rows * group
+    assert sum(batch.size for batch in batches[:-1]) < rows * group
 
 
 def test_more_samples_per_gradient_than_there_are_is_refused(pruned):

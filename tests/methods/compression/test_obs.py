@@ -3,7 +3,7 @@
 import torch
 
 from fisherexp.curvature import LowRankFisher
-from fisherexp.methods.compression.obs import group_update, individual_update, saliency
+from fisherexp.methods.compression.obs import Blocks, group_update, individual_update, saliency
 
 M, N, DAMPING = 12, 30, 1e-3
 torch.manual_seed(0)
@@ -24,10 +24,10 @@ def recursion(gradients, damping):
 
 
 def test_dynamic_is_static_is_dense():
-    window = LowRankFisher.empty(M, N, DAMPING, dtype=torch.float64)
+    window = LowRankFisher.empty(M, N, dtype=torch.float64)
     for row in torch.cat([torch.randn(5, N, dtype=torch.float64), G]):
         window.replace_row(row)
-    for inverse in (window.solve(torch.eye(N, dtype=torch.float64)), recursion(G, DAMPING)):
+    for inverse in (window.solve(torch.eye(N, dtype=torch.float64), DAMPING), recursion(G, DAMPING)):
         torch.testing.assert_close(inverse, INVERSE, atol=1e-10 / DAMPING, rtol=0)
 
 
@@ -38,7 +38,7 @@ def test_single_weight_update_solves_the_constrained_quadratic():
         kkt = torch.zeros(N + 1, N + 1, dtype=torch.float64)
         kkt[:N, :N], kkt[:N, N], kkt[N, :N] = F, constraint, constraint
         delta = torch.linalg.solve(kkt, torch.cat([torch.zeros(N), -W[p : p + 1]]))[:N]
-        fisher = LowRankFisher(G, DAMPING)
+        fisher = Blocks(G, DAMPING, N)
         updated = individual_update(W, torch.tensor([p]), fisher, fisher.inverse_diagonal())
         torch.testing.assert_close(updated, (W + delta).index_fill(0, torch.tensor([p]), 0.0), atol=1e-8, rtol=0)
         torch.testing.assert_close(saliency(W, fisher.inverse_diagonal())[p], delta @ F @ delta / 2)
@@ -52,7 +52,7 @@ def test_group_update_is_that_of_the_dense_inverse():
 
 
 def test_group_update_costs_less_than_individual_ones():
-    fisher = LowRankFisher(G, DAMPING)
+    fisher = Blocks(G, DAMPING, N)
     group = group_update(W, DROPPED, G, DAMPING) - W
     summed = individual_update(W, DROPPED, fisher, fisher.inverse_diagonal()) - W
     bare = W.index_fill(0, DROPPED, 0.0) - W
@@ -65,7 +65,7 @@ def test_updates_in_float32_with_the_published_damping_are_accurate():
     q = torch.zeros(N, dtype=torch.float64)
     q[DROPPED] = -W[DROPPED] / dense.diagonal()[DROPPED]
     expected = (W + dense @ q).index_fill(0, DROPPED, 0.0)
-    fisher = LowRankFisher(rows.float(), 1e-5)
+    fisher = Blocks(rows.float(), 1e-5, N)
     found = individual_update(W.float(), DROPPED, fisher, fisher.inverse_diagonal())
     torch.testing.assert_close(found.double(), expected, atol=1e-2, rtol=0)
     inner = torch.linalg.solve(dense[DROPPED][:, DROPPED], W[DROPPED])

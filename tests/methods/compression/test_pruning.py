@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fisherexp.config.explain import composed
-from fisherexp.curvature.lanczos import ravel
+from fisherexp.curvature.vectors import ravel
 from fisherexp.runs.workbench import Workbench
 
 ONE_SHOT = ["method.sparsities=[0.8]", "method.finetune.epochs=0"]

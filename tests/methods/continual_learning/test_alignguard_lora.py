@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.alignguard_lora import coherence, largest_entries, overlap, top_eigenvectors
 from fisherexp.methods.continual_learning.lora import attach, updates
 from fisherexp.methods.continual_learning.rows import row_fisher
@@ -18,7 +19,7 @@ UPDATE = torch.randn(8, 5).double()
 def test_row_fisher_against_one_backward_pass_per_image():
     net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Dropout(), nn.Linear(5, 3)).double()
     images, labels = torch.randn(11, 6).double(), torch.randint(3, (11,))
-    found = row_fisher(net, [(images[:4], labels[:4]), (images[4:], labels[4:])])
+    found = row_fisher(net, [Batch(images[:4], labels[:4]), Batch(images[4:], labels[4:])])
     assert net.training
     net.eval()
     for name in ("0", "3"):
@@ -45,7 +46,7 @@ def test_row_fisher_of_a_layer_along_a_sequence():
     for one, label in zip(sequences, labels, strict=True):
         (g,) = torch.autograd.grad(functional.cross_entropy(net(one[None]), label[None]), net.layer.weight)
         expected += g @ g.T / 5
-    torch.testing.assert_close(row_fisher(net, [(sequences, labels)])["layer"], expected)
+    torch.testing.assert_close(row_fisher(net, [Batch(sequences, labels)])["layer"], expected)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

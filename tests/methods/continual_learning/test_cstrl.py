@@ -45,7 +45,7 @@ class Watch(Callback):
         self.seen = []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        added = module.loss(*batch) - ERM.loss(module, *batch)
+        added = module.loss(batch) - ERM.loss(module, batch)
         penalty, slope = torch.tensor(0.0), 0.0
         if module.memory["anchors"]:
             penalty = module.penalty()

@@ -30,7 +30,7 @@ def test_the_loss_is_the_formula(make_bench, tmp_path):
     bench = make_bench("l2_sp", "method.head=new", "method.beta=0.3", "method.lambda_=0.7")
     method = fitted(bench, tmp_path)
     images = bench.setting.tasks["plain"].parts["train"]
-    found = method.loss(images.inputs, images.targets)
+    found = method.loss(images.batch)
     w, start = dict(method.model.named_parameters()), method.memory["anchors"][0]["anchor"]
     expected = torch.nn.functional.cross_entropy(method.model(images.inputs), images.targets)
     expected = expected + 0.7 / 2 * sum((w[name] - p).square().sum() for name, p in start.items())

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.continual_learning.mas import sensitivities
 
 torch.manual_seed(0)
 IMAGES = torch.randn(12, 6).double()
-BATCHES = [(IMAGES[:5], None), (IMAGES[5:], None)]
+BATCHES = [Batch(IMAGES[:5], torch.zeros(5)), Batch(IMAGES[5:], torch.zeros(7))]
 NET = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.BatchNorm1d(7), nn.Linear(7, 3)).double().eval()
 
 
@@ -22,7 +23,7 @@ def gradient(images):
 def test_against_autograd(per_sample):
     found = sensitivities(NET, BATCHES, per_sample)
     assert found.pop("samples") == 12
-    pieces = [image[None] for image in IMAGES] if per_sample else [images for images, _ in BATCHES]
+    pieces = [image[None] for image in IMAGES] if per_sample else [batch.inputs for batch in BATCHES]
     for name, total in found.items():
         torch.testing.assert_close(total, sum(len(piece) * gradient(piece)[name].abs() for piece in pieces))
 

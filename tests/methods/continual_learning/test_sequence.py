@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from fisherexp.methods.continual_learning.batches import TaskBatches
 from pytorch_lightning import Callback
 
 from fisherexp.metrics.tasks import forgetting
@@ -17,7 +16,7 @@ class Watch(Callback):
         self.seen, self.steps = [], []
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.seen.append((trainer.current_epoch, batch[0]))
+        self.seen.append((trainer.current_epoch, batch.inputs))
         state = next(iter(trainer.optimizers[0].state.values()))
         self.steps.append(int(state["step"]))
 
@@ -103,10 +102,3 @@ def test_a_run_killed_in_any_task_goes_on_bit_for_bit(make_bench, task_method, a
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor), name
     assert again.outcome == whole.outcome
-
-
-def test_tasks_of_different_length_are_refused(make_bench):
-    setting = make_bench("sequential").setting
-    loaders = [setting.loader("plain/train", shuffle=True), setting.loader("every_task", shuffle=True)]
-    with pytest.raises(ValueError, match="equally many batches, not 4, 12"):
-        TaskBatches(loaders, epochs=1)

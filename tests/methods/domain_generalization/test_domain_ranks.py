@@ -10,6 +10,7 @@ import yaml
 from hydra.utils import get_class
 from torch.nn.parallel import DistributedDataParallel
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.domain_generalization.penalty import Penalty
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.classifier import Classifier
@@ -45,9 +46,9 @@ class Objective(torch.nn.Module):
         self.model = method.model
         self.method = [method]  # a list hides it from DDP, which would find every parameter twice
 
-    def forward(self, images, labels):
+    def forward(self, images, labels, domain):
         torch.manual_seed(0)  # for the probes
-        return self.method[0].objective(images, labels)
+        return self.method[0].penalized_risk(Batch(images, labels, tags={"domain": domain}))
 
 
 def batch(ranks):
@@ -57,7 +58,8 @@ def batch(ranks):
     for rank, sizes in enumerate(SHARES):
         for domain, size in enumerate(sizes):
             images = torch.rand(size, 2, 8, 8, generator=drawn, dtype=torch.float64)
-            samples[domain, rank] = images, torch.randint(2, (size,), generator=drawn) + 2 * domain
+            labels = torch.randint(2, (size,), generator=drawn)
+            samples[domain, rank] = images, labels, torch.full((size,), domain)
     chosen = [samples[domain, rank] for domain in range(3) for rank in ranks]
     return tuple(torch.cat(parts) for parts in zip(*chosen, strict=True))
 

@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import Batch, joined
+from fisherexp.data.tensors import TensorSet
 from fisherexp.methods.domain_generalization.domain import Domain, seen
 from fisherexp.methods.domain_generalization.fish import step_towards
 from fisherexp.methods.domain_generalization.fishr import fishr_penalty, head_variances
@@ -101,7 +103,8 @@ def test_domains_count_alike_whatever_their_size(tmp_path):
     method = fitted(tmp_path, "method=domain_erm")
     images, labels = torch.rand(9, 2, 8, 8), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
     each = F.cross_entropy(method.model(images), labels, reduction="none")
-    found = method.objective(images, labels + 2 * (torch.arange(9) >= 2))
+    domain = (torch.arange(9) >= 2).long()
+    found = method.penalized_risk(Batch(images, labels, tags={"domain": domain}))
     torch.testing.assert_close(found, (each[:2].mean() + each[2:].mean()) / 2)
     assert abs(found - each.mean()) > 1e-4
 
@@ -187,10 +190,9 @@ def test_fish_goes_a_share_of_the_way():
 def test_mixup_of_equal_domains_keeps_labels_and_images(tmp_path, monkeypatch):
     """Mixing a domain with its copy gives the domain, whatever the share: the loss is plain."""
     method = fitted(tmp_path, "method=domain_mixup")
-    images = torch.rand(5, 2, 8, 8)
-    labels = torch.tensor([0, 1, 1, 0, 1])
-    found = method.objective(torch.cat([images, images]), torch.cat([labels, labels + 2]))
-    torch.testing.assert_close(found, F.cross_entropy(method.model(images), labels))
+    one = TensorSet(torch.rand(5, 2, 8, 8), torch.tensor([0, 1, 1, 0, 1]))
+    found = method.penalized_risk(joined([one.tagged(domain=number).batch for number in (0, 1)]))
+    torch.testing.assert_close(found, F.cross_entropy(method.model(one.inputs), one.targets))
 
 
 @pytest.mark.parametrize("samples", [20, 4])

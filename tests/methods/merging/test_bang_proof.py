@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.bang import SmoothedMixup
 from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.recipe import Recipe
@@ -67,7 +68,7 @@ def trained(
     for _ in range(20):
         for batch in torch.randperm(len(labels)).split(64):
             optimizer.zero_grad()
-            method.loss(images[batch], labels[batch]).backward()
+            method.loss(Batch(images[batch], labels[batch])).backward()
             optimizer.step()
     return model
 

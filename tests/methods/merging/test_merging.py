@@ -28,7 +28,7 @@ def bench(tmp_path_factory) -> Workbench:
 
 def test_the_best_candidate_on_validation_images_is_taken(bench, tmp_path):
     method, _ = finished(bench, tmp_path)
-    base = bench.trained("source").tensors
+    base = bench.reference("source").tensors
     names = [name for name, _ in method.model.named_parameters()]
     start = {name: base[name] for name in names}
     vectors = task_vectors(start, list(method.given["experts"].values()))
@@ -52,7 +52,7 @@ def test_statistics_of_batch_norm_are_averaged_and_counters_stay(tmp_path):
     bench = Workbench(composed(options))
     method, _ = finished(bench, tmp_path / "run")
     state, given = method.model.state_dict(), list(method.given["experts"].values())
-    base = bench.trained("source").tensors
+    base = bench.reference("source").tensors
     for name in ("backbone.layers.2.running_mean", "backbone.layers.2.running_var"):
         torch.testing.assert_close(state[name], sum(expert[name] for expert in given) / len(given))
     counter = "backbone.layers.2.num_batches_tracked"

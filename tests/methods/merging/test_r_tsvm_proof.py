@@ -10,9 +10,9 @@ import torch
 from torch.func import functional_call
 
 from fisherexp.config.explain import composed
+from fisherexp.methods.merging.experts import experts
 from fisherexp.methods.merging.merging import moved, task_vectors
 from fisherexp.methods.merging.r_tsvm import reweighted_merge
-from fisherexp.runs.experts import experts
 from fisherexp.runs.workbench import Workbench
 
 pytestmark = pytest.mark.proof
@@ -41,7 +41,7 @@ def sparse(delta, share=0.7):
 def figures(seed, folder) -> dict[str, float]:
     options = ["experiment=merging_digits", "method=r_tsvm", "scenario.shared=150", f"seed={seed}", "threads=1"]
     bench = Workbench(composed([*options, "progress=off", f"output_dir={folder}"]))
-    method, source = bench.method("method"), bench.trained("source")
+    method, source = bench.method("method"), bench.reference("source")
     names = [name for name, _ in method.model.named_parameters()]
     base = {name: source.tensors[name] for name in names}
     found = experts(bench, method, source).values()

@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from fisherexp.runs.needs import met
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.permutations import permuted
 from fisherexp.methods.merging.ste_matching import STEMatching
 from fisherexp.methods.merging.weight_matching import match
+from fisherexp.runs.finished import resolve_needs
 from fisherexp.runs.workbench import Workbench
 
 SMALL = [
@@ -31,9 +32,9 @@ def bench(tmp_path_factory):
 
 @pytest.fixture
 def method(bench) -> STEMatching:
-    method, source = bench.method("method"), bench.trained("source")
+    method, source = bench.method("method"), bench.reference("source")
     method.model.load_state_dict(source.tensors)
-    met(bench, method, source)
+    resolve_needs(bench, method, source)
     method.batches(bench.setting)
     method.setup("fit")
     method.on_train_start()
@@ -50,12 +51,12 @@ def test_begins_with_weight_matching(method):
 
 def test_value_and_gradient_of_a_step(method):
     """The loss is that of the mean; its gradient is that at the mean, halved, as if θ were the second network."""
-    batch = (method.probe.inputs[:50], method.probe.targets[:50])
+    batch = Batch(method.probe.inputs[:50], method.probe.targets[:50])
     loss = method.training_step(batch, 0)
     loss.backward()
     mean = mean_of([method.first, permuted(method.second, method.spec, method.permutations)])
     mean = {name: mean[name].clone().requires_grad_() for name, _ in method.model.named_parameters()}
-    expected = F.cross_entropy(functional_call(method.model, mean, batch[0]), batch[1])
+    expected = F.cross_entropy(functional_call(method.model, mean, batch.inputs), batch.targets)
     assert loss.item() == pytest.approx(expected.item())
     gradients = torch.autograd.grad(expected, list(mean.values()))
     for (name, parameter), gradient in zip(method.model.named_parameters(), gradients, strict=True):

@@ -129,7 +129,7 @@ def test_three_networks_are_evaluated_together_and_in_pairs(tmp_path):
     bench = Workbench(composed([*options, "method=weight_matching", "method.others=2", f"output_dir={tmp_path}"]))
     method, _ = finished(bench, tmp_path / "run")
     train, model, losses = bench.setting.parts["train"], bench.classifier("evaluate").eval(), []
-    states = [bench.trained("source").tensors, *method.given["other_seeds"]]
+    states = [bench.reference("source").tensors, *method.given["other_seeds"]]
     with torch.no_grad():
         for state in states:
             logits = functional_call(model, dict(state), train.inputs)

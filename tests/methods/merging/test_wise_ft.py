@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.bang import SmoothedMixup
 from fisherexp.methods.merging.wise_ft import WiSEFT
 from fisherexp.methods.recipe import Recipe
@@ -42,7 +43,7 @@ def test_smoothed_mixup_without_mixing_is_label_smoothing(epsilon):
     images, labels = torch.rand(6, 1, 2, 2), torch.arange(6) % 3
     method = SmoothedMixup(model=model, training=Recipe(), alpha=0.0, epsilon=epsilon)
     expected = F.cross_entropy(model(images), labels, label_smoothing=epsilon)
-    torch.testing.assert_close(method.loss(images, labels), expected)
+    torch.testing.assert_close(method.loss(Batch(images, labels)), expected)
 
 
 def test_smoothed_mixup_is_cross_entropy_to_the_mixed_and_smoothed_target():

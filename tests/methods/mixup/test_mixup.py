@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import Batch
 from fisherexp.methods.mixup.cutmix import CutMix, boxes
 from fisherexp.methods.mixup.label_smoothing import LabelSmoothing
 from fisherexp.methods.mixup.manifold_mixup import ManifoldMixup
@@ -53,13 +54,13 @@ def made(variant, **options):
 
 def seeded_loss(method, images=IMAGES, labels=LABELS):
     torch.manual_seed(1)
-    return method.loss(images, labels)
+    return method.loss(Batch(images, labels))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_without_mixing_every_variant_is_plain_training(name):
     """λ = 1, which alpha = 0 stands for."""
-    torch.testing.assert_close(seeded_loss(made(VARIANTS[name], alpha=0.0)), made(ERM).loss(IMAGES, LABELS))
+    torch.testing.assert_close(seeded_loss(made(VARIANTS[name], alpha=0.0)), made(ERM).loss(Batch(IMAGES, LABELS)))
 
 
 @pytest.mark.parametrize("lam", [torch.tensor([0.3]), torch.rand(12)], ids=["batch", "sample"])
@@ -118,7 +119,7 @@ def test_lambda_is_drawn_from_the_beta_distribution(count):
 def test_one_weight_for_the_batch_or_one_for_each_sample(lambda_per, monkeypatch):
     seen = []
     monkeypatch.setattr("fisherexp.methods.mixup.mixup.draw_lambda", lambda a, n: seen.append(n) or torch.ones(n))
-    made(Mixup, lambda_per=lambda_per).loss(IMAGES, LABELS)
+    made(Mixup, lambda_per=lambda_per).loss(Batch(IMAGES, LABELS))
     assert seen == [1 if lambda_per == "batch" else 12]
 
 
@@ -161,7 +162,7 @@ def test_cutmix_weighs_labels_by_the_pixels_that_are_left():
 
 
 def test_cutmix_with_probability_zero_is_plain_training():
-    torch.testing.assert_close(seeded_loss(made(CutMix, probability=0.0)), made(ERM).loss(IMAGES, LABELS))
+    torch.testing.assert_close(seeded_loss(made(CutMix, probability=0.0)), made(ERM).loss(Batch(IMAGES, LABELS)))
 
 
 def test_manifold_mixup_at_the_input_is_mixup():
@@ -208,5 +209,7 @@ def test_a_stage_the_network_does_not_have_is_one_line():
 def test_label_smoothing_is_the_cross_entropy_to_the_smoothed_target():
     target = 0.9 * F.one_hot(LABELS, 3) + 0.1 / 3
     expected = -(target * MODEL(IMAGES).log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(made(LabelSmoothing, epsilon=0.1).loss(IMAGES, LABELS), expected)
-    torch.testing.assert_close(made(LabelSmoothing, epsilon=0.0).loss(IMAGES, LABELS), made(ERM).loss(IMAGES, LABELS))
+    torch.testing.assert_close(made(LabelSmoothing, epsilon=0.1).loss(Batch(IMAGES, LABELS)), expected)
+    torch.testing.assert_close(
+        made(LabelSmoothing, epsilon=0.0).loss(Batch(IMAGES, LABELS)), made(ERM).loss(Batch(IMAGES, LABELS))
+    )

@@ -65,11 +65,11 @@ def test_small_gradients_that_are_much_alike_keep_their_digits_in_single_precisi
 
 def test_a_sliding_window_is_the_static_fisher_of_its_rows_in_any_order():
     gradients = random(9)
-    window = LowRankFisher.empty(4, 9, 1e-3, dtype=torch.float64)
+    window = LowRankFisher.empty(4, 9, dtype=torch.float64)
     for gradient in gradients:
-        found = newest_preconditioned(window, gradient)
-    static = LowRankFisher(gradients[[6, 8, 5, 7]].clone(), 1e-3)
-    torch.testing.assert_close(found, static.solve(gradients[8]), rtol=1e-9, atol=1e-9)
+        found = newest_preconditioned(window, gradient, 1e-3)
+    static = LowRankFisher(gradients[[6, 8, 5, 7]].clone())
+    torch.testing.assert_close(found, static.solve(gradients[8], 1e-3), rtol=1e-9, atol=1e-9)
 
 
 def test_with_one_row_the_step_is_the_gradient_scaled():

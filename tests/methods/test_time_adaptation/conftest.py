@@ -51,11 +51,11 @@ def make(bench):
     def build(name: str, *overrides: str, model: torch.nn.Module | None = None):
         cfg = composed([*SMALL, f"method={name}", *(f"method.{o}" for o in overrides)])
         if model is None:
-            model = bench.method("source").model
-            model.load_state_dict(bench.trained("source").tensors)
+            model = bench.method("source.method").model
+            model.load_state_dict(bench.reference("source").tensors)
         method = instantiate(cfg.method, _convert_="all", model=copy.deepcopy(model))
         if "fisher" in method.needs:
-            method.given["fisher"], _ = bench.fisher(method.importance, bench.trained("source"))
+            method.given["fisher"], _ = bench.fisher(method.importance, bench.reference("source"))
         return method
 
     return build

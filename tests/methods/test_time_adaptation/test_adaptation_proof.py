@@ -81,7 +81,7 @@ def evaluate(bench, setting):
         other = copy.copy(bench)
         other.cfg = composed([*SOURCE, f"seed={bench.cfg.seed}", *options])
         method = other.method("method")
-        source = bench.trained("source")
+        source = bench.reference("source")
         method.model.load_state_dict(source.tensors)
         if "fisher" in method.needs:
             method.given["fisher"], _ = bench.fisher(method.importance, source)

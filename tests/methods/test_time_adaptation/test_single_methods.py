@@ -45,7 +45,7 @@ def test_ema_is_pytorchs_own_running_average(make, stream, follow):
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.2
-    for images, _ in setting.loader("noise_0", batch_size=50):
+    for images, *_ in setting.loader("noise_0", batch_size=50):
         with torch.no_grad():
             model.train()(images)
             expected.append(model.eval()(images))
@@ -64,7 +64,7 @@ def test_sar_by_hand(make, stream, follow):
     moving, margin = list(affine_parameters(model).values()), 0.4 * math.log(10)
     optimizer = torch.optim.SGD(moving, 0.1, 0.9)
     dropped = 0
-    for images, _ in setting.loader("noise_0", batch_size=50):
+    for images, *_ in setting.loader("noise_0", batch_size=50):
         first = entropy(log_softmax(model(images)))
         reliable = first < margin
         gradients = torch.autograd.grad(first[reliable].mean(), moving)

@@ -37,7 +37,7 @@ def test_cotta_without_views_by_hand(make, stream, follow):
     teacher, student = copy.deepcopy(method.model), copy.deepcopy(method.model)
     optimizer = torch.optim.SGD(student.parameters(), 0.05, 0.9)
     expected = []
-    for images, _ in setting.loader("noise_0", batch_size=50):
+    for images, *_ in setting.loader("noise_0", batch_size=50):
         answer = teacher(images).detach()
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(student(images), answer.softmax(1)).backward()

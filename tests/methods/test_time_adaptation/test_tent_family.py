@@ -72,7 +72,7 @@ def plain_eata(method, batches, e_margin, d_margin, lr, beta, fisher):
 def test_eata_is_the_algorithm_of_the_paper(make, stream, follow):
     setting = stream(NEVER, NEVER)
     method = make("eata", *FAST, "update.lr=0.05", "beta=0.7", "d_margin=0.5")
-    batches = [images for part in setting.evaluated for images, _ in setting.loader(part, batch_size=50)]
+    batches = [batch.inputs for part in setting.evaluated for batch in setting.loader(part, batch_size=50)]
     margin = 0.4 * math.log(10)
     expected = plain_eata(method, batches, margin, 0.5, 0.05, 0.7, method.given["fisher"])
     follow(method, setting)
@@ -197,9 +197,9 @@ def test_a_fisher_that_vanishes_needs_an_absolute_beta(make, stream):
 def test_fisher_per_sample_is_that_of_vmap_and_of_batches_of_one(make, stream, bench):
     """F = mean of (∂ -log p(ŷ|x)/∂θ)² with ŷ the model's own label, by torch.func in eval mode."""
     importance = AnchorImportance(samples=30, batch_size=7)
-    fisher, _ = bench.fisher(importance, bench.trained("source"))
+    fisher, _ = bench.fisher(importance, bench.reference("source"))
     model = make("source").model.eval()
-    images = torch.cat([images for images, _ in importance.batches(bench.setting, "train")])
+    images = torch.cat([batch.inputs for batch in importance.batches(bench.setting, "train")])
     labels = model(images).argmax(1)
     moving = {name: p.detach() for name, p in affine_parameters(model).items()}
 
@@ -216,11 +216,11 @@ def test_fisher_per_sample_is_that_of_vmap_and_of_batches_of_one(make, stream, b
 def test_fisher_of_batch_means_is_that_of_the_configured_model(make, bench):
     """Squares of mean gradients under batch statistics, the last, smaller batch counting as a full one."""
     importance = AnchorImportance(gradients="batch_mean", samples=30, batch_size=8)
-    fisher, _ = bench.fisher(importance, bench.trained("source"))
+    fisher, _ = bench.fisher(importance, bench.reference("source"))
     model = make("source").model.eval()
     use_batch_statistics(model)
     moving, squares = affine_parameters(model), []
-    for images, _ in importance.batches(bench.setting, "train"):
+    for images, *_ in importance.batches(bench.setting, "train"):
         logits = model(images)
         loss = nn.functional.cross_entropy(logits, logits.argmax(1))
         squares.append([g.square() for g in torch.autograd.grad(loss, list(moving.values()))])

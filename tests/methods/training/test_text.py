@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fisherexp.callbacks import measures
+from fisherexp.callbacks.accumulate import Accumulate
+from fisherexp.callbacks.measure import Measure
 from fisherexp.config.explain import composed
-from fisherexp.curvature import FisherDiagonal, fisher_diagonal
+from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal, fisher_diagonal
 from fisherexp.experiment import run_experiment
 from fisherexp.runs.workbench import Workbench
 
@@ -65,3 +68,22 @@ def test_its_fisher_is_that_of_sequences(small, tmp_path):
     assert kept.estimator.loss == "sequence"
     for name, values in expected.items():
         torch.testing.assert_close(kept[name], values, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("during", ["fit", "test"])
+def test_callbacks_take_the_likelihood_from_the_data(small, tmp_path, during):
+    accumulate = Accumulate(DiagonalAccumulator, during, "fisher.safetensors")
+    measure = Measure(measures.gradient_norms, during, "norms.safetensors")
+    bench = Workbench(small("method=erm", "training.epochs=1"), callbacks=[accumulate, measure])
+    method = bench.method("method")
+    loop = bench.fit if during == "fit" else bench.test
+    loop(method, tmp_path / "run", during, own=True)
+    kept = FisherDiagonal.load(tmp_path / "run" / "fisher.safetensors")
+    assert kept.estimator.loss == "sequence"
+    norms = load_file(tmp_path / "run" / "norms.safetensors")
+    if during == "test":
+        part = bench.setting.parts["test"]
+        assert kept.count == len(part)
+        for name, values in fisher_diagonal(method.model, [part.batch[:2]], loss="sequence").items():
+            torch.testing.assert_close(kept[name], values, rtol=1e-4, atol=1e-12)
+            torch.testing.assert_close(norms[name].square().mean(), values.sum())

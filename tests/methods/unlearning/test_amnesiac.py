@@ -29,7 +29,7 @@ def test_with_two_classes_it_is_the_other_one():
 def test_only_forgotten_samples_are_relabeled_and_alike_in_every_epoch(tmp_path, seed):
     setting = Workbench(composed([f"seed={seed}", f"output_dir={tmp_path}", "progress=off"])).setting
     method = Amnesiac(nn.Linear(2, 2), epochs=1, lr=1e-4, weight_decay=0.0, batch_size=64)
-    labels = method.batches(setting).targets
+    labels = method.batches(setting).samples.targets
     changed = labels != setting.parts["train"].targets
     assert torch.equal(changed, setting.forgotten)
-    assert torch.equal(method.batches(setting).targets, labels)
+    assert torch.equal(method.batches(setting).samples.targets, labels)

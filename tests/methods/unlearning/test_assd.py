@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
@@ -37,9 +38,9 @@ def test_only_finite_ratios_count():
 def test_edit_uses_both_parts_and_dampens_the_share_it_announces(tmp_path):
     overrides = ["method=assd", "model.width=8", "training.epochs=3", "method.importance.gradients=per_sample"]
     bench = Workbench(composed([*overrides, f"output_dir={tmp_path}", "progress=off"]))
-    fit, source = bench.method("method"), bench.trained("source").tensors
+    fit, source = bench.method("method"), bench.reference("source").tensors
     fit.model.load_state_dict(source)
-    forget, retain = (fisher_diagonal(fit.model, bench.setting.loader(part)) for part in ("forget", "retain"))
+    forget, retain = (fisher_diagonal(fit.model, pairs(bench.setting.loader(part))) for part in ("forget", "retain"))
     bench.fit(fit, tmp_path / "run", "fit")
     for part, expected in (("forget", forget), ("retain", retain)):
         found = fit.accumulators[part].result()

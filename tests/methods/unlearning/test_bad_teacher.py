@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import joined
 from fisherexp.methods.unlearning.bad_teacher import BadTeacher, bad_teaching
-from fisherexp.methods.unlearning.batches import is_forgotten, unmarked
 from fisherexp.runs.workbench import Workbench
 
 torch.manual_seed(0)
@@ -45,17 +45,17 @@ def method(**options) -> BadTeacher:
 def test_batches_hold_all_that_is_forgotten_and_a_share_of_the_rest(tmp_path):
     setting = Workbench(composed([f"output_dir={tmp_path}", "progress=off"])).setting
     loader = method().batches(setting)
-    labels = torch.cat([labels for _, labels in loader])
-    forget = is_forgotten(labels)
+    seen = joined(list(loader))
+    forget = seen.tags["forgotten"]
     assert forget.sum() == len(setting.parts["forget"])
-    assert (unmarked(labels[forget]) == 3).all()
+    assert (seen.targets[forget] == 3).all()
     assert (~forget).sum() == round(0.3 * len(setting.parts["retain"]))
 
 
 def test_teachers_are_the_source_and_an_untrained_model_and_stay_so(tmp_path):
     overrides = ["method=bad_teacher", "model.width=4", "training.epochs=1", "method.lr=0.01"]
     bench = Workbench(composed([*overrides, f"output_dir={tmp_path}", "progress=off"]))
-    fit, source = bench.method("method"), bench.trained("source").tensors
+    fit, source = bench.method("method"), bench.reference("source").tensors
     new = {name: tensor.clone() for name, tensor in fit.model.state_dict().items()}
     fit.model.load_state_dict(source)
     bench.fit(fit, tmp_path / "run", "fit")

@@ -1,70 +1,78 @@
-"""Retained and forgotten batches in one fit: nothing is lost, marked wrongly or repeated, wherever one resumes."""
-
-import itertools
+"""Retained and forgotten batches in one fit: all of both, each tagged as what it is."""
 
 import pytest
 import torch
 
-from fisherexp.data.tensors import TensorSet
-from fisherexp.methods.unlearning.batches import InTurn, SideBySide, is_forgotten, mark, marked, unmarked
+from fisherexp.config.explain import composed
+from fisherexp.data.batch import joined
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.unlearning.batches import (
+    forgotten_then_retained,
+    retained_with_forgotten,
+    shuffled,
+    tagged_parts,
+)
+from fisherexp.methods.unlearning.dampening import one_then_forgotten
+from fisherexp.runs.workbench import Workbench
 
 
-def numbered(count: int, first: int = 0) -> TensorSet:
-    labels = torch.arange(first, first + count)
-    return TensorSet(labels.to(torch.uint8).view(-1, 1, 1, 1), labels)
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    """Digits of which the threes are to be forgotten."""
+    folder = tmp_path_factory.mktemp("batches")
+    return Workbench(composed(["data.batch_size=50", f"output_dir={folder}", "progress=off"])).setting
 
 
-def combined(kind, **options):
-    retain, forget = numbered(10), marked(numbered(5, first=50))
-    options = {"shuffle": True, "seed": 3} | options
-    return kind(retain.loader(4, **options), forget.loader(2, **options))
+def sorted_images(images: torch.Tensor) -> list[bytes]:
+    return sorted(image.numpy().tobytes() for image in images)
 
 
-def test_a_mark_can_be_seen_and_taken_off():
-    labels = torch.tensor([0, 3, 9])
-    assert is_forgotten(mark(labels)).all()
-    assert not is_forgotten(labels).any()
-    assert torch.equal(mark(mark(labels)), labels)
-    assert torch.equal(unmarked(torch.cat([labels, mark(labels)])), labels.repeat(2))
+def test_parts_are_tagged_and_the_setting_is_as_it_was(setting):
+    retained, forgotten = tagged_parts(setting)
+    assert not retained.tags["forgotten"].any()
+    assert forgotten.tags["forgotten"].all()
+    assert setting.parts["retain"].tags == setting.parts["forget"].tags == {}
 
 
-def test_in_turn_goes_through_both():
-    loader = combined(InTurn)
-    batches = list(loader)
-    assert len(batches) == len(loader) == 3 + 3
-    labels = torch.cat([labels for _, labels in batches])
-    assert labels[:10].sort().values.tolist() == list(range(10))
-    assert unmarked(labels[10:]).sort().values.tolist() == list(range(50, 55))
-    assert is_forgotten(labels[10:]).all()
+def test_the_forgotten_come_first_in_batches_of_their_own(setting):
+    batches = list(forgotten_then_retained(setting, 20, 64))
+    kinds = [batch.tags["forgotten"].unique().tolist() for batch in batches]
+    assert sorted(kinds, reverse=True) == kinds
+    assert all(len(kind) == 1 for kind in kinds)
+    seen = joined(batches)
+    assert torch.equal(seen.tags["forgotten"], seen.targets == 3)
+    for part, forgotten in (("retain", False), ("forget", True)):
+        here = seen.select(seen.tags["forgotten"] == forgotten)
+        assert sorted_images(here.inputs) == sorted_images(setting.parts[part].inputs)
 
 
-def test_side_by_side_goes_through_the_first_once_and_repeats_the_second():
-    loader = SideBySide(numbered(10).loader(2, shuffle=True), marked(numbered(5, first=50)).loader(2, shuffle=True))
-    batches = list(loader)
-    assert len(batches) == len(loader) == 5
-    labels = torch.cat([labels for _, labels in batches])
-    forget = is_forgotten(labels)
-    assert labels[~forget].sort().values.tolist() == list(range(10))
-    seen = unmarked(labels[forget])
-    assert seen[:5].sort().values.tolist() == list(range(50, 55))
-    assert len(seen) == 9  # 2 + 2 + 1 + 2 + 2
+def test_every_batch_has_both_and_an_epoch_is_one_of_the_retained(setting):
+    batches = list(retained_with_forgotten(setting))
+    assert all(0 < batch.tags["forgotten"].sum() < batch.size for batch in batches)
+    seen = joined(batches)
+    assert torch.equal(seen.tags["forgotten"], seen.targets == 3)
+    retained = seen.select(~seen.tags["forgotten"])
+    assert sorted_images(retained.inputs) == sorted_images(setting.parts["retain"].inputs)
+    forgotten = seen.select(seen.tags["forgotten"])
+    count = len(setting.parts["forget"])
+    assert forgotten.size > count  # again and again
+    assert sorted_images(forgotten.inputs[:count]) == sorted_images(setting.parts["forget"].inputs)
 
 
-@pytest.mark.parametrize("kind", [InTurn, SideBySide])
-def test_going_on_from_any_position_gives_what_was_left(kind):
-    def epoch(loader, number: int) -> list:
-        loader.set_epoch(number)
-        return [labels.tolist() for _, labels in loader]
+@pytest.mark.parametrize("part", ["train", "retain"])
+@pytest.mark.parametrize("batches_per_update", [1, 4])
+def test_dampening_knows_which_of_its_two_passes_a_batch_is_from(setting, part, batches_per_update):
+    """Of the training part, the forgotten samples are in both passes."""
+    importance = Importance(batch_size=30)
+    seen = joined(list(one_then_forgotten(setting, part, importance, batches_per_update)))
+    first, second = (seen.select(seen.tags["forget_pass"] == which) for which in (False, True))
+    assert torch.equal(first.inputs, setting.parts[part].inputs)
+    assert torch.equal(second.inputs, setting.parts["forget"].inputs)
+    assert bool((first.targets == 3).any()) == (part == "train")
 
-    whole = combined(kind)
-    expected = [epoch(whole, 0), epoch(whole, 1), epoch(whole, 2)]
-    assert expected[0] != expected[1]
-    for position in range(1, len(whole)):
-        stopped = combined(kind)
-        epoch(stopped, 0)
-        stopped.set_epoch(1)
-        list(itertools.islice(stopped, position))
-        resumed = combined(kind)
-        resumed.load_state_dict(stopped.state_dict())
-        assert epoch(resumed, 1) == expected[1][position:]
-        assert epoch(resumed, 2) == expected[2]
+
+@pytest.mark.parametrize(("count", "size", "expected"), [(11, 5, 10), (10, 5, 10), (12, 5, 12), (1, 5, 1)])
+def test_a_last_batch_of_one_is_left_out(setting, count, size, expected):
+    """Batch statistics of a single image are none."""
+    samples = setting.parts["retain"].subset(range(count))
+    assert sum(batch.size for batch in shuffled(setting, samples, size)) == expected

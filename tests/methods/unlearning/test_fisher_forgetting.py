@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
@@ -42,9 +43,9 @@ def test_variance_of_a_vector_is_ten_times_as_large_and_its_own():
 def run(tmp_path, *overrides: str):
     small = ["method=fisher_forgetting", "model.width=4", "training.epochs=2", f"output_dir={tmp_path}"]
     bench = Workbench(composed([*small, "progress=off", *overrides]))
-    fit, source = bench.method("method"), bench.trained("source").tensors
+    fit, source = bench.method("method"), bench.reference("source").tensors
     fit.model.load_state_dict(source)
-    expected = fisher_diagonal(fit.model, bench.setting.loader("retain"), labels="expected")
+    expected = fisher_diagonal(fit.model, pairs(bench.setting.loader("retain")), labels="expected")
     bench.fit(fit, tmp_path / "run", "fit")
     return fit, source, expected
 

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.finetune import Finetune
 from fisherexp.methods.unlearning.gradient_ascent import GradientAscent
 
@@ -18,7 +19,7 @@ def test_a_step_is_a_fine_tuning_step_backwards():
     for method in (Finetune, GradientAscent):
         fit = method(copy.deepcopy(start), epochs=1, lr=0.1, momentum=0.0, weight_decay=0.0)
         optimizer = fit.configure_optimizers()["optimizer"]
-        fit.loss(IMAGES, LABELS).backward()
+        fit.loss(Batch(IMAGES, LABELS)).backward()
         optimizer.step()
         moves.append(fit.model.weight - start.weight)
     assert moves[0].abs().max() > 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fisherexp.methods.unlearning.batches import mark
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.inverted_hinge import InvertedHinge, inverted_hinge
 
 torch.manual_seed(0)
@@ -45,7 +45,7 @@ def test_sum_with_the_retained_loss(weight):
     forget = torch.tensor([False, True, False, False, True, False])
     model = nn.Linear(4, 3).double()
     found = InvertedHinge(model, weight, epochs=1, lr=1e-3, weight_decay=0.0).loss(
-        images, torch.where(forget, mark(labels), labels)
+        Batch(images, labels, tags={"forgotten": forget})
     )
     retained = nn.functional.cross_entropy(model(images[~forget]), labels[~forget])
     torch.testing.assert_close(found, inverted_hinge(model(images[forget]), labels[forget]).mean() + weight * retained)

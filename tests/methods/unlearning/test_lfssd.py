@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.lfssd import LFSSD, length_gradient
 from fisherexp.runs.workbench import Workbench
 
@@ -30,8 +31,8 @@ def bench(tmp_path_factory) -> Workbench:
 
 
 def run(bench, folder, setting=None, **options) -> tuple[LFSSD, dict]:
-    model = bench.method("source").model
-    model.load_state_dict(bench.trained("source").tensors)
+    model = bench.method("source.method").model
+    model.load_state_dict(bench.reference("source").tensors)
     defaults = {"alpha": None, "alpha_relative": 0.4, "lambda_": 1.0, "batch_size": 16}
     fit, before = LFSSD(model, **defaults | options), copy.deepcopy(model.state_dict())
     usual = bench.setting
@@ -47,10 +48,11 @@ def run(bench, folder, setting=None, **options) -> tuple[LFSSD, dict]:
 def test_gradients_of_narrow_weights_are_summed_in_32_bits(dtype):
     """Summed in its own bits, bfloat16 would stall after 256 equal terms, and float16 not be exact beyond 2048."""
     fit = LFSSD(nn.Linear(4, 3).to(dtype), alpha=1.0, alpha_relative=0.4, lambda_=1.0, batch_size=5)
-    images, labels = IMAGES.to(dtype), torch.zeros(5, dtype=torch.int64)
-    (one, _) = length_gradient(fit.model, images).values()
+    none = torch.zeros(5, dtype=torch.int64)
+    batch = Batch(IMAGES.to(dtype), none, tags={"forget_pass": none.bool()})
+    (one, _) = length_gradient(fit.model, batch.inputs).values()
     for step in range(600):
-        fit.training_step((images, labels), step)
+        fit.training_step(batch, step)
     total = fit.sums["train"]["weight"]
     assert total.dtype == torch.float32
     torch.testing.assert_close(total, 600 * one.float(), rtol=1e-5, atol=0)
@@ -60,7 +62,7 @@ def test_importance_is_the_mean_over_batches_and_buffers_stay(bench, tmp_path):
     fit, before = run(bench, tmp_path, alpha=1e9)
     model = copy.deepcopy(fit.model).eval()
     batches = list(bench.setting.loader("forget", batch_size=16))
-    total = sum(length_gradient(model, images)["head.weight"] for images, _ in batches)
+    total = sum(length_gradient(model, batch.inputs)["head.weight"] for batch in batches)
     torch.testing.assert_close(fit.sums["forget"]["head.weight"], total, rtol=1e-4, atol=1e-6)
     assert fit.counts["forget"] == len(batches)
     assert fit.outcome["selected"] == 0
@@ -85,7 +87,7 @@ def test_true_labels_play_no_part_beyond_the_order(bench, tmp_path):
     setting = bench.setting
     parts = dict(setting.parts)
     for part in ("train", "forget"):
-        parts[part] = dataclasses.replace(parts[part], labels=torch.zeros_like(parts[part].targets))
+        parts[part] = dataclasses.replace(parts[part], targets=torch.zeros_like(parts[part].targets))
     one, _ = run(bench, tmp_path / "true", batch_size=1)
     other, _ = run(bench, tmp_path / "none", batch_size=1, setting=dataclasses.replace(setting, parts=parts))
     for name, total in one.sums["train"].items():

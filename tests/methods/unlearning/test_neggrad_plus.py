@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from fisherexp.methods.unlearning.batches import mark
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.neggrad_plus import NeggradPlus
 
 torch.manual_seed(0)
 IMAGES, LABELS = torch.randn(7, 4, dtype=torch.float64), torch.randint(0, 3, (7,))
 FORGOTTEN = torch.tensor([False, True, False, False, True, False, True])
-BATCH = (IMAGES, torch.where(FORGOTTEN, mark(LABELS), LABELS))
+BATCH = Batch(IMAGES, LABELS, tags={"forgotten": FORGOTTEN})
 
 
 def loss(alpha: float) -> tuple[torch.Tensor, nn.Module]:
     torch.manual_seed(1)
     model = nn.Linear(4, 3).double()
-    return NeggradPlus(model, alpha, epochs=1, lr=0.1, momentum=0.0, weight_decay=0.0).loss(*BATCH), model
+    return NeggradPlus(model, alpha, epochs=1, lr=0.1, momentum=0.0, weight_decay=0.0).loss(BATCH), model
 
 
 def mean_loss(model: nn.Module, which: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ def test_it_is_a_warm_start_that_knows_what_it_should_not(tmp_path):
     overrides = ["method=retrain_official", "model.width=4", "training.epochs=1", "method.training.epochs=1"]
     overrides += ["method.training.lr=1e-12", "method.training.milestones=[]", f"output_dir={tmp_path}", "progress=off"]
     bench = Workbench(composed(overrides))
-    fit, source = bench.method("method"), bench.trained("source").tensors
+    fit, source = bench.method("method"), bench.reference("source").tensors
     fit.model.load_state_dict(source)
     bench.fit(fit, tmp_path / "run", "fit")
     assert fit.outcome == {"new": ["head"]}

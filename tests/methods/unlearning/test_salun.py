@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fisherexp.config.explain import composed
-from fisherexp.methods.unlearning.batches import is_forgotten
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.salun import salient, summed_gradients
 from fisherexp.runs.workbench import Workbench
 
@@ -30,13 +30,13 @@ def test_ties_do_not_change_how_many_are_free():
 
 def test_saliency_sums_batch_gradients_in_eval_mode():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
-    batches = [(torch.randn(n, 3, dtype=torch.float64), torch.randint(0, 2, (n,))) for n in (4, 4, 2)]
+    batches = [Batch(torch.randn(n, 3, dtype=torch.float64), torch.randint(0, 2, (n,))) for n in (4, 4, 2)]
     sums = summed_gradients(model, batches)
     assert model.training
     assert model[1].num_batches_tracked == 0
     model.eval()
-    for images, labels in batches:
-        nn.functional.cross_entropy(model(images), labels).backward()
+    for batch in batches:
+        nn.functional.cross_entropy(model(batch.inputs), batch.targets).backward()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(sums[name], weight.grad)
 
@@ -46,18 +46,18 @@ def test_an_epoch_goes_through_all_samples_once_in_either_order(tmp_path, order)
     overrides = ["method=salun", f"method.order={order}", "method.batch_size=40"]
     bench = Workbench(composed([*overrides, f"output_dir={tmp_path}", "progress=off"]))
     parts, batches = bench.setting.parts, list(bench.method("method").batches(bench.setting))
-    labels = torch.cat([labels for _, labels in batches])
+    found = torch.cat([batch.tags["forgotten"] for batch in batches])
     forgotten = len(parts["forget"])
-    assert is_forgotten(labels).sum() == forgotten
-    assert len(labels) == len(parts["train"])
-    assert bool(is_forgotten(labels[:forgotten]).all()) == (order == "forget_first")
+    assert found.sum() == forgotten
+    assert len(found) == len(parts["train"])
+    assert bool(found[:forgotten].all()) == (order == "forget_first")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_weights_outside_the_mask_keep_every_bit(tmp_path, share):
     overrides = ["method=salun", "model.width=4", "training.epochs=1", "method.epochs=2", f"method.share={share}"]
     bench = Workbench(composed([*overrides, f"output_dir={tmp_path}", "progress=off"]))
-    fit, source = bench.method("method"), bench.trained("source").tensors
+    fit, source = bench.method("method"), bench.reference("source").tensors
     fit.model.load_state_dict(source)
     bench.fit(fit, tmp_path / "run", "fit")
     total = free = moved = 0

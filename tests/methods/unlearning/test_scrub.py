@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fisherexp.config.explain import composed
-from fisherexp.methods.unlearning.batches import mark
+from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.scrub import SCRUB, distance
 from fisherexp.runs.workbench import Workbench
 
@@ -23,6 +23,10 @@ def scrub(**options) -> SCRUB:
     method = SCRUB(copy.deepcopy(STUDENT), **defaults | options)
     method.teacher.load_state_dict(TEACHER.state_dict())
     return method
+
+
+def batch(forgotten: bool) -> Batch:
+    return Batch(IMAGES, LABELS, tags={"forgotten": torch.full((6,), forgotten)})
 
 
 def plain_distance(temperature: float) -> torch.Tensor:
@@ -41,15 +45,15 @@ def test_distance_is_the_softened_kl(temperature):
 
 def test_forgotten_batches_ascend_and_retained_ones_descend():
     away, cross_entropy = plain_distance(4.0), nn.functional.cross_entropy(STUDENT(IMAGES), LABELS)
-    torch.testing.assert_close(scrub().loss(IMAGES, mark(LABELS)), -away)
-    torch.testing.assert_close(scrub().loss(IMAGES, LABELS), 0.99 * cross_entropy + 0.5 * away)
+    torch.testing.assert_close(scrub().loss(batch(forgotten=True)), -away)
+    torch.testing.assert_close(scrub().loss(batch(forgotten=False)), 0.99 * cross_entropy + 0.5 * away)
 
 
 def test_a_student_still_like_its_teacher_has_no_direction_to_leave_in():
     """The first max step has gradient zero where student and teacher compute alike (without batch statistics)."""
     method = scrub()
     method.model.load_state_dict(method.teacher.state_dict())
-    method.loss(IMAGES, mark(LABELS)).backward()
+    method.loss(batch(forgotten=True)).backward()
     assert all(weight.grad.abs().max() < 1e-12 for weight in method.model.parameters())
 
 
@@ -62,7 +66,7 @@ def test_without_max_epochs_and_distance_it_is_fine_tuning(tmp_path):
     ):
         bench = Workbench(composed([*overrides, *method, "method.lr=0.01", "method.epochs=2"]))
         fit = bench.method("method")
-        fit.model.load_state_dict(bench.trained("source").tensors)
+        fit.model.load_state_dict(bench.reference("source").tensors)
         bench.fit(fit, tmp_path / fit.__class__.__name__, "fit")
         trained.append(fit.model.state_dict())
     for name, tensor in trained[0].items():
@@ -74,11 +78,11 @@ def test_rewinding_takes_the_epoch_whose_forget_error_is_that_of_unseen_data(tmp
     overrides += ["method.epochs=4", "method.max_epochs=3", "method.lr=0.005", f"output_dir={tmp_path}", "progress=off"]
     bench = Workbench(composed(overrides))
     fit = bench.method("method")
-    fit.model.load_state_dict(bench.trained("source").tensors)
+    fit.model.load_state_dict(bench.reference("source").tensors)
     bench.fit(fit, tmp_path / "run", "fit")
 
     def error_of(state: dict, images: torch.Tensor, labels: torch.Tensor) -> float:
-        model = bench.method("source").model.eval()
+        model = bench.method("source.method").model.eval()
         model.load_state_dict(state)
         return (model(images).argmax(1) != labels).double().mean().item()
 

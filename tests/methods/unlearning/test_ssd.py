@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
@@ -74,15 +75,15 @@ def bench(tmp_path_factory) -> Workbench:
 def source(bench):
     def build(**options) -> SSD:
         given = {"alpha": None, "alpha_relative": 0.7, "lambda_": 1.0, "importance": Importance()} | options
-        model = bench.method("source").model
-        model.load_state_dict(bench.trained("source").tensors)
+        model = bench.method("source.method").model
+        model.load_state_dict(bench.reference("source").tensors)
         return SSD(model, **given)
 
     return build
 
 
 def run(bench, ssd: SSD, folder) -> SSD:
-    ssd.given["fisher"], _ = bench.fisher(ssd.importance, bench.trained("source"))
+    ssd.given["fisher"], _ = bench.fisher(ssd.importance, bench.reference("source"))
     bench.fit(ssd, folder, "SSD")
     return ssd
 
@@ -122,7 +123,7 @@ def test_record_says_by_layer_what_is_left_of_the_selected_weights(bench, source
     ssd = source(alpha_relative=0.2)
     before = copy.deepcopy(ssd.model.state_dict())
     run(bench, ssd, tmp_path)
-    everything, _ = bench.fisher(ssd.importance, bench.trained("source"))
+    everything, _ = bench.fisher(ssd.importance, bench.reference("source"))
     for name, left in ssd.outcome["left_by_layer"].items():
         after, selected = ssd.model.state_dict()[name], ssd.fisher[name] > ssd.outcome["alpha"] * everything[name]
         assert selected.sum() == ssd.outcome["selected_by_layer"][name]
@@ -145,10 +146,10 @@ def test_a_second_edit_goes_further(bench, source, tmp_path):
 def test_importance_of_the_whole_is_the_mean_of_that_of_its_parts(bench, source):
     model = source().model
     setting = bench.setting
-    whole, _ = bench.fisher(Importance(), bench.trained("source"))
+    whole, _ = bench.fisher(Importance(), bench.reference("source"))
     for part in ("forget", "retain"):
         assert len(setting.parts[part])
-    forget, retain = (fisher_diagonal(model, setting.loader(part)) for part in ("forget", "retain"))
+    forget, retain = (fisher_diagonal(model, pairs(setting.loader(part))) for part in ("forget", "retain"))
     share = len(setting.parts["forget"]) / len(setting.parts["train"])
     for name in whole.names:
         torch.testing.assert_close(whole[name], share * forget[name] + (1 - share) * retain[name], rtol=1e-4, atol=1e-9)
@@ -158,7 +159,7 @@ def test_importance_of_the_whole_is_the_mean_of_that_of_its_parts(bench, source)
 def test_order_of_the_official_scripts(bench, order):
     """[retained, sorted by class; then the forgotten class], so that batches are pure as far as they can be."""
     importance = Importance(gradients="batch_mean", batch_size=16, order=order)
-    batches = [labels for _, labels in importance.batches(bench.setting, "train")]
+    batches = [batch.targets for batch in importance.batches(bench.setting, "train")]
     labels, forgotten = torch.cat(batches), len(bench.setting.parts["forget"])
     assert (labels[-forgotten:] == 3).all()
     assert not (labels[:-forgotten] == 3).any()
@@ -174,16 +175,16 @@ def test_importance_is_that_of_the_images_themselves(gradients, tmp_path):
     setting, importance = Workbench(composed(augmented)).setting, Importance(gradients=gradients)
     for part in ("train", "forget"):
         for together in (1, importance.batches_per_update):
-            found = torch.cat([images for images, _ in importance.batches(setting, part, together)])
+            found = torch.cat([batch.inputs for batch in importance.batches(setting, part, together)])
             assert torch.equal(found, setting.parts[part].inputs)
 
 
 @pytest.mark.parametrize("order", ["as_is", "forget_apart"])
 def test_batches_of_the_estimator_are_the_same_however_many_go_together(order, bench, source, tmp_path):
     importance = Importance(gradients="batch_mean", batch_size=16, order=order)
-    together, _ = bench.fisher(importance, bench.trained("source"))
+    together, _ = bench.fisher(importance, bench.reference("source"))
     model = source().model
-    apart = fisher_diagonal(model, importance.batches(bench.setting, "train"), gradients="batch_mean")
+    apart = fisher_diagonal(model, pairs(importance.batches(bench.setting, "train")), gradients="batch_mean")
     assert importance.batches_per_update == 32
     assert together.count == apart.count
     for name in apart.names:

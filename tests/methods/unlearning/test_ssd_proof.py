@@ -17,7 +17,7 @@ def evaluate(tmp_path_factory):
 
     def run(*overrides: str) -> tuple[dict, dict, dict]:
         bench = Workbench(composed([*overrides, f"output_dir={output_dir}", "progress=off"]))
-        method, source = bench.method("method"), bench.trained("source")
+        method, source = bench.method("method"), bench.reference("source")
         method.model.load_state_dict(source.tensors)
         if "fisher" in method.needs:
             method.given["fisher"], _ = bench.fisher(method.importance, source)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fisherexp.config.explain import composed
-from fisherexp.methods.unlearning.batches import is_forgotten, mark
+from fisherexp.data.batch import joined
 from fisherexp.methods.unlearning.unsir import noise_loss
 from fisherexp.runs.workbench import Workbench
 
@@ -36,18 +36,19 @@ def unsir(tmp_path):
 def test_passes_are_noise_with_retained_samples_then_retained_samples(unsir):
     bench, fit = unsir("scenario.classes=[3,5]")
     impair, repair = fit.batches(bench.setting).loaders
-    labels = torch.cat([labels for _, labels in impair])
-    noisy = is_forgotten(labels)
-    assert torch.bincount(mark(labels[noisy])).tolist() == [3] * 64
+    impair, repair = joined(list(impair)), joined(list(repair))
+    noisy = impair.tags["noise"] >= 0
+    assert torch.bincount(impair.tags["noise"][noisy]).tolist() == [3] * 64
     assert fit.noise_labels.tolist() == [3] * 32 + [5] * 32
     expected = [0 if c in (3, 5) else 20 for c in range(10)]
-    assert torch.bincount(labels[~noisy], minlength=10).tolist() == expected
-    assert torch.bincount(torch.cat([labels for _, labels in repair]), minlength=10).tolist() == expected
+    assert torch.bincount(impair.targets[~noisy], minlength=10).tolist() == expected
+    assert torch.bincount(repair.targets, minlength=10).tolist() == expected
+    assert (repair.tags["noise"] == -1).all()
 
 
 def test_learning_noise_raises_its_loss_and_leaves_the_model_alone(unsir):
     bench, fit = unsir()
-    fit.model.load_state_dict(bench.trained("source").tensors)
+    fit.model.load_state_dict(bench.reference("source").tensors)
     fit.batches(bench.setting)
     before = copy.deepcopy(fit.model.state_dict())
     noise = fit.learned(fit.start_noise)

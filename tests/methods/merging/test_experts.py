@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from fisherexp.runs.experts import experts
-from fisherexp.runs.needs import met
+from pairs import pairs
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature import fisher_diagonal
+from fisherexp.methods.merging.experts import experts
 from fisherexp.methods.merging.grams import GramPass
+from fisherexp.runs.finished import resolve_needs
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
 
@@ -33,7 +34,7 @@ def bench_of(tmp_path_factory):
 
 def given(bench) -> dict:
     method = bench.method("method")
-    met(bench, method, bench.trained("source"))
+    resolve_needs(bench, method, bench.reference("source"))
     return method.given
 
 
@@ -51,7 +52,7 @@ def test_experts_are_shared_by_methods_and_differ_where_their_training_does(benc
 
 def test_an_expert_without_training_is_the_source(bench_of):
     bench = bench_of("method=average", epochs=0)
-    source = bench.trained("source").tensors
+    source = bench.reference("source").tensors
     for state in given(bench)["experts"].values():
         assert all(torch.equal(state[name], tensor) for name, tensor in source.items())
 
@@ -75,7 +76,7 @@ def test_fishers_are_those_of_each_expert_on_its_own_training_images(labels, gra
     for task, fisher in found["expert_fishers"].items():
         model.load_state_dict(found["experts"][task])
         loader = bench.setting.loader(f"{task}/train", batch_size=64)
-        expected = fisher_diagonal(model, loader, labels=labels, gradients=gradients)
+        expected = fisher_diagonal(model, pairs(loader), labels=labels, gradients=gradients)
         for name in expected.names:
             torch.testing.assert_close(fisher[name], expected[name], rtol=1e-4, atol=1e-8)
 
@@ -83,11 +84,11 @@ def test_fishers_are_those_of_each_expert_on_its_own_training_images(labels, gra
 def test_grams_are_kept(bench_of):
     bench = bench_of("method=regmean")
     found = given(bench)
-    alone, weights = experts(bench, bench.method("method"), bench.trained("source"))["rotated_90"]
+    alone, weights = experts(bench, bench.method("method"), bench.reference("source"))["rotated_90"]
     grams = GramPass(alone.classifier("grams"))
     grams.model.load_state_dict(weights.tensors)
-    for images, labels in alone.setting.loader("train", batch_size=7):
-        grams.training_step((images, labels), 0)
+    for batch in alone.setting.loader("train", batch_size=7):
+        grams.training_step(batch, 0)
     for layer, gram in found["expert_grams"]["rotated_90"].items():
         torch.testing.assert_close(gram, grams.sums[layer], rtol=1e-4, atol=1e-3)
 
@@ -95,7 +96,7 @@ def test_grams_are_kept(bench_of):
 def test_other_seeds_are_the_sources_of_those_seeds(bench_of):
     bench = bench_of("method=weight_matching", suite=["scenario=none"])
     (state,) = given(bench)["other_seeds"]
-    assert not torch.equal(state["head.weight"], bench.trained("source").tensors["head.weight"])
+    assert not torch.equal(state["head.weight"], bench.reference("source").tensors["head.weight"])
     again = bench_of("method=ssd", f"seed={derive('other_seed', 0, 1)}", suite=["scenario=none"]).trained("source")
     assert not again.built
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in state.items())
