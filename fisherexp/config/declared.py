@@ -53,6 +53,12 @@ def declared(target: str) -> Declared:
     raise TargetNotFound(f"module '{module}' has no class or function '{name}'")
 
 
+def header_of(target: str) -> str:
+    """Docstring of the module in which `package.module.Name` lies, empty where it has none. Raises TargetNotFound when
+    the module does not exist."""
+    return ast.get_docstring(_parse(target.rpartition(".")[0], target)) or ""
+
+
 def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassDef) -> Declared:
     bases = [base for expr in node.bases if (base := _base(expr, module, tree)) is not None]
     attributes: dict = {}
