@@ -101,7 +101,7 @@ def print_table(table: Grid) -> None:
 
 def plain(table: Grid) -> str:
     """As lines of text without colors, as wide as it needs to be."""
-    console = Console(width=10_000, file=io.StringIO(), force_jupyter=False)
+    console = Console(width=10_000, file=io.StringIO(), force_jupyter=False, force_terminal=False, color_system=None)
     console.print(rendered(table))
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     return "\n".join([*lines, *table.notes])
