@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 BENCHES := $(filter-out scripts/bench/fisher_%.py,$(wildcard scripts/bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proofs lint format bench clean
+.PHONY: help install run test proofs lint format bench docs notebook clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,17 @@ format: install  ## let ruff mend what it can
 bench: install  ## speed against peers, as ratios (minutes)
 	@failed=0; for script in $(BENCHES); do echo "== $$script"; $(RUN)/python $$script || failed=1; done; exit $$failed
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
+	@touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site, in site/ (a minute)
+	$(RUN)/python -m fisherexp methods -o docs/methods.md
+	$(RUN)/mkdocs build --quiet --strict
+
+notebook: install  ## run docs/guides/first_steps.ipynb from its start and keep what it prints
+	$(TEST_ENV) $(RUN)/python scripts/run_notebook.py docs/guides/first_steps.ipynb
+
 clean:  ## remove .venv and caches; outputs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

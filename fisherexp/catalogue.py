@@ -11,7 +11,7 @@ from fisherexp.config.companions import companions
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.explain import CONFIG_NAME, composed
 from fisherexp.config.locations import conf_dir, headline, options, search_path, target
-from fisherexp.config.validate import Problem, requirements, validate
+from fisherexp.config.validate import Problem, requirements, unchecked, validate
 
 PLAIN = ("method=erm", "scenario=none")
 GROUPS = ("method", "scenario", "data", "model", "audit")
@@ -122,9 +122,11 @@ def _problems(entry: Entry) -> tuple[str, ...]:
 
 
 def check(overrides: list[str]) -> list[Problem]:
-    """Problems of one composition; a value that only the user can give (`???`) is none."""
+    """Problems of one composition, and options that nothing checks; a value that only the user can give (`???`) is no
+    problem."""
     try:
-        found = validate(composed(overrides))
+        cfg = composed(overrides)
+        found = [*validate(cfg), *unchecked(cfg)]
     except HydraException as error:
         return [Problem(" ".join(overrides), " ".join(str(error).split()))]
     return [problem for problem in found if problem.reason != "needs a value"]

@@ -1,4 +1,4 @@
-"""`fisherexp …` and `python -m fisherexp …`: run, list, check, contract, status, reproduce.
+"""`fisherexp …` and `python -m fisherexp …`: run, list, methods, check, contract, status, reproduce.
 
 What shows finished runs (table, plot, report, selection) is in reports/commands.py.
 """
@@ -56,6 +56,26 @@ def list_(search_path: Search = []) -> None:
             rows = [(entry.name, entry.description, entry.paper) for entry in entries(group, search_path)]
             console.print(_listed(f"{group}=", rows))
             console.print()
+
+
+@app.command()
+def methods(
+    to: Annotated[Path, typer.Option("--to", "-o", help="The file to write: .html or .md.")] = Path("methods.html"),
+    search_path: Search = [],
+) -> None:
+    """The catalogue of methods: one file that needs no network, a card per method with its paper, equation, options."""
+    from fisherexp.files import write_text
+    from fisherexp.handbook import cards, page, text
+
+    found = cards(search_path)
+    if to.suffix == ".html":
+        write_text(to, page(found))
+    elif to.suffix == ".md":
+        write_text(to, text(found, f"python -m fisherexp methods -o {to}"))
+    else:
+        print(f"{to}: the catalogue is written as .html or .md", file=sys.stderr)
+        raise typer.Exit(2)
+    print(f"wrote {to} ({sum(map(len, found.values()))} methods)")
 
 
 def _listed(title: str, rows: list[tuple[str, ...]]) -> Table:

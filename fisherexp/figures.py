@@ -1,31 +1,45 @@
-"""Figures as files."""
+"""Empty figures, the palette, and figures as files. No window system and no state of pyplot is touched: a notebook that
+draws something of its own goes on with its own backend."""
 
+import io
 from pathlib import Path
 from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from fisherexp.files import write_atomically
 
 # Okabe and Ito's palette, which the color-blind can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#777777"
+DOTS_PER_INCH = 150
 
 
-def canvas(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """An empty figure of `size` inches and its axes; no window system is asked for."""
-    import matplotlib
+class Drawing(Figure):
+    """A matplotlib figure that notebooks show by itself, whatever their backend."""
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
+        return drawn.getvalue()
 
-    return pyplot.subplots(rows, columns, figsize=size, layout="constrained")
+
+def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.4), **options: Any) -> tuple[Any, Any]:
+    """An empty figure of `size` inches and its axes; options: those of `Figure.subplots` (sharex, squeeze, …)."""
+    figure = Drawing(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **options)
 
 
-def save(figure: Any, stem: Path) -> None:
-    """Write `stem`.png and `stem`.pdf and forget the figure."""
-    from matplotlib import pyplot
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure in the format that the file's ending names. Raises ValueError for another ending."""
+    kind = file.suffix.removeprefix(".")
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise ValueError(f"{file}: a figure is written as .png, .pdf or .svg")
+    write_atomically(file, lambda temporary: figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH))
 
+
+def save_both(figure: Figure, stem: Path) -> None:
+    """Write `stem`.png and `stem`.pdf."""
     for kind in ("png", "pdf"):
-        write_atomically(
-            stem.with_name(f"{stem.name}.{kind}"),
-            lambda temporary, kind=kind: figure.savefig(temporary, format=kind, dpi=150),
-        )
-    pyplot.close(figure)
+        save(figure, stem.with_name(f"{stem.name}.{kind}"))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, canvas, save
+from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, canvas, save_both
 from fisherexp.files import write_atomically
 from fisherexp.metrics.channels import LAMBDAS, fitted_cross_entropy, fitted_squared_error, outward, weights_of_rows
 
@@ -29,11 +29,11 @@ def draw(seen: dict[str, Tensor], folder: Path) -> None:
     seen: what the callback saw; the first dimension of every tensor is that of the epochs.
     """
     last = {name: values[-1] for name, values in seen.items()}
-    save(projection(last), folder / "projection")
+    save_both(projection(last), folder / "projection")
     if len(seen["epochs"]) > 1:
         animate(seen, folder / "projection.gif")
-        save(curves(seen), folder / "collapse")
-    save(channels(last), folder / "channels")
+        save_both(curves(seen), folder / "collapse")
+    save_both(channels(last), folder / "channels")
 
 
 def projection(look: dict[str, Tensor]) -> Any:
@@ -69,7 +69,6 @@ def animate(seen: dict[str, Tensor], file: Path) -> None:
     """The projection at every epoch looked at, as an animated GIF; each frame has its own scale."""
     import io
 
-    from matplotlib import pyplot
     from PIL import Image
 
     frames = []
@@ -77,7 +76,6 @@ def animate(seen: dict[str, Tensor], file: Path) -> None:
         figure = projection({name: values[number] for name, values in seen.items()})
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=80)
-        pyplot.close(figure)
         frames.append(Image.open(content).convert("P", palette=Image.Palette.ADAPTIVE))
     durations = [700] * (len(frames) - 1) + [2500]
     options = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}

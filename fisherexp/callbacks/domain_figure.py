@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, canvas, save
+from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, canvas, save_both
 
 
 def draw(records: list[dict[str, Any]], stem: Path) -> None:
@@ -43,7 +43,7 @@ def draw(records: list[dict[str, Any]], stem: Path) -> None:
     slope.margins(y=0.35)
     for axis in (hessian.yaxis, slope.yaxis, scatter.xaxis):
         _plain_ticks(axis)
-    save(figure, stem)
+    save_both(figure, stem)
 
 
 def _plain_ticks(axis: Any) -> None:

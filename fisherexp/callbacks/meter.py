@@ -1,23 +1,11 @@
-"""How far a loop is: a moving bar on a terminal, now and then a line elsewhere."""
+"""How far a loop is: a moving bar on a terminal and in a notebook, now and then a line elsewhere."""
 
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
+from fisherexp.callbacks.bars import NotebookBar, TerminalBar, in_notebook
 from fisherexp.files import write_json
 
 REFRESH_SECONDS = 0.2
@@ -41,10 +29,9 @@ class Meter:
         file: Path | None = None,
     ) -> None:
         self.name, self.short, self.file = name, short, file
-        self.how = how if how != "auto" else ("bar" if sys.stderr.isatty() else "lines")
+        self.how = how if how != "auto" else ("bar" if in_notebook() or sys.stderr.isatty() else "lines")
         self.done = 0
-        self._bar: Progress | None = None
-        self._task: Any = None
+        self._bar: TerminalBar | NotebookBar | None = None
         self._begun = self._shown = self._told = 0.0
         self._first, self._steps = 0, None
 
@@ -53,18 +40,7 @@ class Meter:
         self._begun = self._shown = time.monotonic()
         self._first, self.done, self._steps = done, done, steps
         if self.how == "bar":
-            columns = (
-                TextColumn("{task.description:<28}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                Rate(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=False)
-            self._bar.start()
-            self._task = self._bar.add_task(self.name, total=steps, completed=done, first=done)
+            self._bar = (NotebookBar if in_notebook() else TerminalBar)(self.name, steps, done)
 
     def advance(self, done: int) -> None:
         """So many steps are done."""
@@ -74,8 +50,7 @@ class Meter:
             write_json(self.file, {"phase": self.name, "step": done, "steps": self._steps})
         if self._bar is not None and now - self._shown > REFRESH_SECONDS:
             self._shown = now
-            self._bar.update(self._task, completed=done)
-            self._bar.refresh()
+            self._bar.show(done)
         elif self.how == "lines" and now - self._shown > LINE_SECONDS:
             self._shown = now
             rate = (done - self._first) / (now - self._begun)
@@ -87,8 +62,7 @@ class Meter:
         """The phase is over."""
         seconds = time.monotonic() - self._begun
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done if self._steps is None else self._steps)
-            self._bar.refresh()
+            self._bar.show(self.done if self._steps is None else self._steps)
             self.stop()
         elif self.how == "lines" and seconds >= self.short:
             print(f"{self.name:<28} {seconds:8.1f} s", file=sys.stderr)
@@ -98,11 +72,3 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-class Rate(ProgressColumn):
-    """Steps per second since the phase began, or went on: with step `first`."""
-
-    def render(self, task: Task) -> Text:
-        seconds = task.finished_time or task.elapsed
-        return Text(f"{(task.completed - task.fields['first']) / seconds:.3g} steps/s" if seconds else "")

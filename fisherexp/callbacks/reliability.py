@@ -5,7 +5,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from fisherexp.figures import BLUE, GRAY, ORANGE, canvas, save
+from fisherexp.figures import BLUE, GRAY, ORANGE, canvas, save_both
 from fisherexp.metrics.calibration import CalibrationMetrics, calibration_errors
 from fisherexp.ranks import over_ranks
 
@@ -41,4 +41,4 @@ def draw(sums: Tensor, part: str, stem: Path) -> None:
     edges = [k / len(sums) for k in range(len(sums))]
     below.bar(edges, (sums[:, 0] / count.sum()).tolist(), width=1 / len(sums), align="edge", color=BLUE, edgecolor="w")
     below.set(xlim=(0, 1.02), xlabel="confidence", ylabel="share of samples")
-    save(figure, stem)
+    save_both(figure, stem)

@@ -2,6 +2,9 @@
 
 Importing a method means importing torch and Lightning (seconds). Its signature and its literal class
 attributes are enough to list it and to check a config, and parsing the file takes a millisecond.
+
+No library does this for us: hydra-zen and pydantic look at imported classes, and griffe, which reads source as we do,
+visits the whole package before it answers for one class, which takes longer than a whole check may.
 """
 
 import ast
@@ -50,6 +53,12 @@ def declared(target: str) -> Declared:
     raise TargetNotFound(f"module '{module}' has no class or function '{name}'")
 
 
+def header_of(target: str) -> str:
+    """Docstring of the module in which `package.module.Name` lies, empty where it has none. Raises TargetNotFound when
+    the module does not exist."""
+    return ast.get_docstring(_parse(target.rpartition(".")[0], target)) or ""
+
+
 def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassDef) -> Declared:
     bases = [base for expr in node.bases if (base := _base(expr, module, tree)) is not None]
     attributes: dict = {}
@@ -59,11 +68,11 @@ def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassD
     for item in node.body:
         match item:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                attributes |= _literal(name, value)
+                _assign(attributes, name, value)
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
                 annotated[name] = (ast.unparse(annotation), value is None)
                 if value is not None:
-                    attributes |= _literal(name, value)
+                    _assign(attributes, name, value)
     init = next((i for i in node.body if getattr(i, "name", None) == "__init__"), None)
     if init is not None:
         parameters, required, is_open = _signature(init, method=True)
@@ -92,11 +101,12 @@ def _signature(node: ast.FunctionDef, method: bool) -> tuple[dict[str, str | Non
     return parameters, frozenset(required), args.kwarg is not None
 
 
-def _literal(name: str, value: ast.expr) -> dict:
+def _assign(attributes: dict, name: str, value: ast.expr) -> None:
+    """What is no literal hides what a base class says, and is not known here."""
     try:
-        return {name: ast.literal_eval(value)}
+        attributes[name] = ast.literal_eval(value)
     except ValueError:
-        return {}
+        attributes.pop(name, None)
 
 
 def _base(expr: ast.expr, module: str, tree: ast.Module) -> Declared | None:

@@ -50,11 +50,7 @@ def validate(cfg: DictConfig) -> list[Problem]:
     """All problems of a composed config: unknown and ill-typed options, values out of range, parts that do not fit."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     namespace = _namespace(cfg)
-    problems = list(
-        _check_options(
-            "", {k: v for k, v in plain.items() if not isinstance(v, dict | list)}, declared(ROOT), namespace
-        )
-    )
+    problems = list(_check_options("", _scalars(plain), declared(ROOT), namespace))
     for path, target in _targets(plain):
         try:
             declaration = declared(target)
@@ -69,6 +65,11 @@ def validate(cfg: DictConfig) -> list[Problem]:
     problems += _check_evaluate(cfg)
     problems += _check_source(cfg)
     return problems
+
+
+def _scalars(plain: dict) -> dict:
+    """The run's own options: what is no config group."""
+    return {key: value for key, value in plain.items() if not isinstance(value, dict | list)}
 
 
 def _targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -131,24 +132,59 @@ def _check_options(path: str, node: dict, declaration: Declared, namespace: dict
                 yield problem
 
 
+def unchecked(cfg: DictConfig) -> list[Problem]:
+    """Options whose values `validate` lets pass because their annotation says nothing that can be checked. A node that
+    instantiates something is no value: its own options are checked."""
+    namespace, problems = _namespace(cfg), []
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    for path, target in [("", ROOT), *_targets(plain)]:
+        try:
+            declaration = declared(target)
+        except TargetNotFound:
+            continue
+        node = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True) if path else _scalars(plain)
+        for key, value in node.items():
+            annotation = declaration.parameters.get(key, "Any")
+            if key not in HYDRA_KEYS and not _is_made(value, annotation) and _checker(annotation, namespace) is None:
+                said = f"annotated {annotation}" if annotation else "not annotated"
+                reason = f"{declaration.target} leaves it {said}, which cannot be checked"
+                problems.append(
+                    Problem(f"{path}.{key}".lstrip("."), reason, "a type of fisherexp.config.types, or Any")
+                )
+    return problems
+
+
+def _is_made(value: Any, annotation: str | None) -> bool:
+    """Is the value what its node instantiates (or several of them), or left out where it may be?"""
+    if isinstance(value, list):
+        return bool(value) and all(_is_made(item, annotation) for item in value)
+    if value is None:
+        return (annotation or "").endswith("| None")
+    return isinstance(value, dict) and "_target_" in value
+
+
 def _check_value(option: str, value: Any, annotation: str | None, namespace: dict) -> Problem | None:
-    try:
-        wanted = eval(annotation or "Any", {}, namespace)
-    except (NameError, AttributeError, TypeError):
-        return None  # a type from some other package: its constructor will check
-    if isinstance(wanted, str):
+    checker = _checker(annotation or "Any", namespace)
+    if checker is None:  # a type from some other package, say: its constructor will check
         return None
 
     from pydantic import ValidationError
 
-    adapter = _adapter(wanted)
-    if adapter is None:
-        return None
     try:
-        adapter.validate_python(value)
+        checker.validate_python(value)
     except ValidationError as error:
         return _describe(option, value, error.errors())
     return None
+
+
+def _checker(annotation: str | None, namespace: dict) -> Any:
+    """Pydantic's checker for an annotation; None where it names what is not in `namespace`, or there is none."""
+    try:
+        wanted = eval(annotation or "", {}, namespace)
+        wanted = eval(wanted, {}, namespace) if isinstance(wanted, str) else wanted
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return None
+    return _adapter(wanted)
 
 
 @functools.cache

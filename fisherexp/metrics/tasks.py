@@ -61,7 +61,7 @@ class SequenceMetrics(TaskMetrics):
 
 
 def forgetting(accuracy: list[list[float]]) -> float:
-    """Mean over the former tasks i of max_{t < T} a_{t,i} - a_{T,i}, with a_{t,i} = accuracy[t][i] and T the last row.
+    """Mean over the former tasks i of max_{t < T} a_{t,i} - a_{T,i}, with a_{t,i} = `accuracy[t][i]`, T the last row.
 
     Chaudhry et al., ECCV 2018, arXiv 1801.10112. Negative where later tasks helped.
     Raises ValueError for fewer than two rows.

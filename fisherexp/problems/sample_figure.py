@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fisherexp.figures import canvas, save
+from fisherexp.figures import canvas, save_both
 
 INCHES = 0.5  # of one image
 
@@ -33,4 +33,4 @@ def draw_samples(images: Tensor, stem: Path, columns: int = 10) -> None:
     else:
         axes.imshow(sheet.permute(1, 2, 0), interpolation="nearest")
     axes.axis("off")
-    save(figure, stem)
+    save_both(figure, stem)

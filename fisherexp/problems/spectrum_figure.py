@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, canvas, save
+from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, canvas, save_both
 from fisherexp.metrics.spectrum import radial_frequency
 
 
@@ -27,4 +27,4 @@ def draw_spectra(spectra: Mapping[str, Tensor], stem: Path) -> None:
         axes.plot(frequency.tolist(), power.tolist(), color=color, marker=".", label=name)
     axes.set(xlabel="frequency (cycles per image)", ylabel="power", yscale="log")
     axes.legend(frameon=False)
-    save(figure, stem)
+    save_both(figure, stem)

@@ -68,23 +68,25 @@ def plot(
     trials: Trials = False,
 ) -> None:
     """Draw finished runs: trade-offs, sweeps, corruptions, forgetting, collapse, Fisher mass, cost."""
-    from fisherexp.reports.plots import Request, kinds, save
+    from fisherexp.figures import save
+    from fisherexp.reports.plots import Request, kind_named, kinds
     from fisherexp.reports.records import Damaged
 
-    known = kinds()
     if kind == "list":
+        known = kinds()
         width = max(map(len, known))
         print("\n".join(f"{name:<{width}}  {about.description}" for name, about in known.items()))
         raise typer.Exit
-    if kind not in known:
-        from fisherexp.config.validate import nearest
-
-        near = nearest(kind, known)
-        _refuse(f"there is no plot '{kind}' (there are: {', '.join(known)})" + (f"; nearest: {near}" if near else ""))
+    try:
+        wanted = kind_named(kind)
+    except ValueError as error:
+        _refuse(error)
     shown, found = _shown(output_dir, filters, trials)
     if shown:
         try:
-            files = save(known[kind].draw(shown, Request(x, y, tuple(_keys(over)))), to or [Path(f"{kind}.png")])
+            figure, files = wanted.draw(shown, Request(x, y, tuple(_keys(over)))), to or [Path(f"{kind}.png")]
+            for file in files:
+                save(figure, file)
         except ValueError as error:
             _refuse(error)
         except Damaged as error:
@@ -133,24 +135,17 @@ def selection(
 
 def _shown(output_dir: Path, filters: list[str] | None, trials: bool) -> tuple[list[dict[str, Any]], Any]:
     """The records that are asked for; says which are left out, and exits with 2 for a wrong filter."""
-    from fisherexp.reports.grouping import selected
-    from fisherexp.reports.records import is_trial, read_records
+    from fisherexp.reports.records import choose, left_out, nothing_found
 
-    found = read_records(output_dir)
     try:
-        wanted = selected(found.records, filters or [])
+        found = choose(output_dir, filters or [], trials)
     except ValueError as error:
         _refuse(error)
-    shown = [record for record in wanted if trials or not is_trial(record)]
-    if not shown:
-        print(f"no finished run in {output_dir}" + (f" with {' '.join(filters)}" if filters else ""))
-    if hidden := len(wanted) - len(shown):
-        print(
-            f"{hidden} trial run{'s' if hidden > 1 else ''} left out: debug presets, limited batches or uncommitted "
-            "code (--trials shows them)",
-            file=sys.stderr if shown else sys.stdout,
-        )
-    return shown, found
+    if not found.records:
+        print(nothing_found(output_dir, filters or []))
+    if found.left_out:
+        print(f"{left_out(found.left_out)} (--trials shows them)", file=sys.stderr if found.records else sys.stdout)
+    return found.records, found
 
 
 def _leave(damaged: Mapping[Path, str], unwritten: bool = False) -> None:

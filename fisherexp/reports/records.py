@@ -1,11 +1,11 @@
 """Reading run records back: all that reports know of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fisherexp.reports.grouping import LABELS
+from fisherexp.reports.grouping import LABELS, selected
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.state import run_folders
 
@@ -62,3 +62,31 @@ def _lacking(record: dict[str, Any]) -> list[str]:
 def is_trial(record: dict[str, Any]) -> bool:
     """Whether tables leave the run out unless asked: a debug preset, a part of the data, or code nobody committed."""
     return bool(record["trial"] or record.get("code", {}).get("dirty"))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """records: those to show; left_out: number of trial runs among those asked for; damaged: as of `Records`."""
+
+    records: list[dict[str, Any]]
+    left_out: int
+    damaged: dict[Path, str]
+
+
+def choose(output_dir: Path, filters: Sequence[str], trials: bool = False) -> Chosen:
+    """The records below `output_dir` for which every `key=value` holds. Raises ValueError for a wrong filter."""
+    found = read_records(output_dir)
+    wanted = selected(found.records, filters)
+    shown = [record for record in wanted if trials or not is_trial(record)]
+    return Chosen(shown, len(wanted) - len(shown), found.damaged)
+
+
+def nothing_found(output_dir: Path, filters: Sequence[str]) -> str:
+    """What to say where no run is left to show."""
+    return f"no finished run in {output_dir}" + (f" with {' '.join(filters)}" if filters else "")
+
+
+def left_out(trials: int) -> str:
+    """What to say of trial runs that are not shown."""
+    runs = f"{trials} trial run{'s' if trials > 1 else ''}"
+    return f"{runs} left out: debug presets, limited batches or uncommitted code"

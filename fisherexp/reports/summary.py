@@ -8,21 +8,28 @@ from rich.console import Console
 from rich.table import Table
 
 CHANGED = "the code behind this result has changed since: rerun=stale makes it again"
+STAGES = {"oracle": "retrained oracle", "oracle_deviation": "± between oracles"}
+
+
+def shown_metrics(record: dict[str, Any]) -> dict[str, str]:
+    """Metric -> heading, of those that some stage has."""
+    return {name: heading for name, heading in record["headings"].items() if _anywhere(name, record)}
 
 
 def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bool = False) -> None:
     """Table of stages × metrics, where the results lie, and the command that repeats the run. changed: its code has,
     since it was made."""
     console = Console(markup=False)  # [csv] is a list, not a style
-    shown = {name: heading for name, heading in record["headings"].items() if _anywhere(name, record)}
+    shown = shown_metrics(record)
     console.print(title(record), style="bold", highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("")
     for heading in shown.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, metrics in record["metrics"].items():
-        label = {"oracle": "retrained oracle", "oracle_deviation": "± between oracles"}.get(stage, stage)
-        table.add_row(label, *(format_metric(heading, metrics.get(name)) for name, heading in shown.items()))
+        table.add_row(
+            STAGES.get(stage, stage), *(format_metric(heading, metrics.get(name)) for name, heading in shown.items())
+        )
     if started := source_line(record):
         console.print(f"source   {started}", highlight=False, soft_wrap=True)
     console.print(table)

@@ -1,7 +1,9 @@
 """A comparison as text, for a terminal or as markdown: a row per experiment, mean ± deviation over its repetitions."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape as html_escape
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
@@ -18,9 +20,10 @@ from fisherexp.reports.summary import format_metric
 Shown = Literal["deviation", "interval"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Grid:
-    """A table as text: headings (may hold line breaks), rows of cells; the first `labels` columns are words.
+    """A table as text: headings (may hold line breaks), rows of cells; the first `labels` columns are words. At a
+    prompt it shows itself as a table, in a notebook as an HTML one.
 
     bold: (row, column) of the cells to stress.
     """
@@ -31,6 +34,12 @@ class Grid:
     cells: list[list[str]]
     notes: list[str]
     bold: frozenset[tuple[int, int]] = frozenset()
+
+    def __repr__(self) -> str:
+        return plain(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def grid(
@@ -88,6 +97,33 @@ def print_table(table: Grid) -> None:
     console.print(drawn)
     for note in table.notes:
         console.print(note, style="dim", highlight=False, markup=False)
+
+
+def plain(table: Grid) -> str:
+    """As lines of text without colors, as wide as it needs to be."""
+    console = Console(width=10_000, file=io.StringIO(), force_jupyter=False, force_terminal=False, color_system=None)
+    console.print(rendered(table))
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return "\n".join([*lines, *table.notes])
+
+
+def html(table: Grid) -> str:
+    """As an HTML table, with its title and notes; no style of its own."""
+    text = html_escape
+    heads = "".join(
+        f'<th class="{"word" if i < table.labels else "figure"}">{text(" ".join(heading.split()))}</th>'
+        for i, heading in enumerate(table.headings)
+    )
+    lines = []
+    for i, line in enumerate(table.cells):
+        cells = [f"<strong>{text(c)}</strong>" if (i, j) in table.bold else text(c) for j, c in enumerate(line)]
+        kinds = ["word" if j < table.labels else "figure" for j in range(len(line))]
+        lines.append("".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, cells, strict=True)))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)
+    title = f"<p>{text(table.title)}</p>" if table.title else ""
+    drawn = f'<div class="wide"><table id="summary"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'{title}{drawn}<ul class="notes">{notes}</ul>'
 
 
 def rendered(table: Grid) -> Table:

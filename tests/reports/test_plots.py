@@ -7,7 +7,8 @@ import pytest
 from made_records import record
 from safetensors.numpy import save_file
 
-from fisherexp.reports.plots import Request, kinds, save
+from fisherexp.figures import save
+from fisherexp.reports.plots import Request, kinds
 from fisherexp.reports.plots.cost import undominated
 
 CORRUPTIONS = ("fog", "snow")
@@ -148,11 +149,12 @@ def test_several_problems_do_not_share_a_figure():
 
 def test_files(tmp_path):
     figure = drawn("cost", [record("erm", 0, 90.0), record("ssd", 0, 95.0)], x="seconds")
-    save(figure, [tmp_path / "a.png", tmp_path / "a.pdf"])
+    for kind in ("png", "pdf"):
+        save(figure, tmp_path / f"a.{kind}")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match=r"\.png, \.pdf"):
-        save(drawn("cost", [record("erm", 0, 90.0)]), [tmp_path / "a.xyz"])
+        save(drawn("cost", [record("erm", 0, 90.0)]), tmp_path / "a.xyz")
 
 
 def test_barrier_averages_the_curves_of_all_seeds():

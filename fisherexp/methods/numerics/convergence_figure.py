@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fisherexp.figures import BLUE, GRAY, ORANGE, canvas, save
+from fisherexp.figures import BLUE, GRAY, ORANGE, canvas, save_both
 
 
 def draw(curve: Sequence[Sequence[float]], sweeps: int, tolerance: float, stem: Path) -> None:
@@ -18,4 +18,4 @@ def draw(curve: Sequence[Sequence[float]], sweeps: int, tolerance: float, stem: 
     axes.axhline(tolerance, color=GRAY, linestyle="--", linewidth=1, label="tolerance")
     axes.set(xlabel="iterations", ylabel="L1 error of the marginals", yscale="log")
     axes.legend(frameon=False)
-    save(figure, stem)
+    save_both(figure, stem)

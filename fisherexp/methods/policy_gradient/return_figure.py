@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from fisherexp.figures import BLUE, GRAY, canvas, save
+from fisherexp.figures import BLUE, GRAY, canvas, save_both
 
 POINTS = 60  # each the mean of as many steps as it takes
 
@@ -24,4 +24,4 @@ def draw(episodes: Sequence[int], returns: Sequence[float], optimum: float | Non
         axes.axhline(optimum, color=GRAY, linestyle="--", linewidth=1, label="optimum")
     axes.set(xlabel="episodes drawn", ylabel="discounted return")
     axes.legend(frameon=False)
-    save(figure, stem)
+    save_both(figure, stem)

@@ -65,26 +65,21 @@ def _quantiles(falling: torch.Tensor) -> list[float]:
 
 def draw(fisher: FisherDiagonal, stem: Path) -> None:
     """Two panels, as `stem`.png and `stem`.pdf: share of the trace by tensor, and the sorted entries."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from fisherexp.figures import BLUE, ORANGE, canvas, save_both
 
     mass, entries = mass_by_layer(fisher), spectrum(fisher)
     height = max(3.6, 0.22 * len(mass))
-    figure, (bars, curve) = pyplot.subplots(1, 2, figsize=(11, height), layout="constrained")
-    bars.barh(list(mass), [100 * share for share in mass.values()], color="#0072B2")
+    figure, (bars, curve) = canvas(1, 2, (11, height))
+    bars.barh(list(mass), [100 * share for share in mass.values()], color=BLUE)
     bars.invert_yaxis()
     bars.set_xlabel("share of the trace (%)")
     bars.tick_params(axis="y", labelsize=7)
     positive = entries[entries > 0]
-    curve.loglog(torch.arange(1, len(positive) + 1), positive, color="#D55E00")
+    curve.loglog(torch.arange(1, len(positive) + 1), positive, color=ORANGE)
     curve.set_xlabel("rank of the entry")
     curve.set_ylabel("entry of the diagonal (nats²)")
     zeros = len(entries) - len(positive)
     curve.set_title(f"{len(entries):,} entries, {zeros:,} of them zero", fontsize=9)
     estimator = fisher.estimator
     figure.suptitle(f"{estimator.gradients}, {estimator.labels} labels, n = {fisher.count:g}", fontsize=10)
-    for suffix, options in ((".png", {"dpi": 150}), (".pdf", {})):
-        figure.savefig(stem.with_suffix(suffix), **options)
-    pyplot.close(figure)
+    save_both(figure, stem)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fisherexp.figures import BLUE, GREEN, ORANGE, canvas, save
+from fisherexp.figures import BLUE, GREEN, ORANGE, canvas, save_both
 
 
 def draw(sizes: Sequence[int], accuracies: Tensor, stem: Path) -> None:
@@ -16,4 +16,4 @@ def draw(sizes: Sequence[int], accuracies: Tensor, stem: Path) -> None:
         axes.plot(sizes, shares, color=color, marker=marker, markersize=4, label=name)
     axes.set(xlabel="variables", ylabel="accuracy (%)")
     axes.legend(frameon=False)
-    save(figure, stem)
+    save_both(figure, stem)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fisherexp.figures import BLUE, ORANGE, canvas, save
+from fisherexp.figures import BLUE, ORANGE, canvas, save_both
 
 
 def draw(curve: Sequence[Mapping[str, float]], size: str, stem: Path) -> None:
@@ -17,4 +17,4 @@ def draw(curve: Sequence[Mapping[str, float]], size: str, stem: Path) -> None:
             panel.plot(sizes, [found[f"{part}_{key}"] for found in curve], ".-", color=color, label=part)
         panel.set(xlabel=size, ylabel=words)
     axes[0].legend(frameon=False)
-    save(figure, stem)
+    save_both(figure, stem)

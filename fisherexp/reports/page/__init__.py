@@ -20,7 +20,7 @@ from fisherexp.reports.grouping import Record
 from fisherexp.reports.page.figures import Figure, figures
 from fisherexp.reports.page.run import CURVES, run_data
 from fisherexp.reports.records import is_trial
-from fisherexp.reports.table import Grid, formatted
+from fisherexp.reports.table import formatted, html
 
 # Pictures that runs left in their folders are shown until they fill this much of the page.
 PICTURE_BYTES = 6 * 2**20
@@ -53,31 +53,13 @@ def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str]
         "CSS": _asset("page.css"),
         "JS": _asset("page.js"),
         "ABOUT": _about(records, {**damaged, **torn}),
-        "SUMMARY": summary_html(grid),
+        "SUMMARY": html(grid),
         "FIGURES": "".join(map(_figure, drawn)),
         "DATA": packed,
     }.items():
         text = text.replace(f"<!--{name}-->", value)
     write_text(to, text)
     return Written(to.stat().st_size, torn)
-
-
-def summary_html(grid: Grid) -> str:
-    """The summary table, with its notes."""
-    heads = "".join(
-        f'<th class="{"word" if i < grid.labels else "figure"}">{escape(" ".join(heading.split()))}</th>'
-        for i, heading in enumerate(grid.headings)
-    )
-    lines = []
-    for i, line in enumerate(grid.cells):
-        cells = [f"<strong>{escape(c)}</strong>" if (i, j) in grid.bold else escape(c) for j, c in enumerate(line)]
-        kinds = ["word" if j < grid.labels else "figure" for j in range(len(line))]
-        lines.append("".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, cells, strict=True)))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
-    title = f"<p>{escape(grid.title)}</p>" if grid.title else ""
-    table = f'<div class="wide"><table id="summary"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f'{title}{table}<ul class="notes">{notes}</ul>'
 
 
 def _about(records: list[Record], damaged: Mapping[Path, str]) -> str:

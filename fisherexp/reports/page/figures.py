@@ -45,9 +45,6 @@ def figures(records: list[Record], over: Sequence[str]) -> tuple[list[Figure], d
 
 
 def _png(figure) -> bytes:
-    from matplotlib import pyplot
-
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
-    pyplot.close(figure)
     return content.getvalue()

@@ -9,10 +9,9 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from fisherexp.files import write_atomically
+from fisherexp.config.validate import nearest
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,11 @@ def kinds() -> dict[str, Kind]:
     return found
 
 
-def save(figure: Any, files: list[Path]) -> list[Path]:
-    """Write a figure to each file, in the format of its ending, and forget it. Raises ValueError for other endings."""
-    from matplotlib import pyplot
-
-    for file in files:
-        kind = file.suffix.removeprefix(".")
-        if kind not in figure.canvas.get_supported_filetypes():
-            raise ValueError(f"{file}: a figure is written as .png, .pdf or .svg")
-        write_atomically(file, lambda temporary, kind=kind: figure.savefig(temporary, format=kind, dpi=150))
-    pyplot.close(figure)
-    return files
+def kind_named(name: str) -> Kind:
+    """The kind of that name. Raises ValueError, with the nearest one, where there is none."""
+    known = kinds()
+    if name in known:
+        return known[name]
+    near = nearest(name, known)
+    advice = f"; nearest: {near}" if near else ""
+    raise ValueError(f"there is no plot '{name}' (there are: {', '.join(known)}){advice}")

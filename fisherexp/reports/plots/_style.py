@@ -29,16 +29,6 @@ def named(found: Sequence[Row]) -> dict[str, Row]:
     return {f"{row.labels[-1]} {row.options}".strip(): row for row in found}
 
 
-def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.4), **options: Any) -> tuple[Any, Any]:
-    """An empty figure of `size` inches and its axes; no window system is asked for."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(rows, columns, figsize=size, layout="constrained", **options)
-
-
 def label(records: list[Record], metric: str) -> str:
     """A metric's heading on one line, with its unit."""
     known = {"seconds": "time (s)", "ece": "calibration error (%)"}

@@ -3,9 +3,10 @@
 from statistics import fmean
 from typing import Any
 
+from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import COLORS, canvas, legend, one_problem
+from fisherexp.reports.plots._style import COLORS, legend, one_problem
 
 
 def draw(records: list[Record], request: Request) -> Any:

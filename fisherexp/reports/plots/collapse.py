@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
 from fisherexp.reports.plots._left import numbers
-from fisherexp.reports.plots._style import canvas, looks, named, one_problem
+from fisherexp.reports.plots._style import looks, named, one_problem
 from fisherexp.reports.spread import spread
 
 # Column of neural_collapse.csv -> title; the first is spread over orders of magnitude.

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, looks, named, one_problem
+from fisherexp.reports.plots._style import looks, named, one_problem
 from fisherexp.reports.spread import spread
 
 

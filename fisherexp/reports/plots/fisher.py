@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
 from fisherexp.reports.plots._left import tensors
-from fisherexp.reports.plots._style import canvas, looks, one_problem
+from fisherexp.reports.plots._style import looks, one_problem
 
 POINTS = 400  # of a spectrum that are drawn
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, flattened, rows, value_of
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import canvas, label, legend, looks, named, one_problem
+from fisherexp.reports.plots._style import label, legend, looks, named, one_problem
 from fisherexp.reports.plots.trade_off import PAIRS, axes_of
 from fisherexp.reports.spread import spread
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, Row, references, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import MANY, canvas, label, legend, looks, one_problem
+from fisherexp.reports.plots._style import MANY, label, legend, looks, one_problem
 from fisherexp.reports.spread import Spread, spread
 
 # (x, y) by what the records have: unlearning, adaptation, domains.

@@ -52,7 +52,7 @@ def test_m_fac_recomputed_keeps_at_ninety_percent_what_the_others_lose(result):
 
 def test_fwsvd_keeps_more_accuracy_at_a_larger_error_early_in_training():
     """Intensities in [0, 1], 20 epochs, rank 6: a setting picked because it holds there. Elsewhere it need not, and on
-    standardized inputs after 30 epochs it does not (docs/compression.md)."""
+    standardized inputs after 30 epochs it does not (docs/results/compression.md)."""
     split = train_test_split(*load_digits(return_X_y=True), test_size=0.25, random_state=0)
     x, x_test, y, y_test = (torch.tensor(part) for part in split)
     x, x_test = x.float() / 16, x_test.float() / 16

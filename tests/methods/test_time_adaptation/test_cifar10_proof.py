@@ -1,6 +1,6 @@
 """Small-scale proof of EATA and of what streams do to batch statistics on a part of CIFAR-10: fifteen corruptions.
 
-Margins were set once three seeds had been seen (docs/test_time_adaptation.md), a third or more below what those
+Margins were set once three seeds had been seen (docs/results/test_time_adaptation.md), a third or more below what those
 showed: they keep what was found from getting lost. At a rate of 0.1 EATA forgets here as well, about a third of what
 Tent does.
 """

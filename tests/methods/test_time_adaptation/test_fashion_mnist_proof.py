@@ -1,6 +1,6 @@
 """Small-scale proof of EATA on Fashion-MNIST: fifteen corruptions in a row at a large learning rate.
 
-At published rates all methods tie and nothing is forgotten (docs/test_time_adaptation.md).
+At published rates all methods tie and nothing is forgotten (docs/results/test_time_adaptation.md).
 """
 
 import pytest

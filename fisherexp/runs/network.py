@@ -1,0 +1,30 @@
+"""The network of a finished run."""
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fisherexp.config.validate import attribute
+from fisherexp.runs.frozen import thaw
+from fisherexp.runs.state import RunFolder
+from fisherexp.runs.workbench import Workbench
+
+WEIGHTS = "weights.safetensors"
+
+
+def network_of(folder: RunFolder) -> nn.Module:
+    """The network with the weights that the run left, in eval mode, on the CPU. Random streams and the number of
+    threads of this process stay as they are. Raises ValueError where the run has no network, or left other tensors than
+    its method builds."""
+    cfg, _ = thaw(folder.path)
+    if not attribute(cfg, "method", "uses_model", True):
+        raise ValueError(f"{folder.path} has no network: its method works without one")
+    bench = Workbench(cfg)
+    bench.threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        model = bench.method("method").model
+    try:
+        model.load_state_dict(load_file(folder.path / WEIGHTS))
+    except RuntimeError as error:
+        raise ValueError(f"{folder.path / WEIGHTS} does not fit the network: {' '.join(str(error).split())}") from None
+    return model.eval()
