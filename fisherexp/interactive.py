@@ -89,7 +89,7 @@ def load(run: str | Path | Mapping[str, Any], output_dir: str | Path = "outputs"
 
     run: a record, a run's folder, or its hash (or the beginning of it) among the runs below `output_dir`. It takes
     inputs as the run's data come, and returns logits; the data set is read for its shape. Raises ValueError where there
-    is no such run, none that is done, or one without a network.
+    is no such run, none that is done, or one without a network of its own.
     """
     from fisherexp.runs.network import network_of
 

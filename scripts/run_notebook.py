@@ -3,8 +3,8 @@
     python scripts/run_notebook.py docs/guides/first_steps.ipynb            # writes the notebook anew
     python scripts/run_notebook.py docs/guides/first_steps.ipynb --check    # leaves it as it is
 
-A cell that raises ends it with status 1 and the error. `--check` is for tests: seconds and hashes differ from machine to
-machine, so that only errors decide.
+A cell that raises ends it with status 1 and the error. `--check` is for tests: seconds and hashes differ between
+machines, so that only errors decide.
 """
 
 import argparse

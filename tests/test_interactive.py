@@ -153,6 +153,21 @@ def test_load_says_what_is_not_there(tmp_path, named, reason):
         fisherexp.load(named or tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize("method", ["lq_lora", "task_arithmetic", "lora"])
+def test_load_builds_what_the_method_built(method, tmp_path):
+    """Methods that put other layers into the network, or keep other networks beside it."""
+    record = fisherexp.run(f"method={method}", "training.epochs=1", "trainer=debug", f"output_dir={tmp_path}")
+    outputs = fisherexp.load(record)(torch.zeros(2, *Workbench(composed([f"method={method}"])).data.input_shape))
+    assert outputs.shape[0] == 2
+    assert outputs.isfinite().all()
+
+
+def test_load_refuses_a_network_that_went_on_changing(tmp_path):
+    record = fisherexp.run("method=tent", "training.epochs=1", "trainer=debug", f"output_dir={tmp_path}")
+    with pytest.raises(ValueError, match="from batch to batch"):
+        fisherexp.load(record)
+
+
 def test_table_shows_the_mean(record, output_dir):
     table = fisherexp.table("method=ssd", output_dir=output_dir, trials=True)
     shown = f"{record['metrics']['after']['retain_accuracy']:.1f}"

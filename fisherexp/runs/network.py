@@ -14,11 +14,14 @@ WEIGHTS = "weights.safetensors"
 
 def network_of(folder: RunFolder) -> nn.Module:
     """The network with the weights that the run left, in eval mode, on the CPU. Random streams and the number of
-    threads of this process stay as they are. Raises ValueError where the run has no network, or left other tensors than
-    its method builds."""
+    threads of this process stay as they are. Raises ValueError where the run has no network,
+    went on changing it while it was evaluated, or left other tensors than its method builds."""
     cfg, _ = thaw(folder.path)
     if not attribute(cfg, "method", "uses_model", True):
         raise ValueError(f"{folder.path} has no network: its method works without one")
+    if attribute(cfg, "method", "adapts_at_test", False):
+        # Its layers are others while it adapts, under the same names: a network that loads may still not be the one.
+        raise ValueError(f"{folder.path} changed its network from batch to batch: no single one gave its figures")
     bench = Workbench(cfg)
     bench.threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
