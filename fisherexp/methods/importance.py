@@ -26,9 +26,9 @@ class Importance(Curvature):
     """A named estimator of the diagonal Fisher (see fisherexp.curvature), and the batches it is given.
 
     batch_size: with gradients='batch_mean' a part of the estimator, otherwise only a matter of speed and memory.
-    order: of the training set, which matters to 'batch_mean' alone. Samples without classes count as one. 'by_class' is that of the official SSD
-        scripts (retained samples sorted by class, then the forgotten ones); 'forget_apart' the same, but no batch
-        holds both retained and forgotten samples; 'as_is' that of the data set.
+    order: of the training set, which matters to 'batch_mean' alone. 'by_class' is that of the official SSD scripts
+        (retained samples sorted by class, then the forgotten ones); 'forget_apart' the same, but no batch holds both
+        retained and forgotten samples; 'as_is' that of the data set. Samples without classes count as one class.
     """
 
     kind: ClassVar[str] = "fisher"

@@ -21,8 +21,8 @@ class Method:
     paper: authors, venue, arXiv number; for `list`, tables and docs.
     problems: the kinds of problem it is about: 'supervised', 'generative', 'environment', 'numerical'.
     scenarios: the kinds of scenario it accepts; empty for any.
-    requires: what data and model must provide: 'class_labels', 'floats' (inputs that can be mixed), 'images', 'features'
-        (a head on top of them). What is not required is accepted.
+    requires: what data and model must provide: 'class_labels', 'floats' (inputs that can be mixed), 'images',
+        'features' (a head on top of them). What is not required is accepted.
     uses_model: whether the runner builds a network for it.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
     stream: names its random streams where its class does not: the class it had before it was renamed. Not inherited.
@@ -90,8 +90,8 @@ class ModelMethod(Method, LightningModule):
 
     def source_loaded(self) -> None:
         """The weights it starts with are in the model, and what it needs is in `given`. Fit comes next, and may go on
-        from a saved state, which must find the modules that stand after this call. Random numbers drawn here are a stream
-        of their own."""
+        from a saved state, which must find the modules that stand after this call. Random numbers drawn here are a
+        stream of their own."""
 
     def batches(self, setting: Setting) -> Any:
         """The loader `fit` goes through: shuffled, augmented batches of `fits_on`."""

@@ -16,8 +16,8 @@ class ForgettingMetrics(Evaluation):
     sample_losses(outputs, targets) -> (B,): of the objective. compute() ->
     retain_loss: mean over test samples of what is retained. forget_loss: over test samples of what is forgotten, or the
         forgotten training samples where there are none. retain_train_loss, forget_train_loss: the training samples.
-    mia: share (%) of the forgotten training samples taken for members by an attack that knows each sample's loss, fitted
-        to retained training samples (members) and all test samples.
+    mia: share (%) of the forgotten training samples taken for members by an attack that knows each sample's loss,
+        fitted to retained training samples (members) and all test samples.
     """
 
     headings = {"retain_loss": "retain\nloss", "forget_loss": "forget\nloss", "mia": "membership\nattack %"}

@@ -1,4 +1,4 @@
-"""Data, model, scenario and method combine by what each requires and provides, and say so in one line where they do not."""
+"""Data, model, scenario and method combine by what each requires and provides; where they do not, one line says so."""
 
 import pytest
 

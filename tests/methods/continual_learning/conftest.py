@@ -57,7 +57,7 @@ def make_bench(tmp_path, small) -> Callable[..., Workbench]:
 
 @pytest.fixture
 def same_as_sequential_lora(make_bench, tmp_path) -> Callable[..., bool]:
-    """Does a method with these options end, bit for bit, where sequential LoRA does from the same weights and streams?"""
+    """Does a method with these options end, bit for bit, where sequential LoRA does from the same weights?"""
 
     def run(folder: str, method: str, *options: str) -> dict[str, torch.Tensor]:
         bench = make_bench(method, *options)

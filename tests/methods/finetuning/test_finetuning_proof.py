@@ -101,7 +101,7 @@ def beginning(output_dir, method: str, seed: int) -> tuple[float, float]:
 
 
 def test_pissa_starts_with_a_larger_gradient_and_a_lower_loss_than_lora(runs):
-    """C: the mean loss of the first 20 steps is lower with at least 2 of 3 seeds, the first gradient 3 times as long."""
+    """The mean loss of the first 20 steps is lower with at least 2 of 3 seeds, the first gradient 3 times as long."""
     pairs = [[beginning(runs.output_dir, method, seed) for method in ("pissa", "lora")] for seed in SEEDS]
     assert sum(pissa[0] < lora[0] for pissa, lora in pairs) >= 2
     assert all(pissa[1] > 3 * lora[1] for pissa, lora in pairs)
