@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fisherexp.callbacks.cost import Cost
+from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.runs.trainer import build_trainer
 
@@ -53,14 +54,14 @@ def test_a_resumed_loop_goes_on_counting():
 
 @pytest.mark.parametrize(("how", "lines"), [("lines", 1), ("off", 0), ("auto", 1)])
 def test_progress_away_from_a_terminal_is_a_line_per_phase(tmp_path, capsys, how, lines):
-    progress = PhaseProgress("training source", how)
+    progress = PhaseProgress(Meter("training source", how))
     build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
     printed = [line for line in capsys.readouterr().err.splitlines() if "training source" in line]
     assert len(printed) == lines
 
 
 def test_progress_bar_ends_full(tmp_path, capsys):
-    progress = PhaseProgress("training source", "bar")
+    progress = PhaseProgress(Meter("training source", "bar"))
     build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
     printed = capsys.readouterr().err
     assert "6/6" in printed
@@ -68,15 +69,15 @@ def test_progress_bar_ends_full(tmp_path, capsys):
 
 
 def test_a_test_loop_counts_all_its_parts(tmp_path, capsys):
-    progress = PhaseProgress("adapting", "bar")
+    progress = PhaseProgress(Meter("adapting", "bar"))
     loaders = [BATCHES, BATCHES]
     build_trainer("cpu", folder=tmp_path, callbacks=[progress]).test(Walks(0), loaders, verbose=False)
     assert "6/6" in capsys.readouterr().err
 
 
 def test_a_long_phase_says_how_far_it_is(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fisherexp.callbacks.progress.LINE_SECONDS", -1.0)
-    progress = PhaseProgress("training source", "lines")
+    monkeypatch.setattr("fisherexp.callbacks.meter.LINE_SECONDS", -1.0)
+    progress = PhaseProgress(Meter("training source", "lines"))
     build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress]).fit(Walks(1), BATCHES)
     lines = [line for line in capsys.readouterr().err.splitlines() if "training source" in line]
     assert len(lines) == 7
@@ -85,6 +86,6 @@ def test_a_long_phase_says_how_far_it_is(tmp_path, capsys, monkeypatch):
 
 
 def test_a_short_phase_may_go_without_a_line(tmp_path, capsys):
-    progress = PhaseProgress("evaluating", "lines", short=1000.0)
+    progress = PhaseProgress(Meter("evaluating", "lines", short=1000.0))
     build_trainer("cpu", folder=tmp_path, callbacks=[progress]).test(Walks(0), BATCHES, verbose=False)
     assert "evaluating" not in capsys.readouterr().err

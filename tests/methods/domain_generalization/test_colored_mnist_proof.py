@@ -1,7 +1,7 @@
 """Small-scale proof of gradient and Hessian alignment on Colored MNIST: what predicts in all domains wins over color.
 
 The reduced protocol of docs/results/domain_generalization.md, some six minutes of one core a seed. Margins on the
-target and between it and training were fixed before any run; those on gray images, Hessians and transfer after one seed.
+target and between it and training were fixed before any run; those on gray images, Hessians, transfer after one seed.
 """
 
 import pytest
