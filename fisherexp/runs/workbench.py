@@ -311,7 +311,7 @@ class Workbench:
 
     def code_of(self, *producers: Any) -> str:
         """Hash of the code that producers work with in this run: theirs, and that of its model, data and loops."""
-        described = [self.semantic[node] for node in ("model", "head", "trainer")]
+        described = [self.semantic[node] for node in ("model", "head", "trainer") if node in self.semantic]
         return code_of(*producers, Workbench.fit, type(self.setting), type(self.problem.data), *targets(described))
 
     # --- pieces ----------------------------------------------------------------------------------------
