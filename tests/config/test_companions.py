@@ -17,8 +17,21 @@ from fisherexp.runs.identity import identity, name_of
 REPOSITORY = Path(__file__).resolve().parents[2]
 METHODS = {entry.name: entry for entry in entries("method", [])}
 # Groups of which a reader of a method's file expects to be told, and the data that need no download.
-COMPANIONS = {"data", "model", "scenario", "training", "callbacks"}
-EMBEDDED = {"digits", "colored_digits", "reports"}
+COMPANIONS = {"data", "model", "scenario", "training", "callbacks", "source"}
+EMBEDDED = {
+    "digits",
+    "digits_even",
+    "digits_parity",
+    "colored_digits",
+    "reports",
+    "friedman",
+    "wine",
+    "diabetes",
+    "breast_cancer",
+    "transport",
+    "reusable_holdout",
+    "chain",
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
