@@ -60,7 +60,8 @@ def title(record: dict[str, Any]) -> str:
     names, config = record["names"], record["config"]
     options = ", ".join(f"{k}={v}" for k, v in config["scenario"].items() if k != "_target_")
     scenario = f"{names['scenario']}({options})" if options else names["scenario"]
-    return f"{names['method']} on {names['data']}, {names['model']}, {scenario}, seed {record['seed']}"
+    parts = [names["data"], *(part for part in (names["model"], scenario) if part != "none")]
+    return f"{names['method']} on {', '.join(parts)}, seed {record['seed']}"
 
 
 def source_line(record: dict[str, Any]) -> str | None:
