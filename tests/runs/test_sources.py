@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fisherexp.config.explain import composed, explain
+from fisherexp.content import look_again
 from fisherexp.experiment import run_experiment
 from fisherexp.reports.summary import source_line
 from fisherexp.runs.identity import identity, run_folder
@@ -187,6 +188,7 @@ def test_same_content_same_key_and_changed_content_another(make, network, tmp_pa
     with torch.no_grad():
         network.head.bias[0] += 1
     torch.save(network.state_dict(), tmp_path / "a.pt")  # the same size
+    look_again()
     changed = names("a.pt")
     assert changed[0] != key
     assert changed[1] != run
@@ -291,6 +293,7 @@ def test_a_run_that_is_made_anew_with_other_weights_is_another_source(make, made
     before, name = of_run(make, folder).key, identity(make("source=run", f"source.run={folder}"))
     weights = {n: t + 1 for n, t in of_run(make, folder).tensors.items()}
     save_file(weights, folder / "weights.safetensors")
+    look_again()
     assert of_run(make, folder).key != before
     assert identity(make("source=run", f"source.run={folder}")) != name
 

@@ -74,7 +74,7 @@ def test_the_rank_saturates(runs):
 
 
 def beginning(output_dir, method: str, seed: int) -> tuple[float, float]:
-    """Mean loss of the first 20 steps at one rate for all methods, and the norm of the first gradient."""
+    """Mean loss of 20 steps at one rate for all methods, and the norm of the first gradient."""
     options = ("method.finetune.lr=1e-2", "method.finetune.schedule=constant", "method.finetune.epochs=2")
     bench = bench_of(output_dir, method, f"seed={seed}", *options)
     losses, norms = [], []
