@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from config_files import options_of
 from hydra.utils import get_class
 from torch import nn
 
+from fisherexp.config.declared import declared
+from fisherexp.config.locations import target
+from fisherexp.config.validate import requirements
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
 from fisherexp.models.resnet import ResNet18
@@ -19,7 +22,18 @@ from fisherexp.models.wide_resnet import WideResNet
 from fisherexp.models.zoo import Timm, Torchvision
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "char_gpt")  # it reads no images
+
+
+def takes_images(file: Path) -> bool:
+    """A classifier's network, not one of text, of another kind of problem, or none."""
+    if (name := target(file)) is None:
+        return False
+    declares = declared(name).attributes
+    reads = set(requirements(declares, "model")) <= {"images", "floats"}
+    return reads and "supervised" in declares.get("problems", ("supervised",))
+
+
+CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml") if takes_images(path))
 # What makes the large ones affordable here.
 SMALL = {
     "resnet18": {"width": 8},
@@ -33,7 +47,7 @@ def weights(module: nn.Module) -> int:
 
 
 def build(name: str, input_shape: tuple[int, int, int], **classifier_options) -> Classifier:
-    options = yaml.safe_load((CONF / f"{name}.yaml").read_text()) | SMALL.get(name, {})
+    options = options_of(CONF / f"{name}.yaml") | SMALL.get(name, {})
     backbone = get_class(options.pop("_target_"))(**options, input_shape=input_shape)
     return Classifier(backbone, backbone.num_features, 10, **classifier_options)
 
@@ -81,7 +95,7 @@ def test_every_weight_receives_a_gradient(name):
 def test_config_lists_every_option_and_says_what_it_is(name):
     text = (CONF / f"{name}.yaml").read_text()
     assert text.startswith("# ")
-    options = yaml.safe_load(text)
+    options = options_of(CONF / f"{name}.yaml")
     signature = inspect.signature(get_class(options.pop("_target_")))
     assert [*options, "input_shape"] == list(signature.parameters)
 

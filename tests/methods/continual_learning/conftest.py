@@ -23,6 +23,7 @@ def pytest_generate_tests(metafunc):
 
 
 SMALL = [
+    "data=digits",
     "data.train_size=320",
     "model=mlp",
     "model.hidden=[16]",

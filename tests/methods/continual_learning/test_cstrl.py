@@ -152,7 +152,10 @@ def test_gap_sentences_are_no_task_of_images(tmp_path):
         _ = bench.setting
 
 
-@pytest.mark.parametrize("method", ["mas", "sequential_lora", "lora_ewc", "alignguard_lora"])
-def test_methods_for_images_say_so(method):
+@pytest.mark.parametrize(
+    ("method", "needed"),
+    [("mas", "class_labels"), ("sequential_lora", "floats"), ("lora_ewc", "floats"), ("alignguard_lora", "floats")],
+)
+def test_methods_that_text_does_not_suit_say_so(method, needed):
     (problem,) = explain([f"method={method}", *SMALL])
-    assert "reads images, the data hold tokens" in str(problem)
+    assert f"requires {needed}, Reports provides features and tokens" in str(problem)

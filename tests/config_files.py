@@ -1,0 +1,17 @@
+"""Options of a config file, with those of the file it extends."""
+
+from pathlib import Path
+
+import yaml
+
+
+def options_of(file: Path) -> dict:
+    """Its options by name; `defaults: [base]` fills in what base has, `/data@images: digits` the option images."""
+    options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    defaults = options.pop("defaults", [])
+    bases = [base for base in defaults if isinstance(base, str) and base != "_self_"]
+    options |= {key.partition("@")[2]: entry[key] for entry in defaults if isinstance(entry, dict) for key in entry}
+    extended: dict = {}
+    for base in bases:
+        extended |= options_of(file.with_stem(base))
+    return extended | options
