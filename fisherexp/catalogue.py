@@ -13,6 +13,7 @@ from fisherexp.config.explain import CONFIG_NAME, composed
 from fisherexp.config.locations import conf_dir, headline, options, search_path, target
 from fisherexp.config.validate import Problem, requirements, unchecked, validate
 
+DATA = "digits"  # of a method that names no data
 PLAIN = ("method=erm", "scenario=none")
 GROUPS = ("method", "scenario", "data", "model", "audit")
 METHODS = "fisherexp.methods."
@@ -83,15 +84,17 @@ def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator
     """Overrides that choose a method and a scenario: each method with its companions, and then for named methods every
     scenario they accept, else one of each kind that a method accepts, and every scenario at least once."""
     scenarios = entries("scenario", extra)
+    data = {entry.name: set(entry.attributes.get("provides", ())) for entry in entries("data", extra)}
     met: set[str] = set()
     for method in entries("method", extra):
         if methods and method.name not in methods:
             continue
         yield [f"method={method.name}"]
         accepted = method.attributes.get("scenarios", ())
+        provided = data[method.companions.get("data", DATA)]
         for scenario in scenarios:
             kind = scenario.attributes.get("kind", "plain")
-            if accepted and kind not in accepted:
+            if (accepted and kind not in accepted) or not set(scenario.attributes.get("requires", ())) <= provided:
                 continue
             new = {f"{method.name} {kind}", scenario.name}
             if methods or not new <= met:
@@ -106,7 +109,13 @@ def company(entry: Entry, extra: list[str]) -> list[str]:
     if "supervised" in kinds:
         kinds, found = {"supervised"}, [*PLAIN, f"{entry.group}={entry.name}"]
     else:
-        about = (method for method in entries("method", extra) if set(_problems(method)) & kinds)
+        provided = set(entry.attributes.get("provides", ()))
+        about = (
+            method
+            for method in entries("method", extra)
+            if set(_problems(method)) & kinds
+            and (entry.group == "model" or set(method.attributes.get("requires", ())) <= provided)
+        )
         found = [f"method={next(about).name}", f"{entry.group}={entry.name}"]
     other = "model" if entry.group == "data" else "data"
     for candidate in entries(other, extra):

@@ -40,3 +40,6 @@ Corruption = Literal[
     "spatter",
     "saturate",
 ]
+
+# How a column of categories becomes numbers; see data/table_encoding.py.
+Categories = Literal["one_hot", "ordinal"]

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fisherexp.config.types import Categories
 from fisherexp.data.errors import DataError
 from fisherexp.data.table_files import Table
 
 Task = Literal["auto", "classification", "regression"]
-Categories = Literal["one_hot", "ordinal"]
 
 MISSING = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "null"})
 MOST_CLASSES = 20  # distinct whole numbers that are taken for classes unless data.task says regression

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from fisherexp.config.types import Categories
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.errors import DataError
-from fisherexp.data.table_encoding import Categories, Task, encode_table
+from fisherexp.data.table_encoding import Task, encode_table
 from fisherexp.data.table_files import Table
 from fisherexp.data.tensors import TensorSet
 from fisherexp.objectives.regression import Regression

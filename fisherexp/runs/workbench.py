@@ -228,6 +228,7 @@ class Workbench:
             return method.model.state_dict(), {"cost": self.costs[phase], "outcome": method.outcome}
 
         described = OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True)
+        described.pop("_partial_", None)  # of a source's node; the same training as the run's own is the same artefact
         # They are to watch; but nothing keeps one of a user's from changing what it sees.
         callbacks = self.semantic["callbacks"] if node == "method" and self.callbacks else {}
         parts = {
