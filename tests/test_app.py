@@ -60,8 +60,8 @@ def test_record_says_where_the_result_comes_from(done):
         costs[p]["backward_samples"] for p in ("SSD", "Fisher")
     )
     forget = sum(label == 3 for label in digits_train_labels())
-    # Every sample once, and those of the first batch again, on which the Fisher of so small a network is verified.
-    assert forget < costs["SSD"]["backward_samples"] <= 2 * forget
+    # Every sample once, and those of the first batch twice more, on which the Fisher of so small a network is verified.
+    assert forget < costs["SSD"]["backward_samples"] <= 3 * forget
     assert forget < costs["SSD"]["forward_samples"]
     assert record["costs"]["training source"]["forward_samples"] == 2 * 1200
     assert (file.parent / "csv" / "metrics.csv").is_file()
