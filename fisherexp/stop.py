@@ -1,4 +1,4 @@
-"""A polite end: SIGTERM and SIGUSR1 ask a run to keep its state and stop; launched again it goes on from there.
+"""Graceful shutdown: SIGTERM and SIGUSR1 ask a run to keep its state and stop; launched again it goes on from there.
 
 SLURM sends them before it takes the machine away. Within a training loop the run stops after the step at hand, with
 its state saved (`Resumable` asks `is_asked`); anywhere else at once, since there is nothing to save.

@@ -88,7 +88,7 @@ TORN = {
 @pytest.mark.parametrize("kind", TORN)
 def test_a_torn_file_beside_a_record_is_named(kind, output_dir, tmp_path):
     name, content = TORN[kind]
-    run = record("salun", 0, 90.0) | {"outcome": {"mass_by_layer": {"a": 1.0}}}
+    run = record("salun", 0, 90.0) | {"outcome": {"trace_by_layer": {"a": 1.0}}}
     run["config"] = run["config"] | {"method": {"importance": {"gradients": "per_sample", "labels": "empirical"}}}
     folder = lay(output_dir, "left", json.dumps(run))
     (folder / name).write_text(content)

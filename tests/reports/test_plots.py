@@ -128,7 +128,7 @@ def test_what_runs_left_in_their_folders(tmp_path):
 
 
 def test_fisher_masses(tmp_path):
-    run = record("fisher", 0, 90.0) | {"folder": str(tmp_path), "outcome": {"mass_by_layer": {"a": 0.75, "b": 0.25}}}
+    run = record("fisher", 0, 90.0) | {"folder": str(tmp_path), "outcome": {"trace_by_layer": {"a": 0.75, "b": 0.25}}}
     run["config"] = {"method": {"importance": {"gradients": "per_sample", "labels": "empirical"}}}
     save_file({"a": np.array([3.0, 0.0]), "b": np.array([[1.0]])}, tmp_path / "fisher.safetensors")
     bars, curve = drawn("fisher", [run]).axes

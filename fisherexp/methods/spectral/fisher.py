@@ -1,4 +1,4 @@
-"""The diagonal Fisher of a trained model, as a study: where its mass lies and how it is spread.
+"""The diagonal Fisher of a trained model, as a study: its trace by layer and how it is spread.
 
     F_j = E_{(x, y)} [ (∂ log p(y | x) / ∂θ_j)² ]
 
@@ -20,7 +20,7 @@ from fisherexp.methods.spectral.study import Study
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
-def mass_by_layer(fisher: FisherDiagonal) -> dict[str, float]:
+def trace_by_layer(fisher: FisherDiagonal) -> dict[str, float]:
     """Share of the trace in each parameter tensor, by name; sums to 1 (all 0 where the Fisher vanishes)."""
     mass = {name: values.double().sum().item() for name, values in fisher.items()}
     total = sum(mass.values())
@@ -50,10 +50,10 @@ class Fisher(Study):
         total = entries.sum()
         self.outcome = {
             "trace": fisher.trace().item(),
-            "mass_by_layer": mass_by_layer(fisher),
+            "trace_by_layer": trace_by_layer(fisher),
             "zero_share": (entries == 0).double().mean().item(),
             # How many of the largest entries carry this share of the mass, as a share of all.
-            "share_of_entries_with_half_the_mass": ((entries.cumsum(0) < total / 2).double().mean().item()),
+            "share_of_entries_with_half_the_trace": ((entries.cumsum(0) < total / 2).double().mean().item()),
             "quantiles": dict(zip(map(str, QUANTILES), _quantiles(entries), strict=True)),
         }
         draw(fisher, folder / "fisher")
@@ -67,10 +67,10 @@ def draw(fisher: FisherDiagonal, stem: Path) -> None:
     """Two panels, as `stem`.png and `stem`.pdf: share of the trace by tensor, and the sorted entries."""
     from fisherexp.figures import BLUE, ORANGE, canvas, save_both
 
-    mass, entries = mass_by_layer(fisher), spectrum(fisher)
-    height = max(3.6, 0.22 * len(mass))
+    shares, entries = trace_by_layer(fisher), spectrum(fisher)
+    height = max(3.6, 0.22 * len(shares))
     figure, (bars, curve) = canvas(1, 2, (11, height))
-    bars.barh(list(mass), [100 * share for share in mass.values()], color=BLUE)
+    bars.barh(list(shares), [100 * share for share in shares.values()], color=BLUE)
     bars.invert_yaxis()
     bars.set_xlabel("share of the trace (%)")
     bars.tick_params(axis="y", labelsize=7)

@@ -21,10 +21,10 @@ def draw(records: list[Record], request: Request) -> Any:
     for row in rows(records, request.over):
         run = min(row.runs, key=lambda run: run["seed"])
         file = Path(run["folder"]) / "fisher.safetensors"
-        if "mass_by_layer" in run["outcome"] and file.is_file():
+        if "trace_by_layer" in run["outcome"] and file.is_file():
             importance = run["config"]["method"]["importance"]
             name = row.options or f"{importance['gradients']}, {importance['labels']} labels"
-            masses[name] = run["outcome"]["mass_by_layer"]
+            masses[name] = run["outcome"]["trace_by_layer"]
             spectra[name] = np.sort(np.concatenate([v.ravel() for v in tensors(file).values()]).astype(float))[::-1]
     if not masses:
         raise ValueError("no run left a Fisher: run method=fisher")

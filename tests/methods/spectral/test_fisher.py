@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from fisherexp.curvature import Estimator, FisherDiagonal
-from fisherexp.methods.spectral.fisher import Fisher, mass_by_layer, spectrum
+from fisherexp.methods.spectral.fisher import Fisher, trace_by_layer, spectrum
 
 VALUES = {"a": torch.tensor([[1.0, 0.0], [5.0, 2.0]]), "b": torch.tensor([2.0])}
 FISHER = FisherDiagonal(VALUES, Estimator("empirical", "per_sample", "cross_entropy"), 7)
 
 
 def test_mass_and_spectrum():
-    assert mass_by_layer(FISHER) == pytest.approx({"a": 0.8, "b": 0.2})
+    assert trace_by_layer(FISHER) == pytest.approx({"a": 0.8, "b": 0.2})
     assert spectrum(FISHER).tolist() == [5.0, 2.0, 2.0, 1.0, 0.0]
     nothing = FISHER.map(torch.zeros_like)
-    assert mass_by_layer(nothing) == {"a": 0.0, "b": 0.0}
+    assert trace_by_layer(nothing) == {"a": 0.0, "b": 0.0}
 
 
 def test_what_it_leaves(tmp_path):
