@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fisherexp.curvature import Estimator, FisherDiagonal
-from fisherexp.methods.spectral.fisher import Fisher, trace_by_layer, spectrum
+from fisherexp.methods.spectral.fisher import Fisher, spectrum, trace_by_layer
 
 VALUES = {"a": torch.tensor([[1.0, 0.0], [5.0, 2.0]]), "b": torch.tensor([2.0])}
 FISHER = FisherDiagonal(VALUES, Estimator("empirical", "per_sample", "cross_entropy"), 7)
