@@ -31,6 +31,7 @@ EMBEDDED = {
     "transport",
     "reusable_holdout",
     "chain",
+    "far_chain",
 }
 
 
