@@ -60,9 +60,10 @@ def test_record_says_where_the_result_comes_from(done):
         costs[p]["backward_samples"] for p in ("SSD", "Fisher")
     )
     forget = sum(label == 3 for label in digits_train_labels())
-    # Every sample once, and those of the first batch twice more, on which the Fisher of so small a network is verified.
-    assert forget < costs["SSD"]["backward_samples"] <= 3 * forget
-    assert forget < costs["SSD"]["forward_samples"]
+    # Every sample once, and those of its one batch twice more, on which the Fisher of so small a network is verified;
+    # two samples show the engine where the batch lies.
+    assert costs["SSD"]["backward_samples"] == 3 * forget
+    assert costs["SSD"]["forward_samples"] == 3 * forget + 2
     assert record["costs"]["training source"]["forward_samples"] == 2 * 1200
     assert (file.parent / "csv" / "metrics.csv").is_file()
     assert list((file.parent / "tensorboard").glob("events*"))
