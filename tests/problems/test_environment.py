@@ -21,7 +21,7 @@ def bench(*overrides):
 
 
 def test_the_uniform_policy_of_the_chain_has_the_return_of_its_definition():
-    chain = bench()
+    chain = bench("data=chain")
     found = chain.problem.evaluate(chain.network("policy"))
     assert found == pytest.approx({"return": 0.4995, "gap": 2.8623 - 0.4995}, abs=1e-4)
 
