@@ -1,4 +1,4 @@
-"""What the command line shows of finished runs: `table`, `plot`, `report`, `selection`."""
+"""`table`, `plot`, `report`, `selection`: what finished runs have found."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -7,12 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-Outputs = Annotated[Path, typer.Option("--output-dir", "-o", help="Where the runs lie.")]
-Runs = Annotated[Path, typer.Option("--output-dir", help="Where the runs lie.")]
-Filters = Annotated[list[str] | None, typer.Argument(help="Only these: method='ssd|scrub' model.width=8 …")]
-Over = Annotated[list[str], typer.Option(help="Pool the values of this config key, as seeds are.")]
-Metrics = Annotated[list[str], typer.Option(help="Metrics of run.json instead of the usual ones.")]
-Trials = Annotated[bool, typer.Option(help="Include trial runs: debug presets, limited batches, uncommitted code.")]
+from fisherexp.cli.options import Filters, Metrics, Outputs, Over, Runs, Trials
 
 
 def table(

@@ -1,0 +1,60 @@
+"""`check` and `contract`: does everything compose, and does a method keep what every method owes its users?"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fisherexp.cli.options import Search
+
+
+def check(
+    methods: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None, search_path: Search = []
+) -> None:
+    """Compose and validate every method, scenario, data set and so on, without running anything."""
+    from fisherexp.catalogue import check as check_one
+    from fisherexp.catalogue import combinations, company, entries
+
+    searched = [f"hydra.searchpath=[{','.join(search_path)}]"] if search_path else []
+    trials = list(combinations(search_path, methods))
+    if not methods:
+        for entry in entries("data", search_path):
+            trials.append(company(entry, search_path))
+        trials += [company(entry, search_path) for entry in entries("model", search_path) if entry.name != "none"]
+        trials += [[f"experiment={entry.name}"] for entry in entries("experiment", search_path)]
+        trials += [[f"audit={entry.name}"] for entry in entries("audit", search_path)]
+        trials += [[f"trainer={entry.name}"] for entry in entries("trainer", search_path)]
+    wrong = 0
+    for trial in trials:
+        for problem in check_one([*trial, *searched]):
+            wrong += 1
+            print(f"{' '.join(trial)}: {problem}", file=sys.stderr)
+    print(f"{len(trials)} compositions checked, {wrong} problem{'s' if wrong != 1 else ''}")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def contract(
+    methods: Annotated[list[str], typer.Argument(help="Names of methods, ours or from the search path.")],
+    search_path: Search = [],
+) -> None:
+    """Check what every method owes its users: it changes something, repeats exactly, resumes exactly…"""
+    from fisherexp.catalogue import entries
+    from fisherexp.contract import Contract
+
+    found = {entry.name: entry for entry in entries("method", search_path)}
+    broken = 0
+    for name in methods:
+        if name not in found:
+            print(f"there is no method '{name}' (there are: {', '.join(found)})", file=sys.stderr)
+            raise typer.Exit(2)
+        with tempfile.TemporaryDirectory() as scratch:
+            for check_name, check_method in Contract(found[name], Path(scratch), search_path).checks().items():
+                try:
+                    check_method()
+                    print(f"{name}  {check_name:<28} kept")
+                except AssertionError as error:
+                    broken += 1
+                    print(f"{name}  {check_name:<28} BROKEN: {error}")
+    raise typer.Exit(1 if broken else 0)
