@@ -5,28 +5,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
-from fisherexp.ranks import over_ranks
+from fisherexp.callbacks.watcher import Watcher
+from fisherexp.curvature import Accumulator
+from fisherexp.methods.curvature import reduce_over_ranks
 
 
-class Accumulate(Callback):
+class Accumulate(Watcher):
     """Feeds every batch to an accumulator and saves its result as `file` in the run's folder.
 
     accumulator: makes one from a model: fisherexp.curvature.DiagonalAccumulator or KFACAccumulator, say, with its
-        options given (`_partial_: true` in a config). It has update, sums, load_sums and result.
+        options given (`_partial_: true` in a config).
     during: 'test' looks at the finished model, on the parts it is evaluated on; 'fit' at the last epoch of training,
         each batch at the weights of its own step.
     Sums are reduced over ranks, so one process and several give the same result.
     """
 
-    # Read by the runner: the test loop must allow gradients.
     needs_gradients = True
 
     def __init__(self, accumulator: Callable[..., Any], during: Literal["fit", "test"], file: str) -> None:
         self.make, self.during, self.file = accumulator, during, file
-        self.watches_fit = during == "fit"  # read by the runner: a training that was done before is done again
-        self.accumulator: Any = None
+        self.watches_fit = during == "fit"
+        self.accumulator: Accumulator | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.during == "fit" and trainer.current_epoch == (trainer.max_epochs or 1) - 1:
@@ -59,12 +60,12 @@ class Accumulate(Callback):
     def _add(self, batch: Any) -> None:
         if self.accumulator is not None:
             with torch.enable_grad():
-                self.accumulator.update(batch.inputs, batch.targets)
+                self.accumulator.update(batch.inputs, batch.targets, batch.weights)
 
     def _finish(self, trainer: Trainer) -> None:
         if self.accumulator is None:
             return
-        self.accumulator.load_sums(over_ranks(self.accumulator.sums(), largest=("batch_size", "batches")))
+        reduce_over_ranks(self.accumulator)
         if trainer.is_global_zero:
             self.accumulator.result().save(Path(trainer.default_root_dir) / self.file)
         self.accumulator = None

@@ -11,18 +11,20 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from fisherexp.callbacks.domain_figure import draw
 from fisherexp.callbacks.transfer import transfer_measure
+from fisherexp.callbacks.watcher import Watcher
 from fisherexp.config.types import Count, Positive
 from fisherexp.curvature.head_gradients import head_gradient_mean
 from fisherexp.curvature.head_hessian import frobenius_distance, spectral_distance
+from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.seeds import generator
 
 
-class DomainWatch(Callback):
+class DomainWatch(Watcher):
     """Records a checkpoint every `every` epochs and after the last; the records are the outcome 'domain_watch' of the
     run, and domain_watch.png and .pdf are drawn from them.
 
@@ -37,7 +39,7 @@ class DomainWatch(Callback):
         self.records: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if getattr(module, "setting", None) is None:
+        if not isinstance(module, DomainMethod):
             raise ValueError(
                 f"domain_watch follows methods that train on several domains; {type(module).__name__} "
                 "knows one (nearest: method=domain_erm)"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fisherexp.callbacks.watcher import Watcher
 from fisherexp.config.types import Count
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
@@ -18,7 +19,7 @@ from fisherexp.files import write_atomically
 Measurement = Callable[..., dict[str, Tensor]]
 
 
-class Measure(Callback):
+class Measure(Watcher):
     """Calls `measure(model, batches, loss=…)` and keeps its tensors as `file` (safetensors) in the run's folder.
 
     measure: one of measures.py, say, with its options given (`_partial_: true` in a config).
@@ -30,7 +31,6 @@ class Measure(Callback):
     Scalars and short vectors also go to the run's loggers.
     """
 
-    # Read by the runner: the test loop must allow gradients.
     needs_gradients = True
 
     def __init__(
@@ -42,7 +42,7 @@ class Measure(Callback):
         first: Count | None = None,
     ) -> None:
         self.measure, self.during, self.file, self.every, self.first = measure, during, file, every, first
-        self.watches_fit = during == "fit"  # read by the runner: a training that was done before is done again
+        self.watches_fit = during == "fit"
         self.looks: list[dict[str, Tensor]] = []
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: object) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fisherexp.callbacks.collapse_figures import draw
 from fisherexp.callbacks.collapse_tables import write_tables
+from fisherexp.callbacks.watcher import Watcher
 from fisherexp.config.types import ClassLabel, Count, Size
 from fisherexp.curvature.undisturbed import Undisturbed
 from fisherexp.data.loader import Loader
@@ -34,7 +35,7 @@ from fisherexp.models.stages import changed_after
 from fisherexp.seeds import generator
 
 
-class NeuralCollapse(Callback):
+class NeuralCollapse(Watcher):
     """Leaves neural_collapse.csv, channels.csv, the raw numbers (neural_collapse.safetensors) and figures.
 
     epochs: after which to look, counted from 1; the last epoch is always looked at.
@@ -48,7 +49,6 @@ class NeuralCollapse(Callback):
     Raises ValueError for a data set of fewer than three classes, or a method whose batches are not shuffled.
     """
 
-    # Read by the runner: a training that was done before is done again, to be watched.
     watches_fit = True
 
     def __init__(
@@ -108,8 +108,7 @@ class Look:
         if not (isinstance(loader, Loader) and loader.shuffle):
             raise ValueError("callbacks=neural_collapse needs a method that goes through one shuffled training set")
         self.options, self.model, self.loader = options, module.model, loader
-        # Outputs trained by squared error are compared with the target themselves, not through a softmax.
-        self.raw_outputs = getattr(module, "raw_outputs", False)
+        self.raw_outputs = module.raw_outputs
         everything = torch.arange(loader.size) if loader.indices is None else loader.indices
         order = torch.randperm(len(everything), generator=self._random("samples"))
         self.chosen = everything[order[: options.samples].sort().values]

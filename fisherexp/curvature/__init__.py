@@ -3,6 +3,7 @@
 Pure torch; importing this package imports no experiment framework.
 """
 
+from fisherexp.curvature.accumulating import LARGEST, Accumulator, accumulate
 from fisherexp.curvature.accumulator import DiagonalAccumulator, fisher_diagonal
 from fisherexp.curvature.diagonal import Estimator, FisherDiagonal
 from fisherexp.curvature.kfac import KFAC, KFACAccumulator, kfac

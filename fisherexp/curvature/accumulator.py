@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .accumulating import accumulate
 from .choices import check_choice
 from .diagonal import Estimator, FisherDiagonal
 from .engine import Engine
 from .finite import finite, first_non_finite
-from .inputs import batch_size, move, outputs_of, parts_of, returning, select, weighted
+from .inputs import batch_size, move, outputs_of, returning, select, weighted
 from .kernels import kernel
 from .likelihood import LABELS, Likelihood, counted, resolve
 from .rules.base import accumulation_dtype
@@ -295,6 +296,4 @@ def fisher_diagonal(
         seed=seed,
         compiled=compiled,
     )
-    for batch in batches:
-        accumulator.update(*parts_of(batch, inputs, targets))
-    return accumulator.result()
+    return accumulate(accumulator, batches, inputs, targets).result()

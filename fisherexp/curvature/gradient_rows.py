@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .accumulating import refuse_weights
 from .diagonal import Estimator
 from .inputs import batch_size, select
 from .likelihood import resolve
@@ -20,6 +21,8 @@ class LowRankAccumulator:
     in `batch_gradients`. The rows are kept as one matrix (rows, d), allocated at once.
     """
 
+    generator = None  # it draws no labels
+
     def __init__(self, model: nn.Module, *, rows: int, batch: int = 1, loss: Any = None, parameters: Any = None):
         self.model, self.batch, self.names = model, batch, parameters
         self.loss = resolve(loss, "empirical")
@@ -29,8 +32,12 @@ class LowRankAccumulator:
         self.gradients = like.new_zeros(rows, len(like))
         self.count = 0
 
-    def update(self, inputs: Any, targets: Tensor) -> None:
-        """Add the batches in the inputs (N samples first) and their targets, in order, while there are rows to fill."""
+    def update(self, inputs: Any, targets: Tensor, weights: Tensor | None = None) -> None:
+        """Add the batches in the inputs (N samples first) and their targets, in order, while there are rows to fill.
+
+        Raises ValueError for weights of samples.
+        """
+        refuse_weights(self, weights)
         size, room = batch_size(inputs), len(self.gradients) - self.count
         starts = range(0, size - self.batch + 1, self.batch)[:room]
         parts = [slice(start, start + self.batch) for start in starts]

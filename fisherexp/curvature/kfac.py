@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .accumulating import accumulate, refuse_weights
 from .choices import check_choice
 from .diagonal import Estimator
 from .engine import Engine
-from .inputs import batch_size, move, parts_of, returning
+from .inputs import batch_size, move, returning
 from .kronecker import KFAC, KroneckerFactor
 from .likelihood import LABELS, counted, resolve
 from .rules import Use
@@ -243,8 +244,9 @@ class KFACAccumulator:
         self.draws = samples if labels == "sampled" else 1
         self.factors = _Factors(self.engine.wanted, reduce=approximation == "reduce")
 
-    def update(self, inputs: Any, targets: Tensor | None = None) -> None:
-        """Add one batch; the model is left as it was."""
+    def update(self, inputs: Any, targets: Tensor | None = None, weights: Tensor | None = None) -> None:
+        """Add one batch; the model is left as it was. Raises ValueError for weights of samples."""
+        refuse_weights(self, weights)
         with self.engine.undisturbed, returning(self.engine.model, self.outputs):
             inputs = move(inputs, self.engine.device)
             targets = None if targets is None else move(targets, self.engine.device)
@@ -321,7 +323,4 @@ def kfac(
     """KFAC of `model` over `batches` of (inputs, targets) or mappings, of which `inputs` and `targets` say as in
     `fisher_diagonal` what is meant; options and errors as in `KFACAccumulator`.
     """
-    accumulator = KFACAccumulator(model, **options)
-    for batch in batches:
-        accumulator.update(*parts_of(batch, inputs, targets))
-    return accumulator.result()
+    return accumulate(KFACAccumulator(model, **options), batches, inputs, targets).result()

@@ -4,6 +4,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from fisherexp.curvature import LARGEST, Accumulator
+from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 
 
@@ -31,9 +33,9 @@ class Curvature:
         """Batches of a part in this estimator's order, `batches_per_update` of them as one."""
         raise NotImplementedError
 
-    def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> Any:
+    def accumulator(self, model: nn.Module, seed: int, likelihood: str = "cross_entropy") -> Accumulator:
         """An empty accumulator of this estimator for `model`; `seed` is that of sampled labels, `likelihood` one of
-        fisherexp.curvature's by name. It has update, sums, load_sums and result."""
+        fisherexp.curvature's by name."""
         raise NotImplementedError
 
     def checksum(self, setting: Setting) -> str:
@@ -43,3 +45,8 @@ class Curvature:
     def read(self, tensors: dict[str, Any], about: dict[str, Any]) -> Any:
         """The result from what the store kept of it."""
         return self.result.of(tensors, about)
+
+
+def reduce_over_ranks(accumulator: Accumulator) -> None:
+    """Give the accumulator of every rank the sums of all; for a single process nothing changes."""
+    accumulator.load_sums(over_ranks(accumulator.sums(), largest=LARGEST))

@@ -11,9 +11,8 @@ from fisherexp.config.types import Count
 from fisherexp.curvature import DiagonalAccumulator, FisherDiagonal
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import Chained
-from fisherexp.methods.curvature import Curvature
+from fisherexp.methods.curvature import Curvature, reduce_over_ranks
 from fisherexp.methods.method import ModelMethod
-from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
@@ -121,11 +120,11 @@ class FisherPass(ModelMethod):
             self.accumulator.generator.set_state(self._drawn_from.cpu())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        self.accumulator.update(batch.inputs, batch.targets)
+        self.accumulator.update(batch.inputs, batch.targets, batch.weights)
 
     def on_train_end(self) -> None:
         if not self.importance.replicated:
-            self.accumulator.load_sums(over_ranks(self.accumulator.sums(), largest=("batch_size", "batches")))
+            reduce_over_ranks(self.accumulator)
         self.fisher = self.accumulator.result()
 
     def configure_optimizers(self) -> None:
@@ -134,8 +133,8 @@ class FisherPass(ModelMethod):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["fisher"] = {name: total.clone() for name, total in self.accumulator.sums().items()}
-        if generator := getattr(self.accumulator, "generator", None):
-            checkpoint["labels"] = generator.get_state()
+        if self.accumulator.generator is not None:
+            checkpoint["labels"] = self.accumulator.generator.get_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -64,6 +64,8 @@ class ModelMethod(Method, LightningModule):
     looks_at: further parts of the data on which its outcome, not its weights, depends.
     needs: what else it is given before fit, see needs.py; found in `self.given` by name.
     adapts_at_test: gradients are needed in the test loop.
+    raw_outputs: outputs approach one-hot targets themselves, by squared error; they are no logits, and a softmax of
+        them is no probability.
     """
 
     start: ClassVar[str] = "scratch"
@@ -71,6 +73,7 @@ class ModelMethod(Method, LightningModule):
     looks_at: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[Need, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
+    raw_outputs: bool = False
 
     epochs: int = 1
 

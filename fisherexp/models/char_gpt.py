@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Probability
+from fisherexp.models.backbone import Backbone
 from fisherexp.models.vit import Block
 
 
-class CharGPT(nn.Module):
+class CharGPT(Backbone):
     """Token and position embeddings → pre-norm blocks of causal attention and MLP → norm; one feature per position.
 
     dim, depth, heads: of the transformer; heads must divide dim. dropout: of embeddings and both branches of a block.

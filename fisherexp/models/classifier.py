@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fisherexp.models.backbone import Backbone
 from fisherexp.models.heads import linear_head
 
 
@@ -18,7 +19,7 @@ class Classifier(nn.Module):
     one_logit: of two classes, the head gives one output z only; the logits are then (0, z), so that softmax
         cross-entropy is binary cross-entropy and everything that takes logits stays as it is.
 
-    A backbone with a method `initialize(layer)` has it applied to a head that is trained as well.
+    A Backbone may change the weights that a trained head begins with.
 
     The constants are persistent buffers: a checkpoint says by itself how its inputs were scaled.
     """
@@ -45,7 +46,7 @@ class Classifier(nn.Module):
         self.one_logit = one_logit
         width = 1 if one_logit else num_classes
         self.head = linear_head(num_features=num_features, num_classes=width) if head is None else head
-        if hasattr(backbone, "initialize") and self.head.weight.requires_grad:
+        if isinstance(backbone, Backbone) and self.head.weight.requires_grad:
             backbone.initialize(self.head)
 
     def normalize(self, images: Tensor) -> Tensor:

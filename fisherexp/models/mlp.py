@@ -7,9 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count
+from fisherexp.models.backbone import Backbone
 
 
-class MLP(nn.Module):
+class MLP(Backbone):
     """Linear (→ BatchNorm) → ReLU, once per hidden width; features are the last hidden layer.
 
     hidden: widths of the hidden layers; an empty list makes the whole classifier linear.

@@ -6,12 +6,13 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count
+from fisherexp.models.backbone import Backbone
 
 # Of GroupNorm, as in the networks that the test-time field takes where batch statistics fail (Sun et al., ICML 2020).
 GROUPS = 8
 
 
-class ResNet18(nn.Module):
+class ResNet18(Backbone):
     """Four stages of two basic blocks with w, 2w, 4w, 8w channels; d = 8w.
 
     Each stage but the first halves the image. With w = 64, three channels and 10 classes there are 11.17

@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count
+from fisherexp.models.backbone import Backbone
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Backbone):
     """Three 3×3 convolutions (w, 2w, 2w channels), each with BatchNorm and ReLU; max-pooling after the first
     two, global average pooling at the end; d = 2w. With w = 32, one-channel images and 10 classes it has 57
     thousand weights.

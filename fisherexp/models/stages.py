@@ -5,14 +5,15 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from fisherexp.models.backbone import Backbone
+
 
 def stage(model: nn.Module, number: int) -> nn.Module:
     """The module at whose output stage `number` (1, 2, …) of a Classifier's backbone ends; for 0 the backbone.
 
-    A backbone lists its stages in `stage_ends`, paths of its modules. Raises ValueError, in one line, for a stage
-    it does not have.
+    Raises ValueError, in one line, for a stage it does not have.
     """
-    ends = getattr(model.backbone, "stage_ends", ())
+    ends = model.backbone.stage_ends if isinstance(model.backbone, Backbone) else ()
     if number > len(ends):
         there = f"the last one is {len(ends)}" if ends else "it names none"
         raise ValueError(f"{type(model.backbone).__name__} has no stage {number}: {there}")

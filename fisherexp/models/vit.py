@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Probability
+from fisherexp.models.backbone import Backbone
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """Patches → tokens, a class token, learned positions → pre-norm transformer → the class token; d = dim.
 
     patch: side of a patch in pixels; must divide H and W.

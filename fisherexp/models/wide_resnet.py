@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Probability
+from fisherexp.models.backbone import Backbone
 
 
-class WideResNet(nn.Module):
+class WideResNet(Backbone):
     """WRN-depth-k: three groups of (depth - 4) / 6 blocks with 16k, 32k, 64k channels; d = 64k.
 
     depth: 6n + 4. widen: k. dropout: probability, between the two convolutions of a block.

@@ -5,8 +5,10 @@ import difflib
 import torch
 from torch import Tensor, nn
 
+from fisherexp.models.backbone import Backbone
 
-class Torchvision(nn.Module):
+
+class Torchvision(Backbone):
     """A torchvision classification model by name, e.g. resnet50. The final Linear layer becomes the identity.
 
     name: as in torchvision.models. pretrained: ImageNet weights (downloaded once by torchvision).
@@ -74,7 +76,7 @@ class Torchvision(nn.Module):
         return self.network(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
 
 
-class Timm(nn.Module):
+class Timm(Backbone):
     """A timm model by name, e.g. resnet18.a1_in1k, made without head (num_classes=0) for C input channels.
 
     name: as in timm.list_models(). pretrained: weights from the model's hub. input_shape: (C, H, W).
@@ -107,11 +109,12 @@ def _check_name(name: str, known: list[str], library: str) -> None:
 
 def _drop_auxiliary_heads(network: nn.Module) -> None:
     """GoogLeNet and Inception have further heads half-way, and return tuples in training because of them."""
-    if getattr(network, "aux_logits", False):
-        network.aux_logits = False
-        for name in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(network, name):
-                setattr(network, name, None)
+    from torchvision.models import GoogLeNet, Inception3
+
+    if isinstance(network, GoogLeNet):
+        network.aux_logits, network.aux1, network.aux2 = False, None, None
+    elif isinstance(network, Inception3):
+        network.aux_logits, network.AuxLogits = False, None
 
 
 def _probe(backbone: nn.Module, name: str, input_shape: tuple[int, int, int]) -> int:

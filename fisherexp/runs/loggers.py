@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 SENT = ("weights", "fisher", "kfac")  # kinds of artefacts worth keeping elsewhere
 
@@ -32,9 +32,8 @@ def wandb(folder: Path, run_id: str, group: str, project: str, offline: bool, ar
 
     Runs that differ in their seed alone share its group. artefacts: send those the run worked with, too.
     """
-    from pytorch_lightning.loggers import WandbLogger
-
-    made = WandbLogger(
+    return RecordingWandb(
+        artefacts,
         name=run_id,
         id=run_id,
         group=group,
@@ -43,8 +42,14 @@ def wandb(folder: Path, run_id: str, group: str, project: str, offline: bool, ar
         offline=offline,
         resume=None if offline else "allow",
     )
-    made.sends_artefacts = artefacts
-    return made
+
+
+class RecordingWandb(WandbLogger):
+    """Also gets the run's pictures and record and, where it `sends_artefacts`, those the run worked with."""
+
+    def __init__(self, sends_artefacts: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.sends_artefacts = sends_artefacts
 
 
 def mlflow(folder: Path, run_id: str, group: str, experiment: str, tracking_uri: str | None) -> Logger:
@@ -65,7 +70,7 @@ def mirror(loggers: list[Logger], record: dict[str, Any], folder: Path, artefact
     for logger in loggers:
         logger.log_hyperparams(record["config"])
         logger.log_metrics(figures)
-        if hasattr(logger, "sends_artefacts"):
+        if isinstance(logger, RecordingWandb):
             sent = {file: kind for file, kind in artefacts.items() if kind in SENT and logger.sends_artefacts}
             _to_wandb(logger.experiment, record, folder, sent)
         logger.save()
@@ -100,6 +105,5 @@ def close(loggers: list[Logger], status: str) -> None:
     """Finish every logger, so that the next run of this process starts its own."""
     for logger in loggers:
         logger.finalize(status)
-        experiment = getattr(logger, "_experiment", None)
-        if type(logger).__name__ == "WandbLogger" and experiment is not None:
-            experiment.finish(exit_code=0 if status == "success" else 1)
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger._experiment.finish(exit_code=0 if status == "success" else 1)

@@ -1,17 +1,17 @@
 """Gives a search's trial up early: after every epoch the metric searched for is reported, and Optuna decides."""
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
+from fisherexp.callbacks.watcher import Watcher
 from fisherexp.ranks import agreed
 from fisherexp.runs.study import StudyFile, trial_of_environment
+from fisherexp.scenarios.setting import Setting
 from fisherexp.stop import Pruned
 
 
-class Prune(Callback):
-    """Of the trial named in the environment by the search. `setting` is put here by the runner before fit."""
-
-    wants_setting = True
+class Prune(Watcher):
+    """Of the trial named in the environment by the search."""
 
     def __init__(self, study_file: StudyFile, number: int) -> None:
         import optuna
@@ -19,13 +19,16 @@ class Prune(Callback):
         self.metric = study_file.metric.rpartition("/")[2]
         study = study_file.opened()
         self.trial = optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
-        self.setting = None
+        self.setting: Setting | None = None
 
     @classmethod
     def of_environment(cls) -> list["Prune"]:
         """The callback of the trial that this process makes; none outside of a search, or where nothing is pruned."""
         trial = trial_of_environment()
         return [cls(*trial)] if trial and trial[0].pruner != "none" else []
+
+    def fit_begins(self, setting: Setting) -> None:
+        self.setting = setting
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.current_epoch + 1 >= (trainer.max_epochs or 0):

@@ -20,6 +20,7 @@ from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
+from fisherexp.callbacks.watcher import Watcher
 from fisherexp.config.locations import user_file
 from fisherexp.config.validate import attribute
 from fisherexp.data.datamodule import LabeledData
@@ -182,9 +183,8 @@ class Workbench:
         trainer = self._trainer(method, folder, [resumable, cost, progress], own)
         torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
-        for callback in trainer.callbacks:
-            if getattr(callback, "wants_setting", False):
-                callback.setting = placed
+        for watcher in _watchers(trainer.callbacks):
+            watcher.fit_begins(placed)
         method.objective = placed.data.objective
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
@@ -245,7 +245,7 @@ class Workbench:
             parts["callbacks"] = callbacks
         if method.looks_at:
             parts["looks_at"] = {part: self.setting.checksum(part) for part in method.looks_at}
-        if folder is not None and any(getattr(callback, "watches_fit", False) for callback in self.callbacks):
+        if folder is not None and any(watcher.watches_fit for watcher in _watchers(self.callbacks)):
             tensors, about = build(folder)
             known = self.store.get("weights", parts, lambda scratch: (tensors, about))
             return dataclasses.replace(known, about=known.about | about)
@@ -341,12 +341,13 @@ class Workbench:
     def _trainer(self, method: ModelMethod, folder: Path, callbacks: list[Callback], own: bool) -> Trainer:
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         callbacks = [*callbacks, *(self.callbacks if own else [])]
+        gradients = method.adapts_at_test or any(watcher.needs_gradients for watcher in _watchers(callbacks))
         return make(
             folder=folder,
             epochs=method.epochs,
             callbacks=callbacks,
             loggers=self.loggers if own else [],
-            inference_mode=not (method.adapts_at_test or any(getattr(c, "needs_gradients", False) for c in callbacks)),
+            inference_mode=not gradients,
         )
 
     def meter(self, phase: str, short: float = 0.0) -> Meter:
@@ -361,6 +362,10 @@ class Workbench:
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+
+
+def _watchers(callbacks: list[Callback]) -> list[Watcher]:
+    return [callback for callback in callbacks if isinstance(callback, Watcher)]
 
 
 @functools.cache

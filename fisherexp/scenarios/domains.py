@@ -58,7 +58,8 @@ class Domains:
         Raises ValueError for names of no domain and for domains too small or too few to be cut so.
         """
         domains = self._domains(data, seed)
-        variants = {name: domains.pop(name) for name in getattr(data, "only_evaluated", ()) if name in domains}
+        only_evaluated = data.only_evaluated if isinstance(data, DomainData) else ()
+        variants = {name: domains.pop(name) for name in only_evaluated if name in domains}
         target = list(domains)[-1] if self.target is None else self.target
         for option, name in (("target", target), ("leave_out", self.leave_out)):
             if name is not None and name not in domains:

@@ -200,8 +200,10 @@ def test_same_content_same_key_and_changed_content_another(make, network, tmp_pa
 TINY = '''
 from torch import nn
 
+from fisherexp.models.backbone import Backbone
 
-class Tiny(nn.Module):
+
+class Tiny(Backbone):
     """Comes with weights and with a head, as a model from a hub does."""
 
     requires = ("floats",)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fisherexp.adapters import AdaptedLayer, LoRA, inject
 
+HEAD = "head"
 Parts = tuple[Tensor | float, Tensor, Tensor]  # rest (n, m), L (n, r), R (r, m)
 
 
@@ -18,11 +19,10 @@ def factorize(model: nn.Module, rank: int | None, ratio: float) -> dict[str, Ada
     fewer rows or columns; None for that at which L and R hold `ratio` times the weights, ratio · n m / (n + m), at
     least 1. Frozen layers are left out. Raises ValueError if there is nothing to take.
     """
-    head = getattr(model, "head", None)
     sizes = {
-        k: layer.weight.flatten(1).shape
-        for k, layer in model.named_modules()
-        if is_factorizable(layer) and layer is not head
+        name: layer.weight.flatten(1).shape
+        for name, layer in model.named_modules()
+        if is_factorizable(layer) and name != HEAD
     }
     if not sizes:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer besides its head to factorize")

@@ -33,7 +33,7 @@ class FisherCalibration:
         return self._accumulator
 
     def add(self, batch: Batch) -> None:
-        self.accumulator.update(batch.inputs, batch.targets)
+        self.accumulator.update(batch.inputs, batch.targets, batch.weights)
 
     def take(self) -> FisherDiagonal:
         """The Fisher of all that was added since the last time."""

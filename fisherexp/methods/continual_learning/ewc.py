@@ -14,11 +14,11 @@ Which Fisher it is decides what λ means, by orders of magnitude (importance.lab
 from torch import nn
 
 from fisherexp.config.types import NonNegative
-from fisherexp.curvature import FisherDiagonal
+from fisherexp.curvature import FisherDiagonal, accumulate
 from fisherexp.methods.continual_learning.anchored import AnchoredTraining, snapshot
+from fisherexp.methods.curvature import reduce_over_ranks
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
-from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import derive
 
@@ -26,10 +26,10 @@ from fisherexp.seeds import derive
 def task_fisher(model: nn.Module, task: Setting, importance: Importance, number: int) -> FisherDiagonal:
     """The diagonal Fisher of a task's training samples, on every rank; `number` of the task: for sampled labels."""
     accumulator = importance.accumulator(model, derive("labels", task.seed, number), task.data.objective.likelihood)
-    for batch in importance.batches(task, "train", importance.batches_per_update):
-        accumulator.update(batch.inputs, batch.targets)
+    batches = importance.batches(task, "train", importance.batches_per_update)
+    accumulate(accumulator, ((batch.inputs, batch.targets, batch.weights) for batch in batches))
     if not importance.replicated:
-        accumulator.load_sums(over_ranks(accumulator.sums(), largest=("batch_size", "batches")))
+        reduce_over_ranks(accumulator)
     return accumulator.result()
 
 

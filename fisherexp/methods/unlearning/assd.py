@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from fisherexp.curvature import DiagonalAccumulator
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import InTurn
+from fisherexp.methods.curvature import reduce_over_ranks
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten
-from fisherexp.ranks import over_ranks
 from fisherexp.seeds import derive
 
 
@@ -75,13 +75,13 @@ class ASSD(ModelMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         part = "forget" if batch.tags["forget_pass"].all() else "retain"
-        self.accumulators[part].update(batch.inputs, batch.targets)
+        self.accumulators[part].update(batch.inputs, batch.targets, batch.weights)
 
     def on_train_end(self) -> None:
         found = {}
         for part, accumulator in self.accumulators.items():
             if self.importance.gradients == "per_sample":  # of batch means every rank has all
-                accumulator.load_sums(over_ranks(accumulator.sums(), largest=("batch_size", "batches")))
+                reduce_over_ranks(accumulator)
             found[part] = dict(accumulator.result().items())
         alpha = percentile_ratio(found["forget"], found["retain"], self.percentile)
         self.outcome = dampen_model(self.model, found["forget"], found["retain"], alpha, 1.0)

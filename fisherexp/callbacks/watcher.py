@@ -1,0 +1,17 @@
+"""What the runner asks of the callbacks of a run. Those of Lightning's own class are asked nothing."""
+
+from pytorch_lightning import Callback
+
+from fisherexp.scenarios.setting import Setting
+
+
+class Watcher(Callback):
+    """watches_fit: the training takes place in the run even if its result is known, to be watched.
+    needs_gradients: the test loop must allow gradients.
+    """
+
+    watches_fit: bool = False
+    needs_gradients: bool = False
+
+    def fit_begins(self, setting: Setting) -> None:
+        """Called before fit with the data as the scenario cuts them, on the device of the loop."""
