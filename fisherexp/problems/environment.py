@@ -151,6 +151,7 @@ class DoubleIntegrator(EnvironmentProblem):
 class Gymnasium(EnvironmentProblem):
     """name, horizon, discount, options: see GymnasiumEpisodes."""
 
+    named_by = "name"
     provides = ("vectors",)
 
     def __init__(

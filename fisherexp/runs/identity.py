@@ -89,10 +89,13 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 def name_of(cfg: DictConfig, node: str) -> str:
-    """The short name of what a node instantiates: its declared `name`, else its class in snake case."""
+    """The short name of what a node instantiates: the value of the option it is declared to be `named_by`, its declared
+    `name`, else its class in snake case."""
     target = OmegaConf.select(cfg, f"{node}._target_")
     if target is None:
         return "none"
+    if option := attribute(cfg, node, "named_by"):
+        return str(cfg[node][option]).replace("/", "_")  # it names a folder, too
     words = re.findall(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z0-9]+", target.rpartition(".")[2])
     return attribute(cfg, node, "name") or "_".join(words).lower()
 

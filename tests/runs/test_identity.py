@@ -94,6 +94,9 @@ def test_a_changed_file_is_another_experiment(tmp_path):
         (["model=wide_resnet"], "model", "wide_resnet"),
         (["scenario=class_forgetting"], "scenario", "class_forgetting"),
         (["method=ssd"], "method", "ssd"),
+        (["method=harpg"], "method", "harpg"),
+        (["method=n_harpg"], "method", "n_harpg"),
+        (["method=harpg", "data=gymnasium", "data.name=ALE/Pong-v5"], "data", "ALE_Pong-v5"),
     ],
 )
 def test_short_names_are_those_of_the_config(overrides, node, expected):

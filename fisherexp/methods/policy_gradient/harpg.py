@@ -63,3 +63,10 @@ class HARPG(PolicyGradient):
         s = self.sampled
         mix = s.uniform()
         return harpg_step(self.ascent, s.gradient, s.product, mix, self.step_size, self.normalize)
+
+
+class NHARPG(HARPG):
+    """HARPG under a name of its own in tables, for `normalize` set to true."""
+
+    name = "n_harpg"
+    stream = "HARPG"
