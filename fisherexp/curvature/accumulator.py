@@ -19,7 +19,8 @@ from .engine import Engine
 from .finite import finite, first_non_finite
 from .inputs import batch_size, move, outputs_of, returning, select, weighted
 from .kernels import kernel
-from .likelihood import LABELS, Likelihood, counted, resolve
+from .likelihood import LABELS, Likelihood
+from .resolve import counted, resolve
 from .rules.base import accumulation_dtype
 from .rules.normalization import CoupledSamples
 from .squares import SquaredSums

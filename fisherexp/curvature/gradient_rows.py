@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from .accumulating import refuse_weights
 from .diagonal import Estimator
 from .inputs import batch_size, select
-from .likelihood import resolve
 from .low_rank import LowRankFisher, batch_gradients
 from .products import trainable_parameters
+from .resolve import resolve
 from .vectors import ravel
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .choices import check_choice
 from .inputs import select
 
 LABELS = ("empirical", "pseudo", "sampled", "expected")
@@ -121,14 +120,14 @@ def counted_classes(targets: Tensor) -> Tensor:
     return targets.masked_fill(targets == IGNORED, 0)
 
 
-def _scaled(s: Tensor, weights: Tensor | None) -> Tensor:
+def scaled(s: Tensor, weights: Tensor | None) -> Tensor:
     """A sample of weight w counts w times: its gradient is multiplied by √w."""
     if weights is None:
         return s
     return s * weights.to(s.dtype).sqrt().reshape(-1, *[1] * (s.dim() - 1))
 
 
-def _true_label_gradient(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+def true_label_gradient(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
     """`cross_entropy_gradient`; raises ValueError for targets out of range."""
     try:
         return cross_entropy_gradient(outputs, targets)
@@ -172,15 +171,15 @@ class Classification(Likelihood):
     def seeds(self, outputs, targets, labels, weights, generator):
         if labels == "expected":
             for s in softmax_factors(outputs):
-                yield _scaled(s, weights)
+                yield scaled(s, weights)
             return
         y = targets if labels == "empirical" else self.draw(outputs, labels, generator)
         if y.is_floating_point():
             y = y.to(outputs.dtype)
             gradient = outputs.softmax(-1) * y.sum(-1, keepdim=True) - y
         else:
-            gradient = _true_label_gradient(self.name, outputs, y)
-        yield _scaled(gradient, weights)
+            gradient = true_label_gradient(self.name, outputs, y)
+        yield scaled(gradient, weights)
 
 
 class Regression(Likelihood):
@@ -206,108 +205,10 @@ class Regression(Likelihood):
             for k in range(outputs[0].numel()):
                 s = torch.zeros_like(outputs).flatten(1)
                 s[:, k] = 1
-                yield _scaled(s.reshape(outputs.shape), weights)
+                yield scaled(s.reshape(outputs.shape), weights)
             return
         y = targets if labels == "empirical" else self.draw(outputs, labels, generator)
-        yield _scaled(outputs - y.to(outputs.dtype), weights)
-
-
-class Sequence(Likelihood):
-    """Language modeling with one sample per sequence: ℓ_n = mean over its tokens of the cross-entropy.
-
-    outputs (N, T, V), targets (N, T); target -100 is not counted, nor is a sequence of nothing else; weights (N,) or,
-    per token, (N, T).
-    """
-
-    name = "sequence"
-
-    def check(self, outputs, targets):
-        if outputs.dim() != 3 or (targets is not None and targets.shape != outputs.shape[:2]):
-            shape = None if targets is None else tuple(targets.shape)
-            raise ValueError(
-                f"{self.name} expects outputs (N, T, V) and targets (N, T), got {tuple(outputs.shape)} and {shape}"
-            )
-        if targets is not None:
-            check_classes(self.name, targets, outputs.shape[:2], outputs.shape[2])
-
-    def kept(self, targets, labels):
-        if targets is None or targets.dim() != 2:
-            return None
-        counts = (targets != IGNORED).any(1)
-        return None if counts.all() else counts
-
-    def token_weights(self, outputs: Tensor, targets: Tensor | None, weights: Tensor | None) -> Tensor:
-        """(N, T): zero where the target is ignored."""
-        w = torch.ones(outputs.shape[:2], dtype=outputs.dtype, device=outputs.device)
-        if weights is not None and weights.dim() == 2:
-            w = weights.to(w.dtype)
-        return w if targets is None else w * (targets != IGNORED)
-
-    def shares(self, outputs, targets, weights) -> Tensor:
-        """Weight of each token in its sequence's mean."""
-        w = self.token_weights(outputs, targets, weights)
-        return w / w.sum(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
-
-    def losses(self, outputs, targets, weights=None):
-        each = F.cross_entropy(outputs.mT, targets.long(), reduction="none", ignore_index=IGNORED)
-        return (each * self.shares(outputs, targets, weights)).sum(1)
-
-    def draw(self, outputs, labels, generator):
-        if labels == "pseudo":
-            return outputs.argmax(-1)
-        p = outputs.softmax(-1).flatten(0, 1)
-        return torch.multinomial(p, 1, generator=generator).reshape(outputs.shape[:2])
-
-    def seeds(self, outputs, targets, labels, weights, generator):
-        share = self.shares(outputs, targets, weights)
-        sample_weights = weights if weights is not None and weights.dim() == 1 else None
-        if labels == "expected":
-            for s in softmax_factors(outputs):  # tokens are independent given the inputs: one at a time
-                for t in range(outputs.shape[1]):
-                    one = torch.zeros_like(s)
-                    one[:, t] = s[:, t] * share[:, t, None]
-                    yield _scaled(one, sample_weights)
-            return
-        y = counted_classes(targets) if labels == "empirical" else self.draw(outputs, labels, generator)
-        yield _scaled(_true_label_gradient(self.name, outputs, y).mul_(share.unsqueeze(-1)), sample_weights)
-
-    def count(self, outputs, targets, weights):
-        return super().count(outputs, targets, weights if weights is not None and weights.dim() == 1 else None)
-
-
-class Token(Sequence):
-    """Language modeling with one sample per token: F = mean over tokens of the squared token gradient.
-
-    Shapes as `Sequence`. Tokens share the network's activations, so each position is one backward pass.
-    """
-
-    name = "token"
-
-    def mean(self, outputs, targets, weights):
-        each = F.cross_entropy(outputs.mT, targets.long(), reduction="none", ignore_index=IGNORED)
-        w = self.all_weights(outputs, targets, weights)
-        return (each * w).sum() / w.sum()
-
-    def all_weights(self, outputs, targets, weights) -> Tensor:
-        """(N, T) weight of each token as a sample."""
-        w = self.token_weights(outputs, targets, weights)
-        return w if weights is None or weights.dim() == 2 else w * weights.to(w.dtype).unsqueeze(1)
-
-    def seeds(self, outputs, targets, labels, weights, generator):
-        root = self.all_weights(outputs, targets, weights).sqrt().unsqueeze(-1)
-        if labels == "expected":
-            gradients = softmax_factors(outputs)
-        else:
-            y = counted_classes(targets) if labels == "empirical" else self.draw(outputs, labels, generator)
-            gradients = iter([_true_label_gradient(self.name, outputs, y)])
-        for s in gradients:
-            for t in range(outputs.shape[1]):
-                one = torch.zeros_like(s)
-                one[:, t] = s[:, t] * root[:, t]
-                yield one
-
-    def count(self, outputs, targets, weights):
-        return self.all_weights(outputs, targets, weights).sum().item()
+        yield scaled(outputs - y.to(outputs.dtype), weights)
 
 
 class Custom(Likelihood):
@@ -333,7 +234,7 @@ class Custom(Likelihood):
             z = outputs.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.losses(z, targets).sum(), z)
         self._verify(outputs, targets, gradient)
-        yield _scaled(gradient, weights)
+        yield scaled(gradient, weights)
 
     def _verify(self, outputs: Tensor, targets: Any, gradient: Tensor) -> None:
         """Raise ValueError if a part of the batch has other gradients alone: shapes that broadcast, a mean inside."""
@@ -354,28 +255,3 @@ class Custom(Likelihood):
                     "broadcast, or a mean over the batch"
                 )
         self._verified.add(shapes)
-
-
-_NAMED = {c.name: c for c in (Classification, Regression, Sequence, Token)}
-
-
-def resolve(loss: str | Callable | Likelihood | None, labels: str) -> Likelihood:
-    """The likelihood called `loss` (None: cross-entropy); checks that it knows the estimator `labels`."""
-    if loss is None:
-        loss = Classification()
-    elif isinstance(loss, str):
-        loss = _NAMED[check_choice("loss", loss, _NAMED)]()
-    elif not isinstance(loss, Likelihood):
-        loss = Custom(loss)
-    check_choice(f"labels of loss {loss.name!r},", labels, loss.labels)
-    return loss
-
-
-def counted(
-    loss: Likelihood, labels: str, inputs: Any, targets: Tensor | None, weights: Tensor | None, size: int
-) -> tuple[Any, Tensor | None, Tensor | None, int]:
-    """A batch without the samples that its targets ignore, and how many are left."""
-    kept = loss.kept(targets, labels)
-    if kept is None or len(kept) != size:
-        return inputs, targets, weights, size
-    return *(None if t is None else select(t, kept, size) for t in (inputs, targets, weights)), int(kept.sum())

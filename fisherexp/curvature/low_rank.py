@@ -22,11 +22,8 @@ from torch import Tensor, nn
 from .diagonal import Estimator
 from .matrix import CurvatureMatrix, positive
 from .products import Loss, evaluation, loss_of_batch, trainable_parameters
+from .rows import combined, long_columns, row_gram, rows_times, short_columns
 from .vectors import Vector, ravel, unravel
-
-# Columns summed in G's precision before the sum moves to float64: few in a Gram product, whose digits a small
-# lambda needs; many in matrix-vector products, which would lose memory bandwidth to short rows.
-_GRAM_COLUMNS, _VECTOR_COLUMNS = 4096, 262_144
 
 
 class LowRankFisher(CurvatureMatrix):
@@ -114,7 +111,7 @@ class LowRankFisher(CurvatureMatrix):
     def matvec(self, vector: Vector) -> Vector:
         """F x for x flat (d,), several as columns (d, k), or by name. Raises ValueError for one that does not fit."""
         x = self._columns_of(vector)
-        return self._in_form(vector, _combine(_rows_times(self.gradients, x) / self.divisor, self.gradients))
+        return self._in_form(vector, combined(rows_times(self.gradients, x) / self.divisor, self.gradients))
 
     def solve(self, vector: Vector, damping: float) -> Vector:
         """(F + damping I)^-1 x for x flat (d,), several as columns (d, k), or by name.
@@ -127,8 +124,8 @@ class LowRankFisher(CurvatureMatrix):
             FloatingPointError: the damping is below the rounding of the gradients' inner products.
         """
         damping, x = positive(damping), self._columns_of(vector)
-        inside = self._solve_gram(_rows_times(self.gradients, x), damping)
-        return self._in_form(vector, (x - _combine(inside, self.gradients)) / damping)
+        inside = self._solve_gram(rows_times(self.gradients, x), damping)
+        return self._in_form(vector, (x - combined(inside, self.gradients)) / damping)
 
     def solve_rows(self, coefficients: Tensor, damping: float) -> Tensor:
         """(F + damping I)^-1 G^T a for a (m,), flat (d,): exact to rounding and one read of G.
@@ -136,11 +133,11 @@ class LowRankFisher(CurvatureMatrix):
         A one-hot ``a`` preconditions one stored gradient, as the M-FAC optimizer does with its newest.
         """
         inside = self._solve_gram(coefficients.to(self.gram), positive(damping))
-        return _combine(self.divisor * inside, self.gradients)
+        return combined(self.divisor * inside, self.gradients)
 
     def diagonal(self) -> Tensor:
         """Diagonal of F, (d,)."""
-        columns = self.gradients.split(_VECTOR_COLUMNS, dim=1)
+        columns = long_columns(self.gradients)
         return torch.cat([c.square().sum(dim=0) for c in columns]) / self.divisor
 
     def trace(self) -> Tensor:
@@ -171,7 +168,7 @@ class LowRankFisher(CurvatureMatrix):
         damping = positive(damping)
         factor = self._cholesky(row_gram(self.gradients, torch.float64), damping)
         parts = []
-        for columns in self.gradients.split(_GRAM_COLUMNS, dim=1):
+        for columns in short_columns(self.gradients):
             whitened = torch.linalg.solve_triangular(factor, columns.to(factor), upper=False)
             parts.append(1 - whitened.square().sum(dim=0))
         inverse = torch.cat(parts) / damping
@@ -194,7 +191,7 @@ class LowRankFisher(CurvatureMatrix):
             raise ValueError("the gradient holds NaN or infinity")
         index = self.cursor
         self.gradients[index] = gradient
-        self.gram[index] = _rows_times(self.gradients, self.gradients[index])
+        self.gram[index] = rows_times(self.gradients, self.gradients[index])
         self.gram[:, index] = self.gram[index]
         self.cursor = (index + 1) % len(self.gradients)
         self._factor = None
@@ -246,23 +243,6 @@ class LowRankFisher(CurvatureMatrix):
         return factor
 
 
-def row_gram(rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """G G^T (m, m) in float64 for G (m, d), multiplied in ``dtype`` (G's own by default).
-
-    Products of a few thousand columns are summed in float64, which makes a float32 product tens of times
-    more accurate, and only blocks on and above the diagonal are multiplied, which makes it faster.
-    """
-    m = len(rows)
-    gram = torch.zeros(m, m, dtype=torch.float64, device=rows.device)
-    step = max(64, -(-m // 4))
-    for columns in rows.split(_GRAM_COLUMNS, dim=1):
-        columns = columns.to(dtype or rows.dtype)
-        for start in range(0, m, step):
-            gram[start : start + step, start:] += columns[start : start + step] @ columns[start:].T
-    upper = gram.triu()
-    return upper + upper.triu(1).T
-
-
 def batch_gradients(
     model: nn.Module, loss: Loss, batches: Iterable[Any], parameters: Iterable[str] | None = None
 ) -> Iterator[Tensor]:
@@ -277,31 +257,3 @@ def batch_gradients(
             value, _ = loss_of_batch(model, loss, batch)
             grads = torch.autograd.grad(value, list(chosen.values()), allow_unused=True, materialize_grads=True)
         yield ravel(dict(zip(chosen, grads, strict=True)))
-
-
-def _rows_times(rows: Tensor, x: Tensor) -> Tensor:
-    """G x in float64 for x (d,) or (d, k), partial sums in G's precision."""
-    total = torch.zeros(len(rows), *x.shape[1:], dtype=torch.float64, device=rows.device)
-    parts = -(-rows.shape[1] // _VECTOR_COLUMNS)
-    for part, coordinates in zip(rows.chunk(parts, dim=1), x.to(rows).chunk(parts), strict=True):
-        total += _vector_times(coordinates, part.T) if x.ndim == 1 else part @ coordinates
-    return total
-
-
-def _combine(coefficients: Tensor, rows: Tensor) -> Tensor:
-    """G^T c in G's precision for c (m,) or (m, k)."""
-    coefficients = coefficients.to(rows)
-    return _vector_times(coefficients, rows) if coefficients.ndim == 1 else rows.T @ coefficients
-
-
-def _vector_times(vector: Tensor, matrix: Tensor) -> Tensor:
-    """vector @ matrix; on CPUs as a batch over column blocks, since one such product uses one thread only."""
-    threads = torch.get_num_threads() if matrix.device.type == "cpu" else 1
-    width = matrix.shape[1] // threads
-    if threads == 1 or width == 0:
-        return vector @ matrix
-    blocks = matrix[:, : threads * width].unflatten(1, (threads, width)).transpose(0, 1)
-    product = torch.bmm(vector.expand(threads, 1, -1), blocks).flatten()
-    if threads * width == matrix.shape[1]:
-        return product
-    return torch.cat([product, vector @ matrix[:, threads * width :]])

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from .choices import check_choice
 from .engine import Engine
 from .inputs import batch_size, move
-from .likelihood import LABELS, counted, counted_classes, resolve
+from .likelihood import LABELS, counted_classes
+from .resolve import counted, resolve
 from .squares import Gathered, SecondMoments, SquaredNorms
 from .undisturbed import refuse_batch_statistics
 

@@ -25,9 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .engine import Undisturbed, move, outputs_of, wanted_parameters
-from .likelihood import Likelihood, resolve
+from .inputs import move, outputs_of
+from .likelihood import Likelihood
 from .matrix import LinearMap
+from .resolve import resolve
+from .undisturbed import Undisturbed, wanted_parameters
 from .vectors import Vector, in_form_of
 
 Loss = str | Likelihood | Callable[[Tensor, Tensor], Tensor] | None

@@ -20,6 +20,7 @@ from fisherexp.curvature import (
     kfac,
     per_sample_gradient_norms,
     register_rule,
+    verification,
 )
 from fisherexp.curvature.rules import linear
 
@@ -190,7 +191,7 @@ def test_verification_is_what_finds_a_parameter_that_was_missed(monkeypatch):
     monkeypatch.setattr("fisherexp.curvature.tape.Tape._lose", lambda self, handles: None)
     model, batch = Net(WRITTEN["copy into a view"][0]), data()
     assert_exact(model, [batch])  # the identity finds what the tape did not say
-    monkeypatch.setattr("fisherexp.curvature.engine._Verification.wrong", lambda self, wanted: ([], False))
+    monkeypatch.setattr("fisherexp.curvature.verification.Verification.wrong", lambda self, wanted: ([], False))
     with pytest.raises(AssertionError):
         assert_exact(model, [batch])
 
@@ -534,8 +535,8 @@ def test_values_handed_out_in_the_order_of_the_batch():
 
 
 def verifications(monkeypatch):
-    calls, wrong = [], engine._Verification.wrong
-    monkeypatch.setattr(engine._Verification, "wrong", lambda *a: calls.append(0) or wrong(*a))
+    calls, wrong = [], verification.Verification.wrong
+    monkeypatch.setattr(verification.Verification, "wrong", lambda *a: calls.append(0) or wrong(*a))
     return calls
 
 
@@ -548,7 +549,7 @@ def test_a_way_is_verified_once_and_now_and_then(monkeypatch):
     for n, t in ((3, T), (N, 2), (N, T), (3, T)):  # another batch size, another length, and what is known
         accumulator.update(*data(n, t))
     assert len(calls) == 3
-    for _ in range(engine.NOW_AND_THEN + 1):
+    for _ in range(verification.NOW_AND_THEN + 1):
         accumulator.update(*data())
     assert len(calls) == 4
 
@@ -584,7 +585,7 @@ def test_a_gradient_of_zero_is_no_proof(monkeypatch):
 
 def test_a_change_that_is_noticed_late_is_no_silent_number(monkeypatch):
     """The layout of a way is spoiled behind the engine's back: the next verification refuses what was added."""
-    monkeypatch.setattr(engine, "NOW_AND_THEN", 4)
+    monkeypatch.setattr(verification, "NOW_AND_THEN", 4)
     model = Net(lambda m, h: h * m.w)
     accumulator = DiagonalAccumulator(model)
     accumulator.update(*data())

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.curvature import fisher_diagonal, kfac
-from fisherexp.curvature.kfac import LEAF, add_gram, symmetric
+from fisherexp.curvature.kronecker_sums import LEAF, add_gram, symmetric
 
 
 def dense_fisher(model, inputs, outputs, names):

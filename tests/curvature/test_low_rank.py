@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fisherexp.curvature import low_rank
-from fisherexp.curvature.low_rank import LowRankFisher, batch_gradients, row_gram
+from fisherexp.curvature import rows as rows_module
+from fisherexp.curvature.low_rank import LowRankFisher, batch_gradients
+from fisherexp.curvature.rows import row_gram
 
 SHAPES = [(1, 9), (6, 20), (20, 6), (7, 7)]
 
@@ -34,9 +35,9 @@ def recursion(g, damping, x):
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 column blocks"])
 def threads(request, monkeypatch):
-    monkeypatch.setattr(low_rank.torch, "get_num_threads", lambda: request.param)
-    monkeypatch.setattr(low_rank, "_GRAM_COLUMNS", 4)
-    monkeypatch.setattr(low_rank, "_VECTOR_COLUMNS", 8)
+    monkeypatch.setattr(rows_module.torch, "get_num_threads", lambda: request.param)
+    monkeypatch.setattr(rows_module, "GRAM_COLUMNS", 4)
+    monkeypatch.setattr(rows_module, "VECTOR_COLUMNS", 8)
 
 
 @pytest.mark.usefixtures("threads")

@@ -1,0 +1,134 @@
+"""When a sweep is verified by the identity of `identity`, and how: against the untouched model."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import randomness
+from .identity import Part, coupled, differing, rounding, same_outputs
+from .inputs import outputs_of, select
+from .path import Path
+from .rules import Use
+from .tape import pull_back
+
+NOW_AND_THEN = 64  # batches from one verification of a known way to the next
+
+
+class Verified:
+    """The ways a forward pass took for which the identity held."""
+
+    def __init__(self, parameters: Iterable[Tensor]):
+        self.parameters = list(parameters)
+        self.indices: dict[int, list[Tensor]] = {}  # by path, those with which it held
+        self.unchecked = 0  # batches since the last verification
+        self.vacuous = False  # whether that one told nothing about some parameter,
+        self.age = 0  # and how many batches ago it first did so
+        self.versions = 0
+
+    def covers(self, path: Path) -> bool:
+        """Whether this way was verified and need not be again now; the batch is counted as one of those since then."""
+        earlier = self.indices.get(path.key)
+        if earlier is None or self._due() or not path.same_indices(earlier):
+            return False
+        self.unchecked, self.age = self.unchecked + 1, self.age + 1
+        return True
+
+    def add(self, check: "Verification") -> None:
+        """The identity held for this one."""
+        self.indices[check.path.key] = [i.clone() for i in check.path.indices]
+        self.unchecked, self.age = 0, self.age + 1 if check.vacuous else 0
+        self.vacuous, self.versions = check.vacuous, self._versions()
+
+    def contradicts(self, check: "Verification") -> bool:
+        """Whether a way like this one's was verified, and batches since then were taken on trust."""
+        return bool(self.unchecked) and check.path.key in self.indices and not check.path.moves_rows()
+
+    def _due(self) -> bool:
+        """Whether a way that was verified is to be verified again: now and then, and soon where gradients of 0, of
+        layers that are still switched off or of blank inputs, told nothing.
+        """
+        if self.unchecked >= NOW_AND_THEN:
+            return True
+        return self.vacuous and (self.age & (self.age - 1) == 0 or self._versions() != self.versions)
+
+    def _versions(self) -> int:
+        return sum(p._version for p in self.parameters)
+
+
+class Verification:
+    """Compares one sweep with the untouched model. `sums`: Σ_{n∈S} ε_n G_n by parameter, as gradients arrive."""
+
+    def __init__(self, part: Part, path: Path, names: list[str], eps: float):
+        self.part, self.path, self.names, self.eps = part, path, names, eps
+        self.sums: dict[str, Tensor] = {}
+        self.seeds: Tensor | None = None
+        self.vacuous = False  # whether a gradient was 0, which any mistake would be as well
+        self.weights: Tensor | None = None
+
+    def add_seed(self, seed: Tensor) -> None:
+        """The sum of all seeds is verified: gradients are linear in them."""
+        self.seeds = seed.clone() if self.seeds is None else self.seeds + seed
+
+    def receive(self, use: Use, g: Tensor) -> None:
+        """Add a use's share to the sums."""
+        uses = [(slot, h, [r for r in h.roots if r in self.names]) for slot, h in use.slots.items()]
+        if not any(roots for *_, roots in uses):
+            return
+        g = use.grads(g)
+        if self.weights is None:
+            self.weights = self.part.sample_weights(g)
+        for slot, handle, roots in uses:
+            if not roots:
+                continue
+            total = use.weighted(slot, g, self.part.block, self.weights.to(g.dtype))
+            for root in roots:
+                share = total if handle.direct else pull_back(handle, root, total.unsqueeze(0))[0]
+                before = self.sums.get(root)
+                self.sums[root] = share if before is None else before + share
+
+    def wrong(self, wanted: dict[str, Tensor]) -> tuple[list[str], bool]:
+        """The parameters for which the identity does not hold, and whether there is doubt about one that seems to."""
+        if not self.names:
+            return [], False
+        expected = self.part.gradients(self.seeds, [wanted[n] for n in self.names])
+        self.vacuous = any(g is None or not g.any() for g in expected)
+        return differing(self.sums, self.names, expected, self.part.seeds(self.seeds), self.eps)
+
+
+class RuleFailed(RuntimeError):
+    """A rule raised an error while it was being verified."""
+
+    def __init__(self, names: set[str]):
+        super().__init__(", ".join(sorted(names)))
+        self.names = names
+
+
+def both(check: Callable[[Use, Tensor], None], consume: Callable[[Use, Tensor], None]):
+    """Feeds a verification and a consumer; an error from inside a rule is that rule's failure."""
+
+    def receive(use: Use, g: Tensor) -> None:
+        try:
+            check(use, g)
+            consume(use, g)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+            names = {root for handle in use.slots.values() for root in handle.roots}
+            raise RuleFailed(names) from error
+
+    return receive
+
+
+def evaluate(part: Part, model: nn.Module, parameters: Iterable[Tensor], inputs: Any, batch: int) -> None:
+    """Evaluate a part by the untouched model. Raises CoupledSamples if random numbers decide about its outputs."""
+    parameters = list(parameters)
+    device = parameters[0].device
+    with randomness.kept(device) as drawn:
+        part.evaluate(model, inputs, batch)
+        if drawn():
+            eps, some = rounding(part.outputs, *parameters), select(inputs, part.rows, batch)
+            again = lambda: outputs_of(model, some)  # noqa: E731
+            if randomness.matters(again, lambda a, b: same_outputs(a, b, eps), device):
+                raise coupled("the outputs")
