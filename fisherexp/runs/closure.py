@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fisherexp.runs.modules import Imported, Module, Statement, is_ours, module_file, read_module
+from fisherexp.runs.module_files import is_ours, module_file
+from fisherexp.runs.modules import Imported, Module, Statement, read_module
 
 ANYTHING = {"eval", "exec", "globals", "locals", "vars"}  # whoever mentions them may use any name of the module
 DYNAMIC = {"__import__", "import_module", "iter_modules", "walk_packages"}  # … any module of the package

@@ -40,6 +40,7 @@ BYSTANDERS = {
     "fisherexp.runs.ledger": "keeps book",
     "fisherexp.runs.loggers": "tells others of a run",
     "fisherexp.runs.memory": "gives memory back",
+    "fisherexp.runs.module_files": "hashes",
     "fisherexp.runs.modules": "hashes",
     "fisherexp.runs.network": "reads what a run left",
     "fisherexp.runs.prune": "ends trials of a search",

@@ -20,7 +20,8 @@ from fisherexp.experiment import run_experiment
 from fisherexp.runs import code
 from fisherexp.runs.closure import Closure, closure
 from fisherexp.runs.identity import semantic
-from fisherexp.runs.modules import Statement, is_ours
+from fisherexp.runs.module_files import is_ours
+from fisherexp.runs.modules import Statement
 from fisherexp.runs.store import ArtefactStore
 
 Calls = set[tuple[str, str]]  # module, qualified name of a function in it
