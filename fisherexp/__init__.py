@@ -8,14 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fisherexp.config.validate import ConfigError
+    from fisherexp.config.problem import ConfigError
     from fisherexp.interactive import load, plot, records, run, table
     from fisherexp.single import RunFailed
 
 __version__ = "0.1.0"
 
 _WHERE = dict.fromkeys(("load", "plot", "records", "run", "table"), "fisherexp.interactive")
-_WHERE |= {"ConfigError": "fisherexp.config.validate", "RunFailed": "fisherexp.single"}
+_WHERE |= {"ConfigError": "fisherexp.config.problem", "RunFailed": "fisherexp.single"}
 __all__ = ["ConfigError", "RunFailed", "load", "plot", "records", "run", "table"]
 
 

@@ -20,8 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fisherexp.catalogue import by_wing
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path
+from fisherexp.config.problem import ConfigError
 from fisherexp.config.shorthand import native
-from fisherexp.config.validate import ConfigError
 from fisherexp.ranks import is_follower
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.identity import run_folder

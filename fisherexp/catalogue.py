@@ -11,7 +11,9 @@ from fisherexp.config.companions import companions
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.explain import CONFIG_NAME, composed
 from fisherexp.config.locations import conf_dir, headline, options, search_path, target
-from fisherexp.config.validate import Problem, requirements, unchecked, validate
+from fisherexp.config.nodes import requirements
+from fisherexp.config.problem import Problem
+from fisherexp.config.validate import unchecked, validate
 
 DATA = "digits"  # of a method that names no data
 PLAIN = ("method=erm", "scenario=none")

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from fisherexp.config.explain import composed, explain, unknown_choices
-from fisherexp.config.validate import ConfigError, Problem
+from fisherexp.config.problem import ConfigError, Problem
 from fisherexp.reports.records import Damaged, choose, left_out, nothing_found, read_records
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.ledger import Outcome

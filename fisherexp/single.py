@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fisherexp.config.validate import ConfigError, validate
+from fisherexp.config.problem import ConfigError
+from fisherexp.config.validate import validate
 from fisherexp.content import look_again
 from fisherexp.ranks import is_follower
 from fisherexp.runs.code import code_behind, has_changed

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fisherexp.config.explain import composed
-from fisherexp.config.validate import attribute
+from fisherexp.config.nodes import attribute
 from fisherexp.data.torchvision_sets import CIFAR10, CIFAR100
 from fisherexp.experiment import run_experiment
 

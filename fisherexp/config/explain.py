@@ -15,8 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fisherexp.config import companions, draws  # noqa: F401 - what they teach Hydra
 from fisherexp.config.locations import conf_dir, groups, options, search_path
+from fisherexp.config.problem import Problem, nearest
 from fisherexp.config.shorthand import native
-from fisherexp.config.validate import Problem, nearest, validate
+from fisherexp.config.validate import validate
 
 CONFIG_NAME = "run"
 NOTHING = {"null", "None", ""}

@@ -186,7 +186,7 @@ def _refuse_mixture(runs: list[Record]) -> None:
 def _refuse_unknown(metrics: Sequence[str], present: set[str]) -> None:
     for name in metrics:
         if name not in present:
-            from fisherexp.config.validate import nearest
+            from fisherexp.config.problem import nearest
 
             near = nearest(name, sorted(present))
             raise ValueError(f"no run has a metric '{name}'" + (f"; nearest: {near}" if near else ""))

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.locations import data_folder, located
-from fisherexp.config.validate import attribute, file_of_source, provides
+from fisherexp.config.nodes import attribute, file_of_source, provides
 from fisherexp.content import content
 
 # What cannot change a result (threads change the last bits of a float sum; they are recorded; a draw is in the values

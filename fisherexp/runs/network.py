@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fisherexp.config.validate import attribute
+from fisherexp.config.nodes import attribute
 from fisherexp.runs.frozen import thaw
 from fisherexp.runs.state import RunFolder
 from fisherexp.runs.workbench import Workbench

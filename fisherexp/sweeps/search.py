@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from optuna.trial import TrialState
 
-from fisherexp.config.validate import ConfigError, Problem, validate
+from fisherexp.config.problem import ConfigError, Problem
+from fisherexp.config.validate import validate
 from fisherexp.files import write_json
 from fisherexp.runs.identity import digest, run_folder
 from fisherexp.runs.ledger import Ledger

@@ -16,7 +16,8 @@ from pathlib import Path
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from fisherexp.config.validate import ConfigError, Problem, validate
+from fisherexp.config.problem import ConfigError, Problem
+from fisherexp.config.validate import validate
 from fisherexp.files import write_text
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.frozen import freeze

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from fisherexp.config.validate import attribute
+from fisherexp.config.nodes import attribute
 
 
 @dataclass(frozen=True)

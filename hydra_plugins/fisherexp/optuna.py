@@ -24,7 +24,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from fisherexp.config.validate import ConfigError, Problem
+        from fisherexp.config.problem import ConfigError, Problem
 
         if not hasattr(self.launcher, "task_function"):
             reason = "a search waits for its trials, and this launcher does not"

@@ -12,7 +12,7 @@ from torch import nn
 
 from fisherexp.config.declared import declared
 from fisherexp.config.locations import target
-from fisherexp.config.validate import requirements
+from fisherexp.config.nodes import requirements
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
 from fisherexp.models.resnet import ResNet18

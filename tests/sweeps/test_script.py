@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from fisherexp.config.explain import composed
-from fisherexp.config.validate import ConfigError
+from fisherexp.config.problem import ConfigError
 from fisherexp.sweeps.queue import QueueUnknown, Submitted, submitted
 from fisherexp.sweeps.slurm import Options, launch, script, shape
 

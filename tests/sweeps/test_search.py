@@ -10,7 +10,7 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fisherexp.config.explain import composed, explain
-from fisherexp.config.validate import ConfigError
+from fisherexp.config.problem import ConfigError
 from fisherexp.files import write_json
 from fisherexp.runs.identity import run_folder
 from fisherexp.runs.prune import Prune

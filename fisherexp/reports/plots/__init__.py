@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fisherexp.config.validate import nearest
+from fisherexp.config.problem import nearest
 
 
 @dataclass(frozen=True)

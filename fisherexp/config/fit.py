@@ -1,0 +1,121 @@
+"""Do the parts of a config fit together: data, model, scenario, method, source and trainer?"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from fisherexp.config.declared import declared
+from fisherexp.config.locations import files_nearby, options, search_path, target
+from fisherexp.config.nodes import attribute, file_of_source, provides, requirements, requires
+from fisherexp.config.problem import Problem, nearest
+
+
+def misfits(cfg: DictConfig) -> Iterator[Problem]:
+    """Every pair of parts that does not fit, with the first option that would."""
+    for check in (_check_problem, _check_requires, _check_fit, _check_evaluate, _check_source):
+        yield from check(cfg)
+
+
+def _check_problem(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there a kind of problem that the data make and the method is about, and a network where it needs one?"""
+    kinds, made = (
+        attribute(cfg, "method", "problems", ("supervised",)),
+        attribute(cfg, "data", "problems", ("supervised",)),
+    )
+    method = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
+    if not set(kinds) & set(made):
+        reason = f"{method} is about a problem of kind {' or '.join(kinds)}, these data make one of {' or '.join(made)}"
+        yield Problem("data", reason, _option("data", lambda declares: set(kinds) & set(declares.get("problems", ()))))
+    network = OmegaConf.select(cfg, "model._target_") is not None
+    if attribute(cfg, "method", "uses_model", True) != network:
+        reason = f"{method} has no network" if network else f"{method} needs a network"
+        fits = set(kinds).intersection
+        near = "model=none" if network else _option("model", lambda d: fits(d.get("problems", ("supervised",))))
+        yield Problem("model", reason, near)
+    elif network and not set(kinds) & set(built := attribute(cfg, "model", "problems", ("supervised",))):
+        reason = f"this model is for problems of kind {' or '.join(built)}, {method} is about {' or '.join(kinds)}"
+        fits = set(kinds).intersection
+        yield Problem("model", reason, _option("model", lambda d: fits(d.get("problems", ("supervised",)))))
+
+
+def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
+    """Do data and model provide what model, scenario and method require?"""
+    data = str(OmegaConf.select(cfg, "data._target_")).rpartition(".")[2]
+    provided, accepted = provides(cfg), attribute(cfg, "method", "scenarios", ())
+    for node in ("model", "scenario", "method"):
+        missing = [what for what in requires(cfg, node) if what not in provided]
+        if missing:
+            name = str(OmegaConf.select(cfg, f"{node}._target_")).rpartition(".")[2]
+            reason = f"{name} requires {' and '.join(missing)}, {data} provides {' and '.join(sorted(provided))}"
+
+            def fits(declares: dict, node: str = node) -> bool:
+                kind_fits = node != "scenario" or not accepted or declares.get("kind") in accepted
+                return kind_fits and set(requirements(declares, node)) <= provided
+
+            yield Problem(node, reason, _option(node, fits))
+
+
+def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
+    """Does the method accept this scenario, and as many processes?"""
+    accepted = attribute(cfg, "method", "scenarios", ())
+    kind = attribute(cfg, "scenario", "kind", "plain")
+    method = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
+    if accepted and kind not in accepted:
+        wanted = " or ".join(accepted)
+        yield Problem(
+            "scenario",
+            f"{method} needs a {wanted} scenario, this one is {kind}",
+            _option("scenario", lambda declares: declares.get("kind") in accepted),
+        )
+    for option in ("devices", "num_nodes"):
+        number = OmegaConf.select(cfg, f"trainer.{option}")
+        if isinstance(number, int) and number > 1 and attribute(cfg, "method", "adapts_at_test", False):
+            reason = f"{method} adapts to one stream in its order, which several processes would cut into shares"
+            yield Problem(f"trainer.{option}={number}", reason, f"trainer.{option}=1")
+
+
+def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there something to put in the place of the test set?"""
+    if OmegaConf.select(cfg, "evaluate_on") != "validation":
+        return
+    if attribute(cfg, "scenario", "kind") == "domains":
+        yield Problem(
+            "evaluate_on=validation",
+            "domains have parts of their own to select on (python -m fisherexp selection)",
+            "evaluate_on=test",
+        )
+    elif not OmegaConf.select(cfg, "data.validation"):
+        yield Problem("data.validation=0.0", "nothing is put aside to be evaluated on", "data.validation=0.1")
+    if OmegaConf.select(cfg, "scenario.published"):
+        yield Problem(
+            f"scenario.published={cfg.scenario.published}",
+            "published corruptions are of the test set",
+            "scenario.published=null",
+        )
+
+
+def _check_source(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there what the source names, where the method starts with one?"""
+    compared = attribute(cfg, "scenario", "references", {})
+    if "source" not in {attribute(cfg, "method", "start"), *compared.values()} or "source" not in cfg:
+        return
+    if attribute(cfg, "source", "of_the_model") and not cfg.model.get("pretrained"):
+        reason = "this model does not come with weights"
+        near = "model.pretrained=true" if "pretrained" in cfg.model else "model=torchvision model.pretrained=true"
+        yield Problem("source=pretrained", reason, near)
+    for option in attribute(cfg, "source", "reads", {}):
+        try:
+            file_of_source(cfg, option)
+        except FileNotFoundError as error:
+            given = cfg.source[option]
+            near = nearest(Path(given).name, files_nearby(cfg.data.get("root"), Path(given).suffix))
+            yield Problem(f"source.{option}", f"'{given}': {error}", near and f"source.{option}={near}")
+
+
+def _option(group: str, suits: Callable[[dict], bool]) -> str | None:
+    """The first option of a group whose literal class attributes suit, as an override."""
+    for name, file in options(group, search_path()).items():
+        if (class_name := target(file)) and suits(declared(class_name).attributes):
+            return f"{group}={name}"
+    return None

@@ -1,0 +1,31 @@
+"""What is wrong with a config, said so that it can be put right."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong option: what, why, and the nearest valid choice (None where the default is the best advice)."""
+
+    option: str
+    reason: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        advice = f"; nearest valid: {self.nearest}" if self.nearest else ""
+        return f"{self.option}: {self.reason}{advice}"
+
+
+class ConfigError(Exception):
+    """A config that cannot be run. `str()` is one line a problem."""
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name most like `name`, if any is like it at all."""
+    return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)), None)
