@@ -4,7 +4,7 @@ import pytest
 
 from fisherexp.config.explain import composed
 from fisherexp.data.colored import ColoredMNIST
-from fisherexp.runs import workbench
+from fisherexp.runs import described, workbench
 
 FIGURES = {"target_accuracy": (65.6, 1.8)}
 
@@ -21,7 +21,7 @@ FIGURES = {"target_accuracy": (65.6, 1.8)}
     ],
 )
 def test_figures_are_shown_only_where_nothing_was_left_out(monkeypatch, tmp_path, published, option, stands):
-    monkeypatch.setattr(workbench, "attribute", lambda cfg, node, name, default: published)
+    monkeypatch.setattr(described, "attribute", lambda cfg, node, name, default: published)
     cfg = composed(["method=tent", "data=digits", "scenario=continual", f"output_dir={tmp_path}", option])
     assert workbench.Workbench(cfg).published() == (FIGURES if stands else {})
 
