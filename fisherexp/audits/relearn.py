@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
+from fisherexp.models.eval_mode import eval_mode
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import generator
 
 # The loss is looked at after every step, on no more forgotten samples than this.
 PROBED = 1000
+PROBED_AT_ONCE = 256
 
 
 def probe(setting: Setting) -> Tensor:
@@ -52,13 +54,9 @@ class Relearn(ERM):
             self.steps = self.trainer.global_step
         self.trainer.should_stop = self.steps is not None or self.trainer.global_step >= self.cap
 
-    @torch.no_grad()
     def probed_loss(self) -> float:
         """Mean loss of the probed samples, in eval mode."""
-        was_training = self.model.training
-        self.model.eval()
-        size = 256
-        pieces = zip(self.images.split(size), self.labels.split(size), strict=True)
-        total = sum(self.objective.loss(self.model(x), y, reduction="sum").item() for x, y in pieces)
-        self.model.train(was_training)
+        pieces = zip(self.images.split(PROBED_AT_ONCE), self.labels.split(PROBED_AT_ONCE), strict=True)
+        with torch.no_grad(), eval_mode(self.model):
+            total = sum(self.objective.loss(self.model(x), y, reduction="sum").item() for x, y in pieces)
         return total / len(self.labels)

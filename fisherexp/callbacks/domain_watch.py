@@ -21,6 +21,8 @@ from fisherexp.config.types import Count, Positive
 from fisherexp.curvature.head_gradients import head_gradient_mean
 from fisherexp.curvature.head_hessian import frobenius_distance, spectral_distance
 from fisherexp.methods.domain_generalization.base import DomainMethod
+from fisherexp.metrics.over_batches import evaluated, gathered
+from fisherexp.models.eval_mode import eval_mode
 from fisherexp.seeds import generator
 
 
@@ -49,13 +51,10 @@ class DomainWatch(Watcher):
         epoch = trainer.current_epoch + 1
         if epoch % self.every and epoch != trainer.max_epochs:
             return
-        model, training = module.model, module.model.training
-        model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(module.model):
             record = {"step": trainer.global_step} | self._accuracies(trainer, module)
             if self.geometry:
                 record |= self._geometry(module)
-        model.train(training)
         self.records.append(record)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -74,17 +73,11 @@ class DomainWatch(Watcher):
 
     def _accuracies(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
         setting, model = module.setting, module.model
-        metric = setting.evaluation().to(module.device)
         # A trial that tests on a few batches looks at as few here.
         limit = trainer.limit_test_batches if isinstance(trainer.limit_test_batches, int) else None
-        for number, part in enumerate(setting.evaluated):
-            # All of a part on every rank: the figures are then the same everywhere, without a reduction.
-            batches = setting.loader_of(setting.parts[part], shuffle=False, rank=0, world_size=1)
-            for batch in islice(batches, limit):
-                # Not model(images): the method's cost is counted there.
-                metric.update(number, model.logits(model.features(batch.inputs)), batch.targets)
-        metric.sync_on_compute = False
-        return {name: float(value) for name, value in metric.compute().items()}
+        loaders = (setting.loader(part, rank=0, world_size=1) for part in setting.evaluated)
+        parts = (islice(loader, limit) for loader in loaders)
+        return evaluated(model.forward, parts, setting.evaluation().to(module.device))
 
     def _geometry(self, module: LightningModule) -> dict[str, Any]:
         model = module.model
@@ -99,9 +92,8 @@ class DomainWatch(Watcher):
         images = module.setting.parts[part]
         order = torch.randperm(len(images), generator=generator("watched", part))[: self.samples]
         loader = module.setting.loader_of(images.subset(order.sort().values), shuffle=False, rank=0, world_size=1)
-        features, labels = zip(*((module.model.features(batch.inputs), batch.targets) for batch in loader), strict=True)
-        joined = torch.cat(features)
-        return joined, module.model.head(joined), torch.cat(labels)
+        features, labels = gathered(module.model.features, loader)
+        return features, module.model.head(features), labels
 
 
 def geometry(domains: dict[str, tuple[Tensor, Tensor, Tensor]], head: Tensor, delta: float) -> dict[str, Any]:

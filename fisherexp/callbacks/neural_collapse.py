@@ -31,6 +31,7 @@ from fisherexp.methods.mixup.mixing import mix, same_class_partners
 from fisherexp.metrics.channels import LAMBDAS, channel_row, unit_rows
 from fisherexp.metrics.class_plane import coordinates
 from fisherexp.metrics.neural_collapse import ClassMoments, collapse, disagreements
+from fisherexp.metrics.over_batches import gathered
 from fisherexp.models.stages import changed_after
 from fisherexp.seeds import generator
 
@@ -126,8 +127,7 @@ class Look:
 
     def _clean(self) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         parts = self.loader.fetch(self.chosen.split(self.options.batch_size))
-        features, labels = zip(*((self.model.features(batch.inputs), batch.targets) for batch in parts), strict=True)
-        features, labels = torch.cat(features), torch.cat(labels)
+        features, labels = gathered(self.model.features, parts)
         found, center = self._collapse("clean", features, labels)
         hits = (self.model.head(features).argmax(1) == labels).double().mean()
         return labels, found | {"clean/accuracy": 100 * hits}, center

@@ -7,6 +7,7 @@ from torch import nn
 
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.metrics.evaluation import Evaluation
+from fisherexp.metrics.over_batches import evaluated
 from fisherexp.models.classifier import Classifier
 from fisherexp.problems.of_data import OfData
 from fisherexp.scenarios.setting import Store
@@ -52,8 +53,4 @@ class Supervised(OfData):
 
     def evaluate(self, solution: Any) -> dict[str, float]:
         """Of a function from inputs to outputs, part by part; networks go through a test loop instead."""
-        metric = self.evaluation()
-        for number, part in enumerate(self.setting.evaluated):
-            for batch in self.setting.loader(part):
-                metric.update(number, solution(batch.inputs), batch.targets)
-        return {name: float(value) for name, value in metric.compute().items()}
+        return evaluated(solution, map(self.setting.loader, self.setting.evaluated), self.evaluation())

@@ -4,6 +4,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from fisherexp.callbacks.watcher import Watcher
+from fisherexp.metrics.over_batches import evaluated
+from fisherexp.models.eval_mode import eval_mode
 from fisherexp.ranks import agreed
 from fisherexp.runs.study import StudyFile, trial_of_environment
 from fisherexp.scenarios.setting import Setting
@@ -44,13 +46,6 @@ class Prune(Watcher):
             raise Pruned(f"{self.metric} {value:.6g} after epoch {trainer.current_epoch + 1}")
 
     def _evaluate(self, module: LightningModule) -> dict[str, float]:
-        metric, training = self.setting.evaluation().to(module.device), module.model.training
-        module.model.eval()
-        with torch.no_grad():
-            for number, part in enumerate(self.setting.evaluated):
-                # All of a part on every rank: no reduction, the same figure everywhere.
-                for batch in self.setting.loader(part, rank=0, world_size=1):
-                    metric.update(number, module.model(batch.inputs), batch.targets)
-        module.model.train(training)
-        metric.sync_on_compute = False
-        return metric.compute()
+        parts = (self.setting.loader(part, rank=0, world_size=1) for part in self.setting.evaluated)
+        with torch.no_grad(), eval_mode(module.model):
+            return evaluated(module.model, parts, self.setting.evaluation().to(module.device))

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from fisherexp.adapters import AdaptedLayer
 from fisherexp.data.batch import Batch
+from fisherexp.models.eval_mode import eval_mode
 
 
 def linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -32,11 +33,9 @@ def row_fisher(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
         return hook
 
     hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
-    training = model.training
-    model.eval()
     total, samples = {}, 0
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), eval_mode(model):
             for batch in batches:
                 loss = functional.cross_entropy(model(batch.inputs), batch.targets, reduction="sum")
                 slopes = torch.autograd.grad(loss, [outputs[name] for name in layers])
@@ -48,5 +47,4 @@ def row_fisher(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
     return {name: matrix / samples for name, matrix in total.items()}

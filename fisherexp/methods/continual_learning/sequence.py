@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from fisherexp.data.composite import ByEpoch
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
+from fisherexp.metrics.over_batches import evaluated
 from fisherexp.metrics.tasks import TaskMetrics
+from fisherexp.models.eval_mode import eval_mode
 from fisherexp.scenarios.setting import Setting
 
 
@@ -95,16 +97,9 @@ class TaskTraining(ERM):
             raise ValueError(f"training diverged in task '{list(self.tasks)[self.memory['task']]}': {remedy}")
 
     def _evaluate_all(self) -> None:
-        metric = TaskMetrics(tuple(self.tasks)).to(self.device)
-        training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            for number, task in enumerate(self.tasks.values()):
-                for batch in dataclasses.replace(task, rank=0, world_size=1).loader("test"):
-                    logits = self.model.forward(batch.inputs)  # past the hook that counts costs
-                    metric.update(number, logits, batch.targets)
-        self.model.train(training)
-        found = metric.compute()
+        parts = (task.loader("test", rank=0, world_size=1) for task in self.tasks.values())
+        with torch.no_grad(), eval_mode(self.model):
+            found = evaluated(self.model.forward, parts, TaskMetrics(tuple(self.tasks)).to(self.device))
         self.accuracy.append([found[f"{name}_accuracy"] for name in self.tasks])
         self.nll.append([found[f"{name}_nll"] for name in self.tasks])
 

@@ -23,6 +23,7 @@ from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
+from fisherexp.models.eval_mode import eval_mode
 
 HEAD = "head."  # how names of the head's parameters begin, see Classifier
 
@@ -167,10 +168,8 @@ class AdapterTuning(FineTuning):
 
     @torch.no_grad()
     def _outputs(self) -> Tensor:
-        training = self.model.training
-        outputs = self.model.eval().forward(self.last_inputs)  # past the hook that counts costs
-        self.model.train(training)
-        return outputs
+        with eval_mode(self.model):
+            return self.model.forward(self.last_inputs)  # past the hook that counts costs
 
     def leave_files(self, folder: Path) -> None:
         if self.adapter_state:

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from fisherexp.config.types import Count, NonNegative, Positive
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
-from fisherexp.metrics.evaluation import Evaluation
+from fisherexp.metrics.over_batches import evaluated
+from fisherexp.models.eval_mode import eval_mode
 from fisherexp.scenarios.setting import Setting
 
 
@@ -60,11 +61,18 @@ class PassByPass(ERM):
         trained, loss = self.mean_loss.count > 0, self.mean_loss.take()
         self.log("train/loss", loss, sync_dist=True)
         if trained:  # the budget may have ended with the pass before
-            test = evaluated(self.model, self.setting.loader("test"), self.objective.metrics(("test",)))
+            test = self._test()
             self.passes.append({"train_loss": loss, **test, "cpu_seconds": self._spent})
         self._since = time.process_time()
         last = {name: self.passes[-1][name] for name in ("train_loss", "cpu_seconds")}
         self.outcome = {"passes": self.passes, "metrics": last}
+
+    def _test(self) -> dict[str, float]:
+        """Those metrics of the test set that are shown in tables."""
+        metric = self.objective.metrics(("test",)).to(self.device)
+        with torch.no_grad(), eval_mode(self.model):
+            found = evaluated(self.model.forward, [self.setting.loader("test")], metric)
+        return {name: value for name, value in found.items() if name in metric.headings}
 
     @property
     def spent(self) -> float:
@@ -81,17 +89,3 @@ class PassByPass(ERM):
         saved = checkpoint["passes"]
         self.passes, self._spent, self._since = saved["done"], saved["spent"], time.process_time()
         self.mean_loss.total, self.mean_loss.count = saved["loss"]["total"], saved["loss"]["count"]
-
-
-@torch.no_grad()
-def evaluated(model: nn.Module, batches: Any, metric: Evaluation) -> dict[str, float]:
-    """Those metrics of a model on one part that are shown in tables. The model is left in training mode.
-
-    Goes past the hooks of the model itself, which count what training costs.
-    """
-    model.eval()
-    metric = metric.to(next(model.parameters()).device)
-    for batch in batches:
-        metric.update(0, model.forward(batch.inputs), batch.targets)
-    model.train()
-    return {name: float(value) for name, value in metric.compute().items() if name in metric.headings}

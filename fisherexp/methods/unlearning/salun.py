@@ -23,6 +23,7 @@ from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.batch import Batch
 from fisherexp.methods.unlearning.batches import forgotten_then_retained, shuffled
 from fisherexp.methods.unlearning.finetune import Finetune
+from fisherexp.models.eval_mode import eval_mode
 from fisherexp.ranks import over_ranks
 from fisherexp.seeds import generator
 
@@ -39,15 +40,14 @@ def salient(saliency: dict[str, Tensor], share: float) -> dict[str, Tensor]:
 
 def summed_gradients(model: nn.Module, batches: Any) -> dict[str, Tensor]:
     """Σ_b ∇ CE(batch b), in eval mode, by parameter."""
-    was_training = model.training
-    model.eval()
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for batch in batches:
-        gradients = torch.autograd.grad(F.cross_entropy(model(batch.inputs), batch.targets), list(weights.values()))
-        for total, gradient in zip(sums.values(), gradients, strict=True):
-            total += gradient
-    model.train(was_training)
+    with eval_mode(model):
+        for batch in batches:
+            loss = F.cross_entropy(model(batch.inputs), batch.targets)
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                total += gradient
     return sums
 
 

@@ -23,6 +23,8 @@ from fisherexp.data.composite import InTurn
 from fisherexp.methods.unlearning.batches import forgotten_then_retained
 from fisherexp.methods.unlearning.finetune import Finetune
 from fisherexp.methods.unlearning.teacher import Taught, kl_to_teacher
+from fisherexp.metrics.over_batches import gathered
+from fisherexp.models.eval_mode import eval_mode
 
 
 def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -32,12 +34,9 @@ def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 def error(model: nn.Module, batches: Any) -> float:
     """Share of the samples that the model, in eval mode, gets wrong."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        wrong = torch.cat([model(batch.inputs).argmax(-1) != batch.targets for batch in batches])
-    model.train(was_training)
-    return wrong.double().mean().item()
+    with torch.no_grad(), eval_mode(model):
+        logits, targets = gathered(model, batches)
+    return (logits.argmax(-1) != targets).double().mean().item()
 
 
 class SCRUB(Taught, Finetune):
