@@ -34,6 +34,7 @@ class Relearn(ERM):
     """
 
     fits_on = "forget"
+    weighs_samples = False
 
     def __init__(self, model: nn.Module, training: Recipe, target: float, cap: int) -> None:
         super().__init__(model, dataclasses.replace(training, epochs=cap, schedule="constant", warmup_epochs=0))

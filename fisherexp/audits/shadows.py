@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.data.tensors import TensorSet
+from fisherexp.data.domains import pooled
 from fisherexp.metrics.confidence import logit_confidence
 from fisherexp.metrics.predictions import Predictions
 from fisherexp.runs.finished import finished, finished_key
@@ -92,7 +92,7 @@ class Game:
     def shadow(self, number: int) -> Setting:
         """The data of one shadow: 'train', of which it forgets 'forget' and retains 'retain'."""
         train, test = (self.setting.parts[part] for part in ("train", "test"))
-        pool = TensorSet(torch.cat([train.inputs, test.inputs]), torch.cat([train.targets, test.targets]))
+        pool = pooled([train, test])
         images, forgotten = pool.subset(_where(self.seen[number])), self.unlearned[number][self.seen[number]]
         parts = {
             "train": images,

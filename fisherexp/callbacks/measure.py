@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fisherexp.callbacks.watcher import Watcher
 from fisherexp.config.types import Count
+from fisherexp.data.batch import Batch
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
 
@@ -107,7 +108,13 @@ class Again:
     def __iter__(self) -> Iterator[Any]:
         loader = copy.copy(self.loader)  # its position is its own, its data are shared
         loader.load_state_dict({"epoch": self.epoch, "repeat": 0, "batch": 0})
-        return ((batch.inputs, batch.targets) for batch in islice(loader, self.first))
+        return map(_unweighted, islice(loader, self.first))
+
+
+def _unweighted(batch: Batch) -> tuple[Any, Tensor]:
+    if batch.weights is not None:
+        raise ValueError("measures count all samples alike, and these have weights; callbacks=[fisher] weights them")
+    return batch.inputs, batch.targets
 
 
 class Chained:

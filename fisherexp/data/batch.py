@@ -11,7 +11,8 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 class Batch(NamedTuple):
     """inputs: Tensor (B, …), or several by name (token ids and attention mask). targets: (B, …).
-    weights: of the samples in a mean, (B,); None for equal ones.
+    weights: of the samples in a mean of losses, (B,), not negative; None for equal ones. Methods that weight nothing
+        refuse them (ModelMethod.weighs_samples); metrics of an evaluation count every sample alike.
     tags: name -> one value per sample (B,): what a scenario adds, such as 'domain' or 'forgotten'.
     """
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from fisherexp.data.batch import Batch, joined
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
@@ -40,10 +41,14 @@ class DomainData(ImageData):
 
 
 def pooled(sets: Sequence[TensorSet | FileSet]) -> TensorSet | FileSet:
-    """Several sets as one, in their order. Files must have their paths from the same folder."""
+    """Several sets as one, in their order, without their tags. Files must have their paths from the same folder.
+
+    Raises ValueError where some have weights and others none.
+    """
     labels = torch.cat([part.targets for part in sets])
     first = sets[0]
     if isinstance(first, TensorSet):
-        return TensorSet(torch.cat([part.inputs for part in sets]), labels)
+        batch = joined([Batch(part.inputs, part.targets, part.weights) for part in sets])
+        return TensorSet(batch.inputs, batch.targets, batch.weights)
     paths = [path for part in sets for path in part.paths]
     return FileSet(first.folder, paths, labels, first.image_size, first.workers)

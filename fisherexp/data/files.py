@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ class FileSet:
     image_size: int
     workers: int = 0
     tags: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: ClassVar[None] = None  # files carry none
 
     def __len__(self) -> int:
         return len(self.paths)

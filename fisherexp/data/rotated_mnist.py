@@ -4,6 +4,7 @@ Ghifary, Kleijn, Zhang, Balduzzi, ICCV 2015, arXiv 1508.07680, cut as in DomainB
 digits, shuffled, every sixth one to a domain; bilinear, black outside.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,4 +44,4 @@ def turned(images: TensorSet, degrees: float) -> TensorSet:
     """Every image turned anticlockwise about its center; nothing is resampled at 0 degrees."""
     if not degrees:
         return images
-    return TensorSet(rotate(images.inputs, torch.full((len(images),), float(degrees))), images.targets)
+    return replace(images, inputs=rotate(images.inputs, torch.full((len(images),), float(degrees))))

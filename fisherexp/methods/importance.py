@@ -94,6 +94,7 @@ class FisherPass(ModelMethod):
     what else `importance` means."""
 
     start = "source"
+    weighs_samples = True  # or its accumulator refuses them
 
     def __init__(self, model: nn.Module, importance: Curvature) -> None:
         super().__init__(model)

@@ -64,6 +64,8 @@ class ModelMethod(Method, LightningModule):
     looks_at: further parts of the data on which its outcome, not its weights, depends.
     needs: what else it is given before fit, see needs.py; found in `self.given` by name.
     adapts_at_test: gradients are needed in the test loop.
+    weighs_samples: it gives every sample the weight it has in its batch, in losses and in curvature. Weighted data are
+        refused otherwise. A subclass with another loss says anew whether it does.
     raw_outputs: outputs approach one-hot targets themselves, by squared error; they are no logits, and a softmax of
         them is no probability.
     """
@@ -73,6 +75,7 @@ class ModelMethod(Method, LightningModule):
     looks_at: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[Need, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
+    weighs_samples: ClassVar[bool] = False
     raw_outputs: bool = False
 
     epochs: int = 1

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fisherexp.metrics.calibration import CalibrationMetrics
-from fisherexp.objectives.objective import Objective
+from fisherexp.objectives.objective import Objective, reduced
 
 
 class Classification(Objective):
@@ -14,7 +14,15 @@ class Classification(Objective):
 
     likelihood = "cross_entropy"
 
-    def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        reduction: Literal["mean", "sum"] = "mean",
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        if weights is not None:
+            return reduced(self.sample_losses(outputs, targets), weights, reduction)
         return F.cross_entropy(outputs, targets, reduction=reduction)
 
     def sample_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from fisherexp.metrics.regression import RegressionMetrics
-from fisherexp.objectives.objective import Objective
+from fisherexp.objectives.objective import Objective, reduced
 
 
 class Regression(Objective):
@@ -21,8 +21,16 @@ class Regression(Objective):
         """outputs: k."""
         self.outputs = outputs
 
-    def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        reduction: Literal["mean", "sum"] = "mean",
+        weights: Tensor | None = None,
+    ) -> Tensor:
         each = self.sample_losses(outputs, targets)
+        if weights is not None:
+            return reduced(each, weights, reduction)
         return each.mean() if reduction == "mean" else each.sum()
 
     def sample_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fisherexp.metrics.language import LanguageMetrics
-from fisherexp.objectives.objective import Objective
+from fisherexp.objectives.objective import Objective, reduced
 
 IGNORED = -100  # no token to predict here
 
@@ -14,13 +14,22 @@ IGNORED = -100  # no token to predict here
 class TokenPrediction(Objective):
     """Softmax cross-entropy of logits (B, T, V) with tokens (B, T), of which -100 is none.
 
-    The loss is a mean over tokens. The likelihood of the curvature engine is that of sequences: a sample is a
-    sequence, and its loss the mean over its tokens.
+    The loss is a mean over tokens, each with the weight of its sequence. The likelihood of the curvature engine is that
+    of sequences: a sample is a sequence, and its loss the mean over its tokens.
     """
 
     likelihood = "sequence"
 
-    def loss(self, outputs: Tensor, targets: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        reduction: Literal["mean", "sum"] = "mean",
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        if weights is not None:
+            each = F.cross_entropy(outputs.transpose(1, -1), targets, reduction="none", ignore_index=IGNORED)
+            return reduced(each, weights[:, None] * (targets != IGNORED), reduction)
         return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction=reduction)
 
     def sample_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

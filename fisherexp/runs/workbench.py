@@ -92,6 +92,8 @@ class Workbench(Described):
         for watcher in _watchers(trainer.callbacks):
             watcher.fit_begins(placed)
         method.objective = placed.data.objective
+        if not method.weighs_samples:
+            _refuse_weights(method, placed)
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
@@ -246,6 +248,15 @@ class Workbench(Described):
             device=trainer.strategy.root_device,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+        )
+
+
+def _refuse_weights(method: ModelMethod, setting: Setting) -> None:
+    weighted = [name for name, samples in setting.parts.items() if samples.weights is not None]
+    if weighted:
+        raise ValueError(
+            f"the samples of '{weighted[0]}' have weights, and {type(method).__name__} would count all alike; "
+            "give it data without weights, or take method=erm, which weights its loss"
         )
 
 

@@ -8,6 +8,7 @@ part to use and a part held out; one domain is the target. Data without domains 
         class with probability `agreement[e]`: a correlation that shifts between domains.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -133,4 +134,4 @@ def patched(images: TensorSet, agreement: float, drawn: torch.Generator) -> Tens
     marked_images = images.inputs.clone()
     marked_images[~right, :, :height, :width] = 255
     marked_images[right, :, :height, -width:] = 255
-    return TensorSet(marked_images, images.targets)
+    return replace(images, inputs=marked_images)

@@ -69,6 +69,7 @@ class AlignGuardLoRA(SequentialLoRA):
     name = "alignguard_lora"
     paper = "AlignGuard-LoRA, 2025, arXiv 2508.02079"
     search = {"lambda_": "tag(log, interval(1, 1e5))"}
+    weighs_samples = False
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class AnchoredTraining(TaskTraining):
     """
 
     factor: ClassVar[float] = 0.5  # c
+    weighs_samples = True
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class L2SP(AnchoredTraining):
     name = "l2_sp"
     paper = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483"
     search = {"lambda_": "tag(log, interval(0.001, 10))"}
+    weighs_samples = True
 
     def __init__(
         self,

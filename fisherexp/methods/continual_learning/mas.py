@@ -57,6 +57,7 @@ class MAS(AnchoredTraining):
     requires = ("class_labels",)  # it differentiates one vector of outputs for each sample
     search = {"lambda_": "tag(log, interval(0.01, 10))"}
     factor = 1.0
+    weighs_samples = False
 
     def __init__(
         self,

@@ -118,6 +118,8 @@ class AdapterTuning(FineTuning):
         largest output.
     """
 
+    weighs_samples = True
+
     def __init__(
         self,
         model: nn.Module,

@@ -19,6 +19,7 @@ class LabelSmoothing(ERM):
 
     paper = "Szegedy et al., CVPR 2016, arXiv 1512.00567"
     requires = ("class_labels",)
+    weighs_samples = False
 
     def __init__(self, model: nn.Module, training: Recipe, epsilon: Probability = 0.1) -> None:
         super().__init__(model, training)

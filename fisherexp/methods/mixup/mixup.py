@@ -30,6 +30,7 @@ class Mixup(ERM):
     paper = "Zhang et al., ICLR 2018, arXiv 1710.09412"
     search = {"alpha": "tag(log, interval(0.05, 4))"}
     requires = ("floats", "class_labels")
+    weighs_samples = False
 
     def __init__(
         self,

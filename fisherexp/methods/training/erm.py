@@ -18,6 +18,7 @@ class ERM(ModelMethod):
     """Minimize the mean loss on the training part, as `training` (a Recipe) says; of text, over all tokens."""
 
     paper = "Vapnik, NeurIPS 1991"
+    weighs_samples = True
 
     def __init__(self, model: nn.Module, training: Recipe) -> None:
         super().__init__(model)
@@ -27,7 +28,7 @@ class ERM(ModelMethod):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of a batch, a scalar, as the problem's objective has it."""
-        return self.objective.loss(self.model(batch.inputs), batch.targets)
+        return self.objective.loss(self.model(batch.inputs), batch.targets, weights=batch.weights)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)

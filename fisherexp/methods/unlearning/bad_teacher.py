@@ -46,6 +46,7 @@ class BadTeacher(Taught, ERM):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"
+    weighs_samples = False
 
     def __init__(
         self,

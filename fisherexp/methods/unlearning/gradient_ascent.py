@@ -19,6 +19,7 @@ class GradientAscent(Finetune):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "forget"
+    weighs_samples = True
 
     def loss(self, batch: Batch) -> Tensor:
         return -super().loss(batch)

@@ -44,6 +44,7 @@ class InvertedHinge(ERM):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
+    weighs_samples = False
 
     def __init__(
         self, model: nn.Module, retain_weight: NonNegative, epochs: Count, lr: Positive, weight_decay: NonNegative

@@ -32,6 +32,7 @@ class NeggradPlus(Finetune):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
+    weighs_samples = True
 
     def __init__(
         self,

@@ -59,6 +59,7 @@ class Salun(Finetune):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"
+    weighs_samples = False
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class Satimp(ERM):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
+    weighs_samples = False
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class SCRUB(Taught, Finetune):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"
+    weighs_samples = False
 
     def __init__(
         self,

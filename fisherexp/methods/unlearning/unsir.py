@@ -38,6 +38,7 @@ class UNSIR(ERM):
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
+    weighs_samples = False
 
     def __init__(
         self,
