@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from fisherexp.callbacks.watcher import Watcher
 from fisherexp.curvature import Accumulator
+from fisherexp.files import write_atomically
 from fisherexp.methods.curvature import reduce_over_ranks
 
 
@@ -67,5 +68,5 @@ class Accumulate(Watcher):
             return
         reduce_over_ranks(self.accumulator)
         if trainer.is_global_zero:
-            self.accumulator.result().save(Path(trainer.default_root_dir) / self.file)
+            write_atomically(Path(trainer.default_root_dir) / self.file, self.accumulator.result().save)
         self.accumulator = None
