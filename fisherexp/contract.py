@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file
 
@@ -57,7 +58,7 @@ class Stopped(Exception):
     """Stands for the end of a process."""
 
 
-class StopAfter(Callback):
+class StopAfter(Checkpoint):
     """Ends a fit after some batches, behind the callback that saves its state."""
 
     def __init__(self, batches: int) -> None:

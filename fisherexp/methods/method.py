@@ -117,13 +117,20 @@ class ModelMethod(Method, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What dropout and sampling draw from; order and augmentation of the data have streams of their own.
         checkpoint["rng"] = torch.get_rng_state()
+        checkpoint["means"] = {name: mean.state() for name, mean in self._means().items()}
         if self.device.type == "cuda":
             checkpoint["cuda_rng"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["rng"].cpu())
+        for name, mean in self._means().items():
+            mean.total, mean.count = checkpoint["means"][name]
         if "cuda_rng" in checkpoint:
             torch.cuda.set_rng_state(checkpoint["cuda_rng"].cpu())
+
+    def _means(self) -> dict[str, "LossMean"]:
+        """Of the epoch at hand, by attribute."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, LossMean)}
 
 
 class LossMean:
@@ -137,6 +144,10 @@ class LossMean:
         loss = loss.detach() * samples
         self.total = loss if self.total is None else self.total + loss
         self.count += samples
+
+    def state(self) -> tuple[Tensor | None, int]:
+        """What has been added so far."""
+        return self.total, self.count
 
     def take(self) -> float:
         """The mean, and start again. NaN where nothing was added."""

@@ -27,7 +27,9 @@ BYSTANDERS = {
     "fisherexp.stop": "ends a process between two steps, never within one",
     "fisherexp.sweeps": "asks for runs",
     "fisherexp.callbacks.bars": "draws",
+    "fisherexp.callbacks.checkpoint": "keeps states",
     "fisherexp.callbacks.collapse_figures": "draws",
+    "fisherexp.callbacks.curve": "tells others of a run",
     "fisherexp.callbacks.domain_figure": "draws",
     "fisherexp.callbacks.meter": "shows how far a run is",
     "fisherexp.callbacks.progress": "shows how far a run is",
@@ -48,6 +50,7 @@ BYSTANDERS = {
     "fisherexp.runs.state": "keeps book",
     "fisherexp.runs.store": "keeps artefacts",
     "fisherexp.runs.study": "keeps book",
+    "fisherexp.runs.wandb_logger": "tells others of a run",
     "fisherexp.runs.threads": "changes the last bits of a sum at most, and the number of threads is recorded",
 }
 
@@ -94,7 +97,7 @@ def has_changed(record: dict[str, Any]) -> bool:
     """Is the code behind a recorded run another one now? So it is where it is gone, or was not recorded."""
     try:
         return record["code"]["closure"] != code_behind(record["semantic"])
-    except (KeyError, NotFound, SyntaxError):
+    except (KeyError, TypeError, NotFound, SyntaxError):
         return True
 
 

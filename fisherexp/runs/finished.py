@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fisherexp.callbacks.cost import Cost
+from fisherexp.callbacks.curve import tell
 from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.code import targets
@@ -23,6 +24,8 @@ def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[ModelMe
         weights = bench.trained("method", folder if own else None)
         method.model.load_state_dict(weights.tensors)
         method.outcome = weights.about["outcome"]
+        if own and not weights.built:  # trained before, by this run or another one
+            tell(bench.loggers, weights.about.get("curve", []))
         return method, weights.about["cost"]
     source = bench.reference(method.start)
     bench.started_from = source

@@ -2,13 +2,21 @@
 
 All of them get the same names: metrics of a loop as the loop calls them, final ones as `<stage>/<metric>`, the config
 as hyper-parameters. Weights & Biases also gets the run's pictures, tables and record, and artefacts if asked.
+
+A logger begins afresh in every process. A fit that goes on from a saved state, or whose result is found, first tells it
+the curve up to there, so what an earlier process of the same run left is dropped: here when the logger is made, on a
+server by the logger itself. Each figure comes once, whatever killed the run.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
+
+from fisherexp.ranks import is_follower
+from fisherexp.runs.wandb_logger import RecordingWandb
 
 SENT = ("weights", "fisher", "kfac")  # kinds of artefacts worth keeping elsewhere
 
@@ -17,6 +25,7 @@ def csv(folder: Path, run_id: str, group: str) -> Logger:
     """metrics.csv in the run folder."""
     from pytorch_lightning.loggers import CSVLogger
 
+    _drop(folder / "csv")
     return CSVLogger(folder, name="csv", version="")
 
 
@@ -24,14 +33,18 @@ def tensorboard(folder: Path, run_id: str, group: str) -> Logger:
     """Event files in the run folder."""
     from pytorch_lightning.loggers import TensorBoardLogger
 
+    _drop(folder / "tensorboard")
     return TensorBoardLogger(folder, name="tensorboard", version="")
 
 
 def wandb(folder: Path, run_id: str, group: str, project: str, offline: bool, artefacts: bool) -> Logger:
-    """A Weights & Biases run whose id is the run's identity, so that a resumed run continues its curve.
+    """A Weights & Biases run whose id is the run's identity. Offline it lies in one folder, that of the last process,
+    with the whole curve. Online a run that goes on skips what the server has of it.
 
     Runs that differ in their seed alone share its group. artefacts: send those the run worked with, too.
     """
+    if offline:
+        _drop(folder / "wandb")
     return RecordingWandb(
         artefacts,
         name=run_id,
@@ -44,24 +57,30 @@ def wandb(folder: Path, run_id: str, group: str, project: str, offline: bool, ar
     )
 
 
-class RecordingWandb(WandbLogger):
-    """Also gets the run's pictures and record and, where it `sends_artefacts`, those the run worked with."""
-
-    def __init__(self, sends_artefacts: bool, **options: Any) -> None:
-        super().__init__(**options)
-        self.sends_artefacts = sends_artefacts
-
-
 def mlflow(folder: Path, run_id: str, group: str, experiment: str, tracking_uri: str | None) -> Logger:
-    """An MLflow run; without `tracking_uri` in a SQLite file in the run folder."""
+    """An MLflow run; without `tracking_uri` in a SQLite file in the run folder. Earlier ones of the same run are marked
+    as deleted."""
     from pytorch_lightning.loggers import MLFlowLogger
 
+    tracking_uri = tracking_uri or f"sqlite:///{folder / 'mlflow.db'}"
     try:
-        return MLFlowLogger(
-            experiment, run_name=run_id, tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlflow.db'}"
-        )
+        made = MLFlowLogger(experiment, run_name=run_id, tracking_uri=tracking_uri)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("logger=mlflow needs MLflow: pip install 'fisherexp[mlflow]'") from error
+    if not is_follower():
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri)
+        if known := client.get_experiment_by_name(experiment):
+            for earlier in client.search_runs([known.experiment_id], f"attributes.run_name = '{run_id}'"):
+                client.delete_run(earlier.info.run_id)
+    return made
+
+
+def _drop(folder: Path) -> None:
+    """What an earlier process of the run left; its curve is told again."""
+    if not is_follower() and folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def mirror(loggers: list[Logger], record: dict[str, Any], folder: Path, artefacts: Mapping[Path, str]) -> None:
@@ -105,5 +124,5 @@ def close(loggers: list[Logger], status: str) -> None:
     """Finish every logger, so that the next run of this process starts its own."""
     for logger in loggers:
         logger.finalize(status)
-        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+        if isinstance(logger, RecordingWandb) and logger._experiment is not None:
             logger._experiment.finish(exit_code=0 if status == "success" else 1)

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from fisherexp.callbacks import checkpoint
+from fisherexp.callbacks.curve import Curve, tell
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
@@ -16,7 +18,7 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
     """The run's method after its last step, and its price: seconds, steps.
 
     The state is saved every `checkpoint_every` seconds and when the run is asked to stop; figures of each step go to
-    the loggers.
+    the loggers. A run that goes on tells them all those before, too: they begin afresh in every process.
     """
     problem = bench.problem.load(bench.seed)
     make = bench.make("method", _partial_=True)
@@ -27,20 +29,21 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
     torch.manual_seed(derive("fit", bench.seed, name))
     method.begin(problem, bench.seed)
     number, spent = 0, 0.0
-    if file.is_file():
-        saved = torch.load(file, weights_only=True)
+    curve = Curve(folder)
+    loggers = [*bench.loggers, curve]
+    if found := checkpoint.newest(file):
+        saved = torch.load(found, weights_only=True)
         number, spent = saved["step"], saved["seconds"]
         torch.set_rng_state(saved["rng"])
         method.load_state_dict(saved["state"])
+        tell(loggers, saved["curve"])
     meter = bench.meter(name)
     meter.begin(None, number)
     begun = last = time.monotonic()
 
     def save() -> None:
         state = {"step": number, "seconds": spent + time.monotonic() - begun, "state": method.state_dict()}
-        temporary = file.with_suffix(".writing")
-        torch.save(state | {"rng": torch.get_rng_state()}, temporary)
-        temporary.replace(file)
+        checkpoint.save(file, state | {"rng": torch.get_rng_state(), "curve": curve.rows})
 
     with finishing_the_step():
         try:
@@ -48,7 +51,7 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
                 figures = method.step()
                 number += 1
                 meter.advance(number)
-                for logger in bench.loggers:
+                for logger in loggers:
                     logger.log_metrics(figures, step=number)
                 if is_asked():
                     save()
@@ -59,7 +62,7 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
         finally:
             meter.stop()
     meter.finish()
-    file.unlink(missing_ok=True)
+    checkpoint.remove(file)
     cost = {"seconds": spent + time.monotonic() - begun, "steps": number}
     bench.costs[name] = cost
     return method, cost

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
+from fisherexp.callbacks.checkpoint import WholeCheckpoints
 from fisherexp.config.types import Count, Positive, Size
 
 
@@ -58,8 +60,12 @@ def build_trainer(
         logger=loggers or False,
         inference_mode=inference_mode,
         # Who stops, saves and goes back into the queue is said in stop.py, and by submitit where that is at work.
-        plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,
-        enable_checkpointing=False,
+        plugins=[
+            WholeCheckpoints(),
+            *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
+        ],
+        # Lightning would add a callback of its own; it wants to hear of ours.
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks or []),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from fisherexp.callbacks.cost import Cost
+from fisherexp.callbacks.curve import Curve, Rows
 from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
@@ -78,15 +79,16 @@ class Workbench(Described):
 
     def fit(
         self, method: ModelMethod, folder: Path, phase: str, own: bool = False, setting: Setting | None = None
-    ) -> None:
-        """Run a method's fit loop, going on from the state a killed process left in `folder`.
+    ) -> Rows:
+        """Run a method's fit loop, going on from the state a killed process left in `folder`; returns its curve.
 
         setting: that of one request among several; by default the scenario's.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        resumable, cost = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every), Cost()
+        curve, cost = Curve(folder), Cost()
+        resumable = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every, curve)
         progress = PhaseProgress(self.meter(phase))
-        trainer = self._trainer(method, folder, [resumable, cost, progress], own)
+        trainer = self._trainer(method, folder, [resumable, cost, progress], own, [curve])
         torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
         for watcher in _watchers(trainer.callbacks):
@@ -97,11 +99,12 @@ class Workbench(Described):
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
-            trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.checkpoint, weights_only=True)
+            trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.newest(), weights_only=True)
         take_buffers_of_first(method.model)
         self.costs[phase] = cost.counts()
         if trainer.is_global_zero:
-            resumable.file.unlink(missing_ok=True)
+            resumable.remove()
+        return curve.rows
 
     def test(self, method: ModelMethod, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario evaluates; returns the metrics."""
@@ -122,8 +125,8 @@ class Workbench(Described):
     # --- artefacts -------------------------------------------------------------------------------------
 
     def trained(self, node: str, folder: Path | None = None) -> Artefact:
-        """Weights of the model that the method of a config node trains from scratch. `about` holds its cost and its
-        outcome.
+        """Weights of the model that the method of a config node trains from scratch. `about` holds its cost, its
+        outcome and its curve.
 
         folder: of the run, for its own method. Where a callback watches the training, it then takes place there
         even if its result is known.
@@ -132,8 +135,9 @@ class Workbench(Described):
         phase = f"training {name_of(self.cfg, node) if node == 'method' else node.removesuffix('.method')}"
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            self.fit(method, scratch, phase, own=node == "method")
-            return method.model.state_dict(), {"cost": self.costs[phase], "outcome": method.outcome}
+            curve = self.fit(method, scratch, phase, own=node == "method")
+            about = {"cost": self.costs[phase], "outcome": method.outcome, "curve": curve}
+            return method.model.state_dict(), about
 
         described = OmegaConf.to_container(OmegaConf.select(self.cfg, node), resolve=True)
         described.pop("_partial_", None)  # of a source's node; the same training as the run's own is the same artefact
@@ -156,7 +160,7 @@ class Workbench(Described):
         if folder is not None and any(watcher.watches_fit for watcher in _watchers(self.callbacks)):
             tensors, about = build(folder)
             known = self.store.get("weights", parts, lambda scratch: (tensors, about))
-            return dataclasses.replace(known, about=known.about | about)
+            return dataclasses.replace(known, about=known.about | about, built=True)
         return self.store.get("weights", parts, build)
 
     def reference(self, name: str) -> Artefact:
@@ -225,7 +229,14 @@ class Workbench(Described):
 
     # --- pieces ----------------------------------------------------------------------------------------
 
-    def _trainer(self, method: ModelMethod, folder: Path, callbacks: list[Callback], own: bool) -> Trainer:
+    def _trainer(
+        self,
+        method: ModelMethod,
+        folder: Path,
+        callbacks: list[Callback],
+        own: bool,
+        loggers: Sequence[Logger] = (),
+    ) -> Trainer:
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         callbacks = [*callbacks, *(self.callbacks if own else [])]
         gradients = method.adapts_at_test or any(watcher.needs_gradients for watcher in _watchers(callbacks))
@@ -233,7 +244,7 @@ class Workbench(Described):
             folder=folder,
             epochs=method.epochs,
             callbacks=callbacks,
-            loggers=self.loggers if own else [],
+            loggers=[*(self.loggers if own else []), *loggers],
             inference_mode=not gradients,
         )
 

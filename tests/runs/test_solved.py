@@ -1,5 +1,6 @@
 """Methods that are a loop of steps of their own: evaluated by their problem, stopped anywhere and gone on with."""
 
+import csv
 import importlib
 from pathlib import Path
 
@@ -116,6 +117,24 @@ def test_stopped_and_run_again_it_ends_bit_equal(lines, tmp_path, monkeypatch):
     # The control: without the random state the noise would be another.
     torch.save(state | {"rng": torch.manual_seed(99).get_state()}, tmp_path / "b" / "run" / "last.ckpt")
     assert not torch.equal(run(lines, tmp_path / "b")[1]["x"], expected["x"])
+
+
+def curve(folder):
+    with (folder / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["norm"]) for row in csv.DictReader(file) if row["norm"]]
+
+
+@pytest.mark.parametrize("every", [0, 1000])
+def test_the_curve_of_a_run_that_went_on_has_every_step_once(lines, tmp_path, monkeypatch, every):
+    """With a state of every step, and with steps that were logged after the only one."""
+    run(lines, tmp_path / "a")
+    asked = iter([False] * 4 + [True])
+    monkeypatch.setattr(solved, "is_asked", lambda: next(asked, False))
+    with pytest.raises(Stopped):
+        run(lines, tmp_path / "b", f"checkpoint_every={every}")
+    run(lines, tmp_path / "b")
+    assert [step for step, _ in curve(tmp_path / "a")] == [str(step) for step in range(1, 9)]
+    assert curve(tmp_path / "b") == curve(tmp_path / "a")
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,9 @@ class PassByPass(ERM):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        loss = {"total": self.mean_loss.total, "count": self.mean_loss.count}
-        checkpoint["passes"] = {"done": list(self.passes), "spent": self.spent, "loss": loss}
+        checkpoint["passes"] = {"done": list(self.passes), "spent": self.spent}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint["passes"]
         self.passes, self._spent, self._since = saved["done"], saved["spent"], time.process_time()
-        self.mean_loss.total, self.mean_loss.count = saved["loss"]["total"], saved["loss"]["count"]
