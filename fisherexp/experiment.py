@@ -9,14 +9,13 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fisherexp.config.locations import WEIGHTS
-from fisherexp.files import write_atomically
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.method import Method
 from fisherexp.ranks import is_follower
+from fisherexp.runs.artefact import write_tensors
 from fisherexp.runs.code import code_behind
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of, semantic
@@ -130,4 +129,4 @@ def _leave(bench: Workbench, method: Method, folder: Path, tensors: dict[str, Te
     method.leave_files(folder)
     bench.problem.leave_files(folder)
     if state:
-        write_atomically(folder / WEIGHTS, lambda temporary: save_file(state, temporary))
+        write_tensors(folder / WEIGHTS, state, {})

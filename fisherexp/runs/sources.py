@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fisherexp.config.locations import WEIGHTS, finished_run
@@ -21,7 +19,7 @@ from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.weights import load_matching, unwrapped
-from fisherexp.runs.artefact import Artefact, weights_digest
+from fisherexp.runs.artefact import Artefact, Damaged, read_tensors, weights_digest
 from fisherexp.runs.identity import name_of
 
 FREE = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
@@ -140,7 +138,9 @@ class Run(Source):
             names = record["names"]
             text = f"run {record['identity']} ({names['method']} on {names['data']}, {names['model']})"
             described = {"text": text, "run": record["identity"], "names": names}
-            return _fitted(bench, load_file(folder / WEIGHTS), described)
+            return _fitted(bench, read_tensors(folder / WEIGHTS)[0], described)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"source.run={self.run}: its run.json lacks {error}") from None
         except (FileNotFoundError, ValueError) as error:
             raise ValueError(f"source.run={self.run}: {error}") from None
 
@@ -149,10 +149,10 @@ def _tensors_of(file: Path) -> dict[str, Any]:
     """What a file of weights holds. Raises ValueError, in one line, for one that holds anything else."""
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return read_tensors(file)[0]
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ValueError(f"no file of safetensors ({error})") from None
+    except Damaged as error:
+        raise ValueError(f"no file of safetensors, or a damaged one ({error})") from None
     except pickle.UnpicklingError:
         raise ValueError(
             "no checkpoint of tensors: it holds other Python objects, which are not loaded, or is no file of torch; "

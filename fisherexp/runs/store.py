@@ -1,10 +1,9 @@
 """Artefacts: what is expensive is computed once, named by its content, and shared by all runs.
 
-One artefact is one safetensors file whose header carries a JSON description. The key hashes everything the
-content depends on, the producer's code included, so a stale artefact is simply never asked for.
+One artefact is one safetensors file whose header carries a JSON description and a checksum. The key hashes everything
+the content depends on, the producer's code included, so a stale artefact is simply never asked for.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -13,12 +12,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from fisherexp.files import write_atomically
+from fisherexp.files import sweep_up
 from fisherexp.ranks import agreed, is_follower
-from fisherexp.runs.artefact import Artefact
+from fisherexp.runs.artefact import Artefact, Damaged, read_tensors, write_tensors
 from fisherexp.runs.code import code_of
 from fisherexp.runs.identity import digest
 
@@ -57,12 +54,12 @@ class ArtefactStore:
                 return found
             scratch = path.with_suffix(".partial")
             scratch.mkdir(exist_ok=True)
+            sweep_up(scratch)
             begun = time.perf_counter()
             tensors, about = build(scratch)
             about = {"seconds": time.perf_counter() - begun, **about, "parts": parts}
             tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-            header = {"about": json.dumps(about)}
-            write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+            write_tensors(path, tensors, about)
             shutil.rmtree(scratch, ignore_errors=True)
         agreed(True)  # the followers wait until the file is there
         return Artefact(key, tensors, about, path, built=True)
@@ -83,10 +80,10 @@ class ArtefactStore:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-                about = json.loads(file.metadata()["about"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            tensors, about = read_tensors(path)
+            if not about:
+                raise Damaged("it has no description")
+        except Damaged as error:
             print(f"{path} is damaged ({error}): building it again")
             return None
         return Artefact(key, tensors, about, path, built=False)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fisherexp.runs.store import ArtefactStore
 
@@ -93,6 +94,34 @@ def test_a_damaged_file_is_named_and_built_again(store, capsys):
     assert store.get("weights", {}, build).built
     assert str(path) in capsys.readouterr().out
     assert not store.get("weights", {}, build).built
+
+
+def test_one_flipped_bit_anywhere_is_found(store, capsys):
+    tensors = {"x": torch.linspace(0, 1, 7), "steps": torch.tensor(3), "on": torch.tensor([True, False])}
+
+    def build(scratch):
+        return tensors, {"metrics": {"accuracy": 99.25}}
+
+    path = store.get("weights", {}, build).path
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        found = store._read(path, "key")
+        if found is not None:  # white space between the parts of the header
+            assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items()), position
+            assert found.about["metrics"] == {"accuracy": 99.25}
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) > 0.9 * len(whole)
+    assert all(line.startswith(f"{path} is damaged (") and line.endswith("building it again") for line in told)
+
+
+def test_an_artefact_of_before_there_were_checksums_is_taken(store):
+    """And the control: in such a file a flipped bit is another weight."""
+    path = store.get("weights", {}, lambda scratch: ({"x": torch.ones(3)}, {})).path
+    save_file({"x": torch.ones(3)}, path, metadata={"about": '{"seconds": 1.0}'})
+    assert torch.equal(store._read(path, "key").tensors["x"], torch.ones(3))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x3e")
+    assert not torch.equal(store._read(path, "key").tensors["x"], torch.ones(3))
 
 
 def test_a_failing_builder_leaves_nothing_that_looks_finished(store):
