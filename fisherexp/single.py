@@ -102,6 +102,8 @@ def _follow(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
 
 
 def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
+    if (reason := folder.unusable()) and cfg.rerun is not True:
+        print(f"{folder.record_file} cannot be read: {reason}: the run is made again", file=sys.stderr)
     folder.forget()
     freeze(cfg, overrides)
     try:

@@ -2,6 +2,7 @@
 
 import glob
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
@@ -104,4 +105,8 @@ def finished_run(run: str, output_dir: Path) -> Path:
         folder = found[0]
     if not (folder / "run.json").is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} is not done, or left no weights (run.json, {WEIGHTS})")
+    try:
+        json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise FileNotFoundError(f"{folder} is not done: its run.json cannot be read ({error})") from None
     return folder

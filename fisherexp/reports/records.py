@@ -1,16 +1,13 @@
 """Reading run records back: all that reports know of a run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fisherexp.reports.grouping import LABELS, selected
+from fisherexp.reports.grouping import selected
 from fisherexp.runs.code import has_changed
-from fisherexp.runs.state import run_folders
-
-# What reports take for granted; anything else a record may lack, as those of older versions do.
-NEEDED = ("identity", "names", "semantic", "config", "seed", "headings", "metrics", "trial", "command")
+from fisherexp.runs.state import lacking, run_folders
 
 
 class Damaged(Exception):
@@ -41,22 +38,11 @@ def read_records(output_dir: Path) -> Records:
             continue
         if record is None:
             continue
-        if lacking := _lacking(record):
-            damaged[folder.record_file] = f"it lacks {', '.join(lacking)}"
+        if missing := lacking(record):
+            damaged[folder.record_file] = f"it lacks {', '.join(missing)}"
         else:
             records.append(record | {"folder": str(folder.path), "code_changed": has_changed(record)})
     return Records(records, damaged)
-
-
-def _lacking(record: dict[str, Any]) -> list[str]:
-    """What a record would need to be shown, by dotted key."""
-
-    def within(parent: str, keys: Iterable[str]) -> list[str]:
-        node = record[parent]
-        return [f"{parent}.{key}" for key in keys if not isinstance(node, dict) or key not in node]
-
-    lacking = [key for key in NEEDED if key not in record]
-    return lacking or within("metrics", ["after"]) + within("names", LABELS)
 
 
 def is_trial(record: dict[str, Any]) -> bool:

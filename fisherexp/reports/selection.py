@@ -37,7 +37,7 @@ class Choice:
 
 def checkpoints(run: Record) -> list[dict[str, Any]]:
     """What was recorded along the way; empty where nothing was."""
-    return run["outcome"].get("domain_watch", [])
+    return run.get("outcome", {}).get("domain_watch", [])
 
 
 def left_out(run: Record) -> str | None:

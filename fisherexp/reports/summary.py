@@ -39,7 +39,7 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bo
             style="yellow",
             highlight=False,
         )
-    when = "found, computed " + record["finished"] if found else "now"
+    when = f"found, computed {record.get('finished', 'earlier')}" if found else "now"
     console.print(f"results  {folder} ({when})", highlight=False, soft_wrap=True)
     if changed:
         console.print(CHANGED, style="yellow", highlight=False, soft_wrap=True)

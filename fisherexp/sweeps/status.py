@@ -32,6 +32,8 @@ def standings(output_dir: Path) -> Iterator[Standing]:
 
 def _state(folder: RunFolder, job: Submitted | None) -> State:
     found = folder.state()
+    if found is State.DONE and folder.unusable():  # it is made again
+        found = State.INTERRUPTED
     if job is None or found in (State.DONE, State.RUNNING):
         return found
     if job.state is not None:  # an earlier failure is history: it is tried again
@@ -51,19 +53,18 @@ def _remark(state: State, folder: RunFolder, job: Submitted | None) -> str:
             return _changed(folder)
         case State.LOST:
             return f"{job.last_line() or 'no output'}  ({job.log})"
+        case State.INTERRUPTED if reason := folder.unusable():
+            return f"{folder.record_file} cannot be read: {reason}"
     return ""
 
 
 def _changed(folder: RunFolder) -> str:
-    try:
-        return CHANGED if has_changed(folder.record()) else ""
-    except ValueError:
-        return "its record cannot be read"
+    return CHANGED if has_changed(folder.record()) else ""
 
 
 def _progress(folder: RunFolder) -> str:
     try:
         told = json.loads((folder.path / "progress.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return f"{told['phase']} {told['step']}/{told['steps']}"
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none yet, or damaged
         return "starting"
-    return f"{told['phase']} {told['step']}/{told['steps']}"

@@ -10,6 +10,7 @@ import pytest
 
 from fisherexp.files import write_json, write_text
 from fisherexp.runs.state import Busy, RunFolder, State, run_folders
+from fisherexp.sweeps.status import standings
 
 HOLD = """
 import sys, time
@@ -61,6 +62,61 @@ def test_a_damaged_record_is_an_error_that_names_the_file(folder):
     folder.record_file.write_text('{"metrics": ')
     with pytest.raises(ValueError, match="Expecting value"):
         folder.record()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b'{"metrics": {', "Expecting property name"),
+        (b"\xff\xfe", "codec can't decode"),
+        (b"null", "does not hold a run record"),
+        (b"[" * 100_000, "RecursionError"),
+    ],
+    ids=["empty", "torn", "no text", "null", "nested"],
+)
+def test_a_run_with_a_damaged_record_is_not_done(folder, tmp_path, content, reason):
+    folder.record_file.write_bytes(content)
+    assert folder.state() is State.INTERRUPTED
+    assert not folder.is_settled(False)
+    assert reason in folder.unusable()
+    (standing,) = standings(tmp_path)
+    assert standing.state is State.INTERRUPTED
+    assert standing.remark.startswith(f"{folder.record_file} cannot be read: ")
+    assert "\n" not in standing.remark
+
+
+WHOLE = {
+    "identity": "0123",
+    "names": {"method": "ssd", "data": "digits", "model": "small_cnn", "scenario": "none"},
+    "semantic": {},
+    "config": {"scenario": {}},
+    "seed": 0,
+    "headings": {"accuracy": "acc. %"},
+    "metrics": {"after": {"accuracy": 90.0}},
+    "trial": False,
+    "command": "python run.py",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"command": ...}, "it lacks command"),
+        ({"metrics": {}}, "it lacks metrics.after"),
+        ({"metrics": {"after": {"accuracy": "high"}}}, "it lacks metrics.after.accuracy as a number"),
+        ({"headings": []}, "it lacks headings by name"),
+        ({"config": {}}, "it lacks config.scenario"),
+    ],
+    ids=str,
+)
+def test_a_record_that_cannot_be_shown_is_made_again(folder, tmp_path, change, reason):
+    write_json(folder.record_file, {key: value for key, value in (WHOLE | change).items() if value is not ...})
+    assert folder.unusable() == reason
+    assert folder.is_settled(False) == (reason is None)
+    (standing,) = standings(tmp_path)
+    assert (standing.state is State.DONE) == (reason is None)
 
 
 WRITE = """
