@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fisherexp.catalogue import by_wing
 from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
-from fisherexp.config.locations import conf_dir, groups, options, search_path
+from fisherexp.config.locations import conf_dir, groups, options, search_path, searched
 from fisherexp.config.problem import ConfigError
 from fisherexp.config.shorthand import native
 from fisherexp.ranks import is_follower
@@ -102,7 +102,8 @@ def task(cfg: DictConfig) -> str | None:
 
     What else became of it, a run of a sweep tells the sweep's ledger, and a single run leaves to `main`.
     """
-    overrides = [str(o) for o in HydraConfig.get().overrides.task]
+    hydra_config = HydraConfig.get()
+    overrides = [*searched(hydra_config.runtime.config_sources), *map(str, hydra_config.overrides.task)]
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
             return run_one(cfg, overrides).folder
@@ -131,7 +132,7 @@ def show_if_done(cfg: DictConfig) -> bool:
     folder = RunFolder(run_folder(cfg))
     if not folder.is_settled(cfg.rerun):
         return False
-    show(folder, sweep=True, found=True)
+    show(folder, sweep=True, found=True, loggers=cfg.logger)
     Ledger.of_sweep().add(Outcome.DONE, folder.path)
     return True
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -42,12 +43,12 @@ def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> Entry
         _follow(cfg, folder, overrides)
         return done
     if folder.is_settled(cfg.rerun):
-        show(folder, sweep, found=True)
+        show(folder, sweep, found=True, loggers=cfg.logger)
         return done
     try:
         with folder.claimed():
             if folder.is_settled(cfg.rerun):  # somebody finished it while we waited
-                show(folder, sweep, found=True)
+                show(folder, sweep, found=True, loggers=cfg.logger)
                 return done
             _run(cfg, folder, overrides)
     except Pruned as grounds:
@@ -73,7 +74,7 @@ def run_apart(cfg: DictConfig, overrides: list[str]) -> Entry:
         raise ConfigError(problems)
     folder = RunFolder(run_folder(cfg))
     if folder.is_settled(cfg.rerun):
-        show(folder, sweep=True, found=True)
+        show(folder, sweep=True, found=True, loggers=cfg.logger)
         return Entry(Outcome.DONE, str(folder.path))
     freeze(cfg, overrides)
     status = subprocess.run([sys.executable, "-m", "fisherexp", "job", str(folder.path)], check=False).returncode
@@ -152,10 +153,13 @@ def stopped() -> int:
     return STOPPED
 
 
-def show(folder: RunFolder, sweep: bool, found: bool) -> None:
+def show(folder: RunFolder, sweep: bool, found: bool, loggers: Iterable[str] = ()) -> None:
+    """Show a run that is done, as a table or, of a sweep, in a line. loggers: those asked for now."""
     from fisherexp.reports.summary import print_line, print_summary
 
     record = folder.record()
     changed = found and has_changed(record)
     (print_line if sweep else print_summary)(record, folder.path, found, changed)
+    if found and (untold := [name for name in loggers if name not in record["config"].get("logger", {})]):
+        print(f"nothing is told to {', '.join(untold)}: the run was found, not made (rerun=true makes it again)")
     sys.stdout.flush()

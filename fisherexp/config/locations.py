@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 WEIGHTS = "weights.safetensors"  # what a run leaves in its folder
@@ -29,6 +30,20 @@ def search_path(extra: list[str] | tuple[str, ...] = ()) -> list[Path]:
         else:
             found.append(Path(entry.removeprefix("file://")))
     return found
+
+
+def searched(sources: Iterable[Mapping[str, str]]) -> list[str]:
+    """The override `hydra.searchpath=[…]` of the directories that a user has added, by whatever means, so that a line
+    finds the same configs from anywhere; nothing where there are none. sources: `hydra.runtime.config_sources`."""
+    added = [source for source in sources if "command-line" in source["provider"]]
+    places = [(source["schema"], source["path"]) for source in added]
+    found = [f"{schema}://{Path(path).resolve() if schema == 'file' else path}" for schema, path in places]
+    return [f"hydra.searchpath=[{','.join(map(_quoted, found))}]"] if found else []
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's overrides take it, whatever is in it."""
+    return text if re.fullmatch(r"[\w./:-]+", text, re.ASCII) else "'" + text.replace("'", "\\'") + "'"
 
 
 def options(group: str, directories: list[Path]) -> dict[str, Path]:

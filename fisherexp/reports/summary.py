@@ -1,5 +1,6 @@
 """One run on one screen, from its record alone."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def source_line(record: dict[str, Any]) -> str | None:
 
 def again(command: str) -> str:
     """The command with which the result is computed afresh."""
-    words = [word for word in command.split(" ") if not word.startswith("rerun=")]
-    return " ".join([*words, "rerun=true"])
+    words = [word for word in shlex.split(command) if not word.lstrip("+").startswith("rerun=")]
+    return shlex.join([*words, "rerun=true"])
 
 
 def format_metric(heading: str, value: float | None) -> str:

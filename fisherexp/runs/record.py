@@ -1,6 +1,7 @@
 """Where a result comes from: code, versions, machine, command. Plain containers only."""
 
 import functools
+import os
 import platform
 import resource
 import subprocess
@@ -24,10 +25,14 @@ TIMES = ("seconds", "cpu_seconds")  # metrics that are another number in every r
 
 
 def provenance(overrides: list[str]) -> dict[str, Any]:
-    """Command line, commit and dirty flag of the code, package versions, hardware."""
+    """Command line, where it was given and where its modules lay, commit and dirty flag of the code, package versions,
+    hardware."""
     return {
         "command": command(overrides),
         "overrides": overrides,
+        "directory": os.getcwd(),
+        "module_paths": module_paths(),
+        "environment": {"FISHEREXP_DATA": os.environ.get("FISHEREXP_DATA")},
         "code": code_state(),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
         "hardware": hardware(),
@@ -40,6 +45,13 @@ def command(overrides: list[str]) -> str:
 
     program = "python run.py" if Path("run.py").is_file() else "fisherexp run"
     return shlex.join([*program.split(), *overrides])
+
+
+def module_paths() -> list[str]:
+    """Folders in which Python looks for modules, but those of the interpreter and of what is installed."""
+    own = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
+    found = [os.path.realpath(entry) for entry in sys.path if entry == "" or os.path.isdir(entry)]
+    return list(dict.fromkeys(entry for entry in found if not any(Path(entry).is_relative_to(o) for o in own)))
 
 
 @functools.cache  # the code a process runs is the one it has imported

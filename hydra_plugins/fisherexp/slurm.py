@@ -19,11 +19,16 @@ class SlurmLauncher(Launcher):
         self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from fisherexp.config.locations import searched
         from fisherexp.sweeps.compose import composer
         from fisherexp.sweeps.slurm import Options, launch
 
         compose = composer(self.context, self.config)
-        jobs = [(compose(list(overrides)), [o for o in overrides if not _is_hydras(o)]) for overrides in job_overrides]
+        added = searched(self.config.hydra.runtime.config_sources)
+        jobs = [
+            (compose(list(overrides)), [*added, *(line for line in overrides if not _is_hydras(line))])
+            for overrides in job_overrides
+        ]
         launch(jobs, Options(**OmegaConf.to_container(OmegaConf.create(self.options))))
         return []
 
