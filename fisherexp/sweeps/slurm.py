@@ -113,12 +113,13 @@ def script(name: str, folder: Path, count: int, needed: Shape, options: Options)
         "gpus-per-node": needed.gpus or None,
         "mem": options.mem,
         "chdir": Path.cwd(),
-        "output": folder / "%a.log",
+        "output": f"{str(folder).replace('%', '%%')}/%a.log",
         "open-mode": "append",  # a requeued job goes on in the same log
         "signal": f"USR1@{options.stop_before}",
     } | options.sbatch
     lines = ["#!/bin/bash"]
-    lines += [f"#SBATCH --{option}={value}" for option, value in settings.items() if value is not None]
+    given = {option: shlex.quote(str(value)) for option, value in settings.items() if value is not None}
+    lines += [f"#SBATCH --{option}={value}" for option, value in given.items()]
     lines += ["#SBATCH --requeue", ""]
     lines += ["trap : TERM  # preemption: the run below saves its state, and this shell waits for it"]
     if needed.nodes == 1 and needed.processes > 1:

@@ -1,5 +1,6 @@
 """The sbatch script, without a cluster."""
 
+import shlex
 import subprocess
 
 import pytest
@@ -42,6 +43,20 @@ def test_script_asks_for_what_the_options_say_and_runs_its_line(tmp_path):
     done = subprocess.run(["bash", "-c", stub], env={"SLURM_ARRAY_TASK_ID": "1"}, capture_output=True, text=True)
     assert done.stdout.startswith("ready\n")
     assert done.stdout.endswith("<job></second one>")
+
+
+@pytest.mark.parametrize("name", ["plain", "my work", "it's", 'a "b" c', "wörk #1", "50%a", "back\\slash"])
+def test_every_line_of_options_is_one_word(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    options = Options(sbatch={"comment": "two words"})
+    text = script("name", tmp_path / name, 2, shape(composed([]), Options()), options)
+    words = [shlex.split(line.removeprefix("#SBATCH ")) for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert all(len(line) == 1 for line in words)
+    given = dict(word.removeprefix("--").split("=", 1) for (word,) in words if "=" in word)
+    assert given["chdir"] == str(tmp_path / name)
+    assert given["output"].replace("%%", "%") == f"{tmp_path / name}/%a.log"
+    assert given["comment"] == "two words"
 
 
 def test_a_machine_without_slurm_says_so_and_submits_nothing(tmp_path, monkeypatch):

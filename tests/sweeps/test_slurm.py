@@ -21,9 +21,9 @@ ERM = ["method=erm", "model.width=4", "training.epochs=1", "threads=1"]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.mem=500M", "hydra.launcher.cpus_per_task=1"]
 
 
-def run(*arguments: str, module: bool = False) -> subprocess.CompletedProcess:
-    command = [sys.executable, *(["-m", "fisherexp"] if module else ["run.py"]), *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+def run(*arguments: str, module: bool = False, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    command = [sys.executable, *(["-m", "fisherexp"] if module else [str(REPOSITORY / "run.py")]), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 def submit(output_dir: Path, *arguments: str) -> str:
@@ -105,6 +105,21 @@ def test_two_tasks_make_one_run(slurm_cluster, tmp_path):
     (record,) = tmp_path.glob("erm/*/*/run.json")
     assert log.read_text().count("done ") == 1
     assert json.loads(record.read_text())["costs"]["training erm"]["forward_samples"] == 600  # half of them each
+
+
+def test_a_folder_with_spaces_quotes_and_other_letters(slurm_cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    home = tmp_path / 'it\'s my #1 wörk, 50%a "日本"'
+    home.mkdir()
+    launched = run("-m", *SLURM, *ERM, "scenario=none", "output_dir=out puts", cwd=home)
+    assert "1 submitted" in launched.stdout, launched.stderr
+    wait_until(lambda: not queue())
+    (record,) = home.glob("out puts/erm/*/*/run.json")
+    assert json.loads(record.read_text())["directory"] == str(home)
+    (log,) = home.glob("out puts/.sweep/slurm/*/0.log")
+    assert "done " in log.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+    assert run("-m", *SLURM, *ERM, "scenario=none", "output_dir=out puts", cwd=home).stdout.count("found ") == 1
 
 
 def test_the_waiting_launcher_sums_up(slurm_cluster, tmp_path):
