@@ -99,7 +99,8 @@ def magick_motion_blur(image, radius, sigma, degrees):
         down, right = (int(np.ceil(step * f - 0.5)) for f in (np.sin(angle), np.cos(angle)))
         shifted = image[np.clip(rows + down, 0, rows[-1])][:, np.clip(columns + right, 0, columns[-1])]
         blurred += weight * shifted
-    return np.uint8(np.floor(blurred + 0.5))
+    deep = np.floor(257 * blurred + 0.5)  # 16 bits, in which it calculates
+    return np.uint8(np.floor(deep / 257))
 
 
 def motion_blur(image, radius, sigma, degrees):

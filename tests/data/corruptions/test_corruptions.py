@@ -9,6 +9,7 @@ import torch
 
 from fisherexp.config.types import Corruption as CorruptionName
 from fisherexp.data.corruptions.corrupt import BLOCK, CORRUPTIONS, corrupt
+from fisherexp.data.corruptions.filters import motion_blur
 from fisherexp.data.corruptions.tables import BENCHMARK, HELD_OUT, TABLES
 from fisherexp.data.corruptions.weather import plasma
 from fisherexp.seeds import generator
@@ -56,6 +57,31 @@ def test_equals_the_published_definition(name, table, shape):
         difference = (ours - theirs).abs()
         assert difference.max() <= (name not in EXACT), f"severity {severity}"
         assert shape[0] == 1 or (difference[0] > 0).float().mean() < 0.03, f"severity {severity}"
+
+
+# What `convert in.png -motion-blur 6x1+20 out.png` of ImageMagick 6.9.11-60 Q16 makes of the image below.
+MAGICK = [
+    [22, 59, 96, 131, 149, 185, 131, 6],
+    [62, 99, 134, 152, 189, 137, 25, 46],
+    [102, 137, 155, 192, 140, 31, 65, 86],
+    [140, 158, 195, 143, 34, 71, 105, 126],
+    [161, 198, 146, 37, 74, 111, 145, 166],
+    [201, 149, 40, 77, 114, 151, 185, 206],
+    [152, 43, 80, 117, 152, 169, 203, 224],
+    [43, 80, 117, 154, 189, 206, 151, 27],
+]
+
+
+def test_motion_blur_is_that_of_imagemagick():
+    image = (37 * torch.arange(64)).remainder(256).to(torch.uint8).view(1, 1, 8, 8)
+    assert motion_blur(image, 6, 1, torch.tensor([20.0]))[0, 0].tolist() == MAGICK
+
+
+def test_motion_blur_leaves_a_flat_image_alone():
+    """Truncation must not turn a sum of weights that is a rounding error below 1 into a lost level."""
+    for level in (255, 100, 1):
+        image = torch.full((8, 3, 32, 32), level, dtype=torch.uint8)
+        assert torch.equal(motion_blur(image, 9, 2.5, torch.linspace(-45, 45, 8)), image)
 
 
 def test_names_agree():
