@@ -18,6 +18,7 @@ from torch import Tensor
 from fisherexp.config.types import Corruption, Count, Positive, Size
 from fisherexp.data.corruptions import BENCHMARK, Suite
 from fisherexp.data.corruptions.suite import Images, joined
+from fisherexp.data.corruptions.tables import JPEG_QUALITY
 from fisherexp.data.datamodule import ImageData
 from fisherexp.metrics.stream import CLEAN, StreamMetrics
 from fisherexp.scenarios.correlation import dirichlet_order, effective_classes
@@ -50,6 +51,8 @@ class Stream:
     published: folder of published corrupted images, absolute or in the data folder; 'auto' uses the data set's own
         where it is in the data folder and generates the images elsewhere; none always generates them.
     frost_textures: folder with the published textures frost1.png … frost5.jpg; by default they are generated.
+    saved: what generated images went through: 'jpeg' of quality 85 or nothing ('lossless'); 'auto' is as the set with
+        the constants of `table` was published: ImageNet-C in JPEG, CIFAR-10-C lossless.
     """
 
     kind = "stream"
@@ -71,11 +74,12 @@ class Stream:
         seed: Size = 0,
         published: str | None = "auto",
         frost_textures: str | None = None,
+        saved: Literal["auto", "jpeg", "lossless"] = "auto",
     ) -> None:
         self.corruptions = list(BENCHMARK) if corruptions is None else corruptions
         self.severity, self.table, self.images, self.clean = severity, table, images, clean
         self.batch_size, self.seed = batch_size, seed
-        self.published, self.frost_textures = published, frost_textures
+        self.published, self.frost_textures, self.saved = published, frost_textures, saved
 
     @abstractmethod
     def groups(self, suite: Suite, num_classes: int) -> Iterator[list[Stretch]]:
@@ -96,6 +100,7 @@ class Stream:
         domains = {stretch.name: stretch.domain for stretch in stream}
         evaluated = tuple(stretch.name for stretch in stream)
         together = self.window or self.batch_size
+        saved = f", saved in JPEG of quality {self._quality}" if self._quality else ""
         classes = [effective_classes(s.images.targets, together) for s in stream if s is not clean]
         return Setting(
             data,
@@ -108,7 +113,7 @@ class Stream:
             window=self.window,
             altered=self.images is not None or self.severity != 5 or set(self.corruptions) != set(BENCHMARK),
             about={
-                "corruptions": str(suite.folder) if suite.folder else f"generated, {self.table} table",
+                "corruptions": str(suite.folder) if suite.folder else f"generated, {self.table} table{saved}",
                 "classes_per_batch": fmean(classes),
             },
         )
@@ -121,8 +126,12 @@ class Stream:
             raise ValueError(f"scenario.corruptions={self.corruptions}: at least one, and each only once")
         order = torch.randperm(available, generator=generator("stream", self.seed))[: self.images]
         frost = None if self.frost_textures is None else data.locate(self.frost_textures)
-        options = {"table": self.table, "seed": self.seed, "frost_folder": frost, "store": store}
-        return Suite(data.test, order, folder=self._published(data), **options)
+        options = {"table": self.table, "seed": self.seed, "frost_folder": frost, "quality": self._quality}
+        return Suite(data.test, order, folder=self._published(data), **options, store=store)
+
+    @property
+    def _quality(self) -> int | None:
+        return {"auto": JPEG_QUALITY[self.table], "jpeg": JPEG_QUALITY["imagenet"], "lossless": None}[self.saved]
 
     def _published(self, data: ImageData) -> Path | None:
         if self.published == "auto":

@@ -60,11 +60,13 @@ def corrupt(
     table: str = "cifar",
     seed: int = 0,
     frost_folder: Path | None = None,
+    quality: int | None = None,
 ) -> Tensor:
     """uint8 images (N, C, H, W), C = 1 or 3, corrupted: the same on every device.
 
     severity: 1 … 5, in the `table` 'cifar' or 'imagenet' (see tables.py). frost_folder: with the published textures;
-    by default they are generated. Image i is a function of itself, its shape, i, name, severity and seed alone.
+    by default they are generated. quality: of JPEG, in which each image is then saved; none for None.
+    Image i is a function of itself, its shape, i, name, severity, seed and quality alone.
     Raises ValueError for other shapes.
     """
     channels, *size = images.shape[1:]
@@ -79,5 +81,6 @@ def corrupt(
         draws = draw(BLOCK, (channels, *size), constants, generator("corruption", name, severity, seed, number))
         draws = {key: values[: len(block)].to(images.device) for key, values in draws.items()}
         first = number * BLOCK
-        corrupted[first : first + len(block)] = corruption.apply(block, *constants, **draws)
+        found = corruption.apply(block, *constants, **draws)
+        corrupted[first : first + len(block)] = found if quality is None else digital.jpeg_compression(found, quality)
     return corrupted

@@ -21,13 +21,14 @@ def corrupted(
     table: str = "cifar",
     seed: int = 0,
     frost_folder: Path | None = None,
+    quality: int | None = None,
     store: Store | None = None,
 ) -> TensorSet:
     """`images` under one corruption, in the same order; options as for `corrupt`.
 
     With a store, the images are read from the file of an earlier call, mapped into memory rather than loaded.
     """
-    options = {"table": table, "seed": seed, "frost_folder": frost_folder}
+    options = {"table": table, "seed": seed, "frost_folder": frost_folder, "quality": quality}
     if store is None:
         return TensorSet(corrupt(images.inputs, name, severity, **options), images.targets)
 
@@ -42,6 +43,7 @@ def corrupted(
         "severity": severity,
         "constants": TABLES[table][name][severity - 1],
         "seed": seed,
+        "quality": quality,
         "textures": folder_checksum(frost_folder) if name == "frost" and frost_folder else None,
         "code": store.code_of(corrupted),
     }

@@ -19,7 +19,8 @@ class Suite:
     """The images of `test` at `order`, clean and under any corruption, always in that order.
 
     folder: of published copies (see published.py), else they are generated, from `seed`, with the constants of
-    `table`, and with the frost textures in `frost_folder` if there is one. store: keeps what is generated.
+    `table`, with the frost textures in `frost_folder` if there is one, and saved in JPEG of `quality` unless that is
+    None. store: keeps what is generated.
     """
 
     def __init__(
@@ -31,10 +32,11 @@ class Suite:
         seed: int = 0,
         folder: Path | None = None,
         frost_folder: Path | None = None,
+        quality: int | None = None,
         store: Store | None = None,
     ) -> None:
         self.test, self.order, self.folder = test, order, folder
-        self.options = {"table": table, "seed": seed, "frost_folder": frost_folder, "store": store}
+        self.options = {"table": table, "seed": seed, "frost_folder": frost_folder, "quality": quality, "store": store}
         self.clean = test.subset(order)
 
     def corrupted(self, name: str, severity: int) -> Images:

@@ -96,3 +96,7 @@ IMAGENET = {
 }
 
 TABLES: dict[str, dict[str, list[tuple]]] = {"cifar": CIFAR, "imagenet": IMAGENET}
+
+# How the published sets were saved: CIFAR-10-C in arrays, ImageNet-C in JPEG files of this quality, whatever the
+# corruption. JPEG smooths noise: what was made with the same constants and not saved so is not comparable.
+JPEG_QUALITY: dict[str, int | None] = {"cifar": None, "imagenet": 85}
