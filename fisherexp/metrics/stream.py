@@ -16,10 +16,12 @@ class StreamMetrics(Evaluation):
 
     stretches: their names in that order; a name may come again. corruptions: names of the domains.
     domains: for each name of a stretch the domain of its images ('clean', or a corruption), or the number of each
-    image's corruption, (n,), in the order in which they come.
+    image's corruption, (n,), in the order in which they come. at_5: names of the stretches at severity 5, in a
+    stream of several severities.
 
     compute() -> errors in percent, over all images of a kind unless said otherwise:
     mean_error: mean of the errors under each corruption, `error/<corruption>`.
+    mean_error_at_5: mean of the errors of the stretches in `at_5`, where there are any.
     clean_error: mean over the stretches of clean images that follow a corruption. forgetting: the error of the last
         clean stretch minus that of the first one.
     curve/<number>_<stretch>: error of each stretch.
@@ -29,11 +31,17 @@ class StreamMetrics(Evaluation):
     """
 
     def __init__(
-        self, stretches: tuple[str, ...], domains: dict[str, str | Tensor], corruptions: tuple[str, ...]
+        self,
+        stretches: tuple[str, ...],
+        domains: dict[str, str | Tensor],
+        corruptions: tuple[str, ...],
+        at_5: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.stretches, self.corruptions = stretches, corruptions
+        self.stretches, self.corruptions, self.at_5 = stretches, corruptions, at_5
         self.headings = {"mean_error": "mean\nerror %"}
+        if at_5:
+            self.headings["mean_error_at_5"] = "error %\nat sev. 5"
         if CLEAN in stretches:
             self.headings["clean_error"] = "clean\nerror %"
         self.headings["ece"] = "ECE %"
@@ -70,6 +78,8 @@ class StreamMetrics(Evaluation):
         for number, name in enumerate(self.corruptions):
             found[f"error/{name}"] = (100 * by_domain[number, 1] / by_domain[number, 0]).item()
         found = {"mean_error": sum(found.values()) / len(self.corruptions)} | found
+        if self.at_5:
+            found["mean_error_at_5"] = errors[[name in self.at_5 for name in self.stretches]].mean().item()
         clean = [i for i, name in enumerate(self.stretches) if name == CLEAN]
         if clean:
             found["clean_error"] = errors[[i for i in clean if i > 0]].mean().item()

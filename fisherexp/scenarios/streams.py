@@ -15,28 +15,31 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Corruption, Count, Positive, Size
+from fisherexp.config.types import Corruption, Count, NonNegative, Size
 from fisherexp.data.corruptions import BENCHMARK, Suite
 from fisherexp.data.corruptions.suite import Images, joined
 from fisherexp.data.corruptions.tables import JPEG_QUALITY
 from fisherexp.data.datamodule import ImageData
 from fisherexp.metrics.stream import CLEAN, StreamMetrics
-from fisherexp.scenarios.correlation import dirichlet_order, effective_classes
+from fisherexp.scenarios.correlation import correlated_order, effective_classes
 from fisherexp.scenarios.setting import Segment, Setting, Store
 from fisherexp.seeds import generator
 
 # Up to the worst and back: the severities of the gradual protocol (Wang et al., CVPR 2022, arXiv 2203.13591).
 RAMP = (1, 2, 3, 4, 5, 4, 3, 2, 1)
+WORST = 5
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A piece of a stream. domain: the corruption of all its images, or the number of each one's corruption (n,)."""
+    """A piece of a stream. domain: the corruption of all its images, or the number of each one's corruption (n,).
+    severity: in a stream of several."""
 
     name: str
     images: Images
     domain: str | Tensor
     reset: Literal["never", "before", "each_batch"] = "never"
+    severity: int | None = None
 
 
 class Stream:
@@ -99,6 +102,7 @@ class Stream:
         adapt = {stretch.name: stretch is not clean or self.clean == "online" for stretch in stream}
         domains = {stretch.name: stretch.domain for stretch in stream}
         evaluated = tuple(stretch.name for stretch in stream)
+        at_5 = tuple(stretch.name for stretch in stream if stretch.severity == WORST)
         together = self.window or self.batch_size
         saved = f", saved in JPEG of quality {self._quality}" if self._quality else ""
         classes = [effective_classes(s.images.targets, together) for s in stream if s is not clean]
@@ -106,7 +110,7 @@ class Stream:
             data,
             {"train": data.train, "test": data.test} | {stretch.name: stretch.images for stretch in stream},
             evaluated,
-            partial(StreamMetrics, evaluated, domains, tuple(self.corruptions)),
+            partial(StreamMetrics, evaluated, domains, tuple(self.corruptions), at_5),
             seed,
             segments=tuple(Segment(adapt[stretch.name], stretch.reset) for stretch in stream),
             stream_batch_size=self.batch_size,
@@ -180,14 +184,26 @@ class Lifelong(Stream):
 
 
 class Gradual(Stream):
-    """Each corruption grows from severity 1 to 5 and fades again (`severity` plays no part)."""
+    """Each corruption grows from severity 1 to 5 and fades again (`severity` plays no part).
+
+    begin: of the first corruption; 'worst' leaves out its growth, as CoTTA's code does, so that the source model meets
+        severity 5 at once; 'mildest' does not, as Döbler's code.
+
+    Errors are of all severities, and at severity 5 alone.
+    """
 
     paper = "Wang et al., CVPR 2022, arXiv 2203.13591"
+
+    def __init__(self, begin: Literal["worst", "mildest"] = "worst", **options: Any) -> None:
+        super().__init__(**options)
+        self.begin = begin
 
     def groups(self, suite: Suite, num_classes: int) -> Iterator[list[Stretch]]:
         for name in self.corruptions:
             levels = {level: suite.corrupted(name, level) for level in sorted(set(RAMP))}
-            yield [Stretch(f"{name}_{level}", levels[level], name) for level in RAMP]
+            cut = name == self.corruptions[0] and self.begin == "worst"
+            ramp = RAMP[RAMP.index(WORST) :] if cut else RAMP
+            yield [Stretch(f"{name}_{level}", levels[level], name, severity=level) for level in ramp]
 
 
 class MixedDomains(Stream):
@@ -202,32 +218,39 @@ class MixedDomains(Stream):
 
 
 class Correlated(Stream):
-    """The continual stream with images sorted by label in part: Dirichlet chunks of concentration `delta`."""
+    """The continual stream with images sorted by label in part: Dirichlet chunks of concentration `delta`.
+
+    delta: smaller is more correlated; 0 sorts the images of each corruption by label.
+    sampler: how the chunks are made: 'note' fills them evenly (Gong et al.; Döbler's code), 'rotta' does not (Yuan et
+        al., CVPR 2023, arXiv 2303.13899). See scenarios/correlation.py.
+    """
 
     paper = "Gong et al., NeurIPS 2022, arXiv 2208.05117"
 
-    def __init__(self, delta: Positive = 0.1, **options: Any) -> None:
+    def __init__(self, delta: NonNegative = 0.1, sampler: Literal["note", "rotta"] = "note", **options: Any) -> None:
         super().__init__(**options)
-        self.delta = delta
+        self.delta, self.sampler = delta, sampler
 
     def groups(self, suite: Suite, num_classes: int) -> Iterator[list[Stretch]]:
         for name in self.corruptions:
-            order = dirichlet_order(suite.clean.targets, self.delta, num_classes, name, self.seed)
+            order = correlated_order(
+                suite.clean.targets, self.delta, num_classes, name, self.seed, sampler=self.sampler
+            )
             yield [Stretch(name, suite.corrupted(name, self.severity).subset(order), name)]
 
 
 class MixedCorrelated(Stream):
-    """All corruptions in one stream, sorted by label in part as in Correlated."""
+    """All corruptions in one stream, sorted by label in part. delta: as in Correlated."""
 
     paper = "Marsden et al., WACV 2024, arXiv 2306.00650"
 
-    def __init__(self, delta: Positive = 0.1, **options: Any) -> None:
+    def __init__(self, delta: NonNegative = 0.01, **options: Any) -> None:
         super().__init__(**options)
         self.delta = delta
 
     def groups(self, suite: Suite, num_classes: int) -> Iterator[list[Stretch]]:
         images, domain = self._mixed(suite)
-        order = dirichlet_order(images.targets, self.delta, num_classes, "mixed", self.seed)
+        order = correlated_order(images.targets, self.delta, num_classes, "mixed", self.seed)
         yield [Stretch("mixed", images.subset(order), domain[order])]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fisherexp.scenarios import correlation
-from fisherexp.scenarios.correlation import dirichlet_order, effective_classes
+from fisherexp.scenarios.correlation import SLOTS, correlated_order, dirichlet_order, effective_classes, slotted_order
 
 
 def repeats(labels):
@@ -49,3 +49,42 @@ def test_impossible_concentration(monkeypatch):
     monkeypatch.setattr(correlation, "ATTEMPTS", 20)
     with pytest.raises(ValueError, match="Dirichlet concentration of 1e-05"):
         dirichlet_order(torch.zeros(200, dtype=torch.int64), 1e-5, 10, "test", 0)
+
+
+def test_rottas_slots():
+    labels = torch.arange(1200).remainder(6)
+    even = slotted_order(labels, 1e9, 6, "test", 0)  # every slot gets a sixth of every class, up to rounding
+    assert torch.equal(even.sort().values, torch.arange(1200))
+    runs = labels[even].unique_consecutive(return_counts=True)[1]
+    assert runs.max() <= 2 * 34  # where a slot begins with the class that the one before it ended with
+    for label in range(6):  # samples of a class keep their order; those of the other sampler do not
+        members = even[labels[even] == label]
+        assert torch.equal(members, members.sort().values)
+    shuffled = dirichlet_order(labels, 1.0, 6, "test", 0)
+    assert not torch.equal(members := shuffled[labels[shuffled] == 0], members.sort().values)
+
+
+def test_rottas_slots_are_a_hundred_at_most():
+    """With two samples of each of 150 classes in every slot, runs are two long: so many slots there are."""
+    labels = torch.arange(150).repeat(2 * SLOTS)
+    order = slotted_order(labels, 1e12, 150, "test", 0)
+    runs = labels[order].unique_consecutive(return_counts=True)[1]
+    assert runs.double().mean().item() == pytest.approx(2, abs=0.05)
+
+
+def test_rottas_slots_may_be_empty():
+    """Where the other sampler draws again, and again in vain."""
+    labels = torch.zeros(200, dtype=torch.int64)
+    assert torch.equal(slotted_order(labels, 1e-5, 10, "test", 0), torch.arange(200))
+
+
+def test_a_concentration_of_zero_sorts_by_label():
+    labels = torch.arange(1000).remainder(10)
+    order = correlated_order(labels, 0, 10, "test", 0)
+    assert torch.equal(labels[order], labels.sort().values)
+    assert not torch.equal(order, labels.argsort(stable=True))  # each class is shuffled
+    assert torch.equal(order.sort().values, torch.arange(1000))
+    for sampler, function in (("note", dirichlet_order), ("rotta", slotted_order)):
+        assert torch.equal(
+            correlated_order(labels, 0.5, 10, "test", 0, sampler=sampler), function(labels, 0.5, 10, "test", 0)
+        )

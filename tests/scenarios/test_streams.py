@@ -83,7 +83,7 @@ def test_clean_images_in_between(data):
 
 
 def test_gradual_goes_up_and_down(data):
-    setting = streams.Gradual(["contrast"], images=20).setting(data, 0)
+    setting = streams.Gradual("mildest", corruptions=["contrast"], images=20).setting(data, 0)
     assert setting.evaluated == tuple(f"contrast_{severity}" for severity in RAMP)
     for severity in range(1, 6):
         expected = corrupt(clean_images(data, 20).inputs, "contrast", severity)
@@ -94,6 +94,32 @@ def test_gradual_goes_up_and_down(data):
         logits = torch.eye(2)[(torch.arange(8) < wrong).long()]
         found.update(stretch, logits, labels)
     assert found.compute()["error/contrast"] == pytest.approx(50)  # of all severities together: 36 of 72
+    assert found.compute()["mean_error_at_5"] == pytest.approx(50)  # the fifth of nine: 4 of 8
+
+
+def test_gradual_begins_at_the_worst_as_cottas_code_does(data):
+    setting = streams.Gradual(corruptions=PAIR, images=20).setting(data, 0)
+    assert setting.evaluated == tuple([f"fog_{s}" for s in (5, 4, 3, 2, 1)] + [f"contrast_{s}" for s in RAMP])
+    found = setting.evaluation()
+    for stretch, name in enumerate(setting.evaluated):
+        wrong = {"fog_5": 1, "contrast_5": 3}.get(name, 8)
+        found.update(stretch, torch.eye(2)[(torch.arange(8) < wrong).long()], torch.zeros(8, dtype=torch.int64))
+    assert found.compute()["mean_error_at_5"] == pytest.approx(25)  # 1 and 3 of 8
+    assert "mean_error_at_5" in found.headings
+    assert "mean_error_at_5" not in streams.Continual(PAIR, images=20).setting(data, 0).evaluation().headings
+
+
+def test_rottas_stream_and_marsdens(data):
+    rotta = instantiate(composed(["method=erm", "scenario=correlated_rotta"]).scenario, _convert_="all")
+    assert (rotta.sampler, rotta.delta, rotta.batch_size) == ("rotta", 0.1, 64)
+    assert rotta.corruptions[:3] == ["motion_blur", "snow", "fog"]
+    assert sorted(rotta.corruptions) == sorted(BENCHMARK)
+    sorted_by_label = streams.Correlated(0, corruptions=PAIR, images=100).setting(data, 0)
+    for name in PAIR:
+        assert torch.equal(sorted_by_label.parts[name].targets, clean_images(data, 100).targets.sort().values)
+    mixed = streams.MixedCorrelated(corruptions=PAIR).setting(data, 0)  # at the published concentration, 0.01
+    labels = mixed.parts["mixed"].targets
+    assert (labels[1:] == labels[:-1]).double().mean() > 0.95
 
 
 @pytest.mark.parametrize("protocol", [streams.MixedDomains, streams.MixedCorrelated])
