@@ -41,7 +41,7 @@ def content(path: Path) -> str:
         if path.is_file():
             (_answers[path],) = contents([path])
         else:
-            files = {file.relative_to(path).as_posix(): file for file in _below(path)}
+            files = {file.relative_to(path).as_posix(): file for file in files_below(path) if _is_there(file)}
             hashes = contents(files.values())
             _answers[path] = _digest(json.dumps(sorted(zip(files, hashes, strict=True))).encode())
     return _answers[path]
@@ -63,17 +63,21 @@ def look_again() -> None:
     _entries.clear()
 
 
-def _below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """All files below a folder, whatever links lead to. `above` are the folders on the way to it: a link back to one of
-    them is not followed."""
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """All files below a folder, whatever links lead to, and links that lead to nothing. `above` are the folders on the
+    way to it: a link back to one of them is not followed."""
     here = os.path.realpath(folder)
     if here in above:
         return
     for entry in os.scandir(folder):
         if entry.is_dir():
-            yield from _below(Path(entry), above | {here})
+            yield from files_below(Path(entry), above | {here})
         elif entry.name not in UNSEEN:
             yield Path(entry)
+
+
+def _is_there(file: Path) -> bool:
+    return not file.is_symlink() or file.exists()
 
 
 def _hashes(folder: Path, names: list[str]) -> dict[str, str]:

@@ -97,6 +97,14 @@ def test_links_are_followed_but_never_in_circles(folder, tmp_path):
     assert len({before, linked, again(folder)}) == 3
 
 
+def test_a_link_to_nothing_counts_as_soon_as_it_leads_to_something(folder, tmp_path):
+    before = content(folder)
+    (folder / "link").symlink_to(tmp_path / "target")
+    assert again(folder) == before
+    (tmp_path / "target").write_bytes(b"one")
+    assert again(folder) != before
+
+
 def test_unchanged_files_are_read_once(folder, reads, at_rest):
     first = content(folder)
     assert again(folder) == first

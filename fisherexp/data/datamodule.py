@@ -29,7 +29,8 @@ class LabeledData(LightningDataModule):
     seed: of these two draws, and of loaders that are given no other.
 
     After `load`: `train`, `test` and `validation` (None if the share is 0). Sets described by the user's own
-    files fill in num_classes, input_shape, class_names, mean and std then, too.
+    files fill in num_classes, input_shape, class_names, mean and std then, too; `remarks` say for the run's record
+    what was converted in reading and what was not read.
 
     provides: what models, methods and scenarios may require of the samples: 'images', 'tokens', 'floats' (inputs that
         can be mixed), 'class_labels'.
@@ -77,6 +78,7 @@ class LabeledData(LightningDataModule):
         self.test: TensorSet | None = None
         self.validation: TensorSet | None = None
         self._checksum: str | None = None
+        self.remarks: dict[str, Any] = {}
 
     @property
     def altered(self) -> bool:

@@ -1,15 +1,13 @@
 """Any folder of domains: one folder per domain, in it one folder of images per class."""
 
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from fisherexp.config.types import Count, Size
 from fisherexp.data.domains import DomainData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
-from fisherexp.data.image_folder import SUFFIXES, folders
+from fisherexp.data.folder_reader import FolderReader, say
+from fisherexp.data.folders import classes, folders
 from fisherexp.data.tensors import TensorSet
 
 
@@ -20,6 +18,7 @@ class DomainFolder(DomainData):
     image_size: images become color images of this height and width (centered square part, resized).
     in_memory: decode everything once; false decodes batch by batch, for data larger than memory.
     workers: processes that decode when in_memory is false.
+    intensity_range, exif_orientation: see ImageFolder.
     Further options: see ImageData. Domains and classes are the folder names in sorted order; a domain may lack a
     class.
     """
@@ -29,9 +28,17 @@ class DomainFolder(DomainData):
     std = [0.229, 0.224, 0.225]
 
     def __init__(
-        self, path: str, image_size: Count = 64, in_memory: bool = True, workers: Size = 0, **options: Any
+        self,
+        path: str,
+        image_size: Count = 64,
+        in_memory: bool = True,
+        workers: Size = 0,
+        intensity_range: list[float] | None = None,
+        exif_orientation: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.intensity_range, self.exif_orientation = intensity_range, exif_orientation
         self.path, self.image_size, self.in_memory, self.workers = path, image_size, in_memory, workers
         self.input_shape = (3, image_size, image_size)
         self._domains: dict[str, TensorSet | FileSet] | None = None
@@ -42,21 +49,14 @@ class DomainFolder(DomainData):
             names = folders(root, "domain")
             if len(names) < 2:
                 raise DataError(f"{root} has the one domain {names[0]}; at least two are needed")
-            self.class_names = sorted({name for domain in names for name in folders(root / domain, "class")})
+            self.class_names = sorted({name for domain in names for name in classes(root / domain)})
             self.num_classes = len(self.class_names)
-            files = {domain: self._files(root, domain) for domain in names}
+            reader = FolderReader(self.image_size, self.workers, self.intensity_range, self.exif_orientation)
+            files = {domain: reader.files(root, root / domain, self.class_names, some=True) for domain in names}
+            self.remarks = reader.remarks(*files.values())
+            say(root, self.remarks)
             self._domains = {d: found.in_memory() for d, found in files.items()} if self.in_memory else files
         return dict(self._domains)
-
-    def _files(self, root: Path, domain: str) -> FileSet:
-        paths, labels = [], []
-        for label, name in enumerate(self.class_names):
-            found = sorted(p for p in (root / domain / name).rglob("*") if p.suffix.lower() in SUFFIXES)
-            paths += [path.relative_to(root).as_posix() for path in found]
-            labels += [label] * len(found)
-        if not paths:
-            raise DataError(f"{root / domain} has no images ({', '.join(SUFFIXES)})")
-        return FileSet(root, paths, torch.tensor(labels), self.image_size, self.workers)
 
 
 class PACS(DomainFolder):

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -51,4 +52,4 @@ def pooled(sets: Sequence[TensorSet | FileSet]) -> TensorSet | FileSet:
         batch = joined([Batch(part.inputs, part.targets, part.weights) for part in sets])
         return TensorSet(batch.inputs, batch.targets, batch.weights)
     paths = [path for part in sets for path in part.paths]
-    return FileSet(first.folder, paths, labels, first.image_size, first.workers)
+    return replace(first, paths=paths, targets=labels, tags={})

@@ -1,19 +1,19 @@
 """Images that stay on disk and are decoded batch by batch, behind the same face as tensors in memory."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fisherexp.content import contents
 from fisherexp.data.batch import Batch, spread
+from fisherexp.data.decoding import USUAL, Decoding, conversions, decode
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
 from fisherexp.data.tensors import TensorSet
@@ -25,6 +25,7 @@ class FileSet:
 
     folder: the paths are relative to it. paths: one per image. targets: int64 (N,). tags: see Batch.
     image_size: images become (3, image_size, image_size). workers: processes that decode; 0 is this one.
+    decoding: see there.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class FileSet:
     image_size: int
     workers: int = 0
     tags: Mapping[str, Tensor] = field(default_factory=dict)
+    decoding: Decoding = USUAL
     weights: ClassVar[None] = None  # files carry none
 
     def __len__(self) -> int:
@@ -40,7 +42,10 @@ class FileSet:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         tags = {name: tag[index] for name, tag in self.tags.items()}
-        return decode(self.folder / self.paths[index], self.image_size), self.targets[index], tags
+        return self._image(index), self.targets[index], tags
+
+    def _image(self, index: int) -> Tensor:
+        return decode(self.folder / self.paths[index], self.image_size, self.decoding)
 
     def subset(self, indices: Sequence[int] | Tensor) -> "FileSet":
         """The items at `indices`, in that order."""
@@ -62,19 +67,26 @@ class FileSet:
         images = torch.empty(len(self), 3, self.image_size, self.image_size, dtype=torch.uint8)
 
         def decode_into(index: int) -> None:
-            images[index] = decode(self.folder / self.paths[index], self.image_size)
+            images[index] = self._image(index)
 
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             for _ in pool.map(decode_into, range(len(self))):
                 pass
         return TensorSet(images, self.targets, tags=self.tags)
 
+    def conversions(self) -> Counter[str]:
+        """What decoding does to how many of the files; their headers are read."""
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(lambda path: conversions(self.folder / path, self.decoding), self.paths)
+            return Counter(words for of_one in found for words in of_one)
+
     def hash_into(self, digest) -> None:
-        """Feed names, hashes of the files' content, classes, size and tags to a hashlib object. A file that has not
-        changed is not read again."""
+        """Feed names, hashes of the files' content, classes, size, decoding and tags to a hashlib object. A file that
+        has not changed is not read again."""
         hashes = contents([self.folder / path for path in self.paths])
         for path, found, label in zip(self.paths, hashes, self.targets.tolist(), strict=True):
             digest.update(f"{path}:{found}:{label}:{self.image_size}\n".encode())
+        digest.update(f"{self.decoding}\n".encode())
         for name, tag in sorted(self.tags.items()):
             digest.update(f"{name}:{tag.tolist()}\n".encode())
 
@@ -110,17 +122,3 @@ class FileLoader(Loader):
         finally:  # left to the garbage collector, workers outlive an epoch that is broken off
             if self.files.workers:
                 decoded._shutdown_workers()
-
-
-def decode(path: Path, size: int) -> Tensor:
-    """An image file as uint8 (3, size, size): centered square part, resized with bilinear filtering.
-
-    Raises DataError naming the file if it cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        reason = "no image format is recognized" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{path} cannot be decoded: {reason}") from None
-    return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).contiguous()

@@ -1,5 +1,6 @@
 """The user's own image files, one folder per class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from fisherexp.config.types import Count, Probability, Size
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
+from fisherexp.data.folder_reader import FolderReader, say
+from fisherexp.data.folders import TEST, TRAINING, VALIDATION, classes, folders, images_below, split_named
 from fisherexp.data.tensors import TensorSet
 from fisherexp.seeds import generator
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
 class ImageFolder(ImageData):
@@ -24,11 +25,19 @@ class ImageFolder(ImageData):
         Both give the same batches.
     test_share: where there is no test folder; the same images whatever the seed.
     workers: processes that decode when in_memory is false.
-    Further options: see ImageData. Classes are the folder names in sorted order.
+    intensity_range: [black, white] of images of one channel with more than 8 bits; by default [0, 65535] of whole
+        numbers and [0, 1] of floats, and what does not look so is refused.
+    exif_orientation: turn images as their camera noted.
+    Further options: see ImageData. Classes are the folder names in sorted order. Training, TRAIN, testing and so on are
+    the same folders; without one for testing, val or validation serves.
+
+    test_folders: names that the folder of test images may have, best ones first.
+    counted: look into every file's header, to say what is converted.
     """
 
     title = "image folder"
-    test_folder = "test"
+    test_folders: tuple[tuple[str, ...], ...] = (TEST, VALIDATION)
+    counted = True
     mean = [0.485, 0.456, 0.406]  # of ImageNet
     std = [0.229, 0.224, 0.225]
 
@@ -39,55 +48,56 @@ class ImageFolder(ImageData):
         in_memory: bool = True,
         test_share: Probability = 0.2,
         workers: Size = 0,
+        intensity_range: list[float] | None = None,
+        exif_orientation: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.path, self.image_size = path, image_size
         self.in_memory, self.test_share, self.workers = in_memory, test_share, workers
+        self.intensity_range, self.exif_orientation = intensity_range, exif_orientation
         self.input_shape = (3, image_size, image_size)
 
     def read(self) -> tuple[TensorSet | FileSet, TensorSet | FileSet]:
         folder = self.locate(self.path)
-        train, test = self._splits(folder)
+        reader = FolderReader(self.image_size, self.workers, self.intensity_range, self.exif_orientation)
+        train, test = self._splits(folder, reader)
         self.num_classes = len(self.class_names)
+        if self.num_classes < 2:
+            only = self.class_names[0]
+            raise DataError(f"{folder} has the one class '{only}'; are the classes in there, and data.path is {only}?")
         for split, name in ((train, "training"), (test, "test")):
             if not len(split):
                 raise DataError(f"{folder} leaves no {name} images; change data.test_share ({self.test_share})")
+        self.remarks = reader.remarks(*((train, test) if self.counted else ()))
+        say(folder, self.remarks)
         return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
 
-    def _splits(self, folder: Path) -> tuple[FileSet, FileSet]:
-        test = self.test_folder
-        given = [name for name in ("train", test) if (folder / name).is_dir()]
-        if len(given) == 1:
-            missing = test if given == ["train"] else "train"
-            raise DataError(f"{folder} has a folder '{given[0]}' but no folder '{missing}'")
-        if given:
-            self.class_names = folders(folder / "train")
-            others = folders(folder / test)
-            if self.class_names != others:
-                differing = ", ".join(sorted(set(self.class_names) ^ set(others)))
-                raise DataError(f"{folder}: the classes in 'train' and '{test}' differ by {differing}")
-            return self._files(folder / "train"), self._files(folder / test)
-        self.class_names = folders(folder)
-        everything = self._files(folder)
+    def _splits(self, folder: Path, reader: FolderReader) -> tuple[FileSet, FileSet]:
+        train = split_named(folder, TRAINING)
+        tests = [name for known in self.test_folders if (name := split_named(folder, known))]
+        if not train and not tests:
+            return self._drawn(folder, reader)
+        if not train or not tests:
+            given, missing = (train, self.test_folders[0][0]) if train else (tests[0], TRAINING[0])
+            raise DataError(f"{folder} has a folder '{given}' but no folder '{missing}'")
+        test = tests[0]
+        for name in folders(folder):
+            if name not in (train, test):
+                reader.unread[f"images of the folder {name}"] += len(images_below(folder / name, reader.unread))
+        self.class_names = classes(folder / train)
+        self._check_classes(folder, train, test)
+        return tuple(reader.files(folder / name, folder / name, self.class_names) for name in (train, test))
+
+    def _drawn(self, folder: Path, reader: FolderReader) -> tuple[FileSet, FileSet]:
+        self.class_names = classes(folder)
+        everything = reader.files(folder, folder, self.class_names)
         order = torch.randperm(len(everything), generator=generator("test"))
         held_out = round(self.test_share * len(everything))
         return everything.subset(order[held_out:].sort().values), everything.subset(order[:held_out].sort().values)
 
-    def _files(self, folder: Path) -> FileSet:
-        paths, labels = [], []
-        for label, name in enumerate(self.class_names):
-            found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not found:
-                raise DataError(f"{folder / name} has no images ({', '.join(SUFFIXES)})")
-            paths += [path.relative_to(folder).as_posix() for path in found]
-            labels += [label] * len(found)
-        return FileSet(folder, paths, torch.tensor(labels), self.image_size, self.workers)
-
-
-def folders(folder: Path, of: str = "class") -> list[str]:
-    """Names of the folders in a folder, sorted. `of` is for the message where there are none."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
-        raise DataError(f"{folder} has no folders; one folder of images per {of} is expected")
-    return names
+    def _check_classes(self, folder: Path, train: str, test: str) -> None:
+        others: Sequence[str] = classes(folder / test)
+        if self.class_names != others:
+            differing = ", ".join(sorted(set(self.class_names) ^ set(others)))
+            raise DataError(f"{folder}: the classes in '{train}' and '{test}' differ by {differing}")

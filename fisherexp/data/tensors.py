@@ -30,6 +30,11 @@ class TensorSet:
         """All of it as one batch."""
         return Batch(self.inputs, self.targets, self.weights, self.tags)
 
+    @property
+    def images(self) -> Tensor:
+        """The inputs of a set of images."""
+        return self.inputs
+
     def subset(self, indices: Sequence[int] | Tensor) -> "TensorSet":
         """The items at `indices`, in that order (a copy)."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.targets.device)

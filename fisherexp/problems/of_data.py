@@ -71,4 +71,4 @@ class OfData(Problem):
         return self.data.altered or self.setting.altered
 
     def about(self) -> dict[str, Any]:
-        return self.setting.about
+        return self.setting.about | ({"data": self.data.remarks} if self.data.remarks else {})

@@ -129,6 +129,12 @@ NAMED = {
     "arrays": (["data=arrays", "data.path={at}"], lambda at: at.write_bytes(b"one")),
     "image folder": (["data=image_folder", "data.path={at}"], lambda at: image_folder(at, ["cat", "dog"])),
     "imagenet": (["data=imagenet", "data.path={at}"], lambda at: image_folder(at, ["train/cat", "val/cat"])),
+    "list of test images": (["data=imagenet", "data.test_list={at}"], lambda at: at.write_bytes(b"one")),
+    "table": (["data=csv", "data.path={at}", "data.target=a", "model=mlp"], lambda at: at.write_bytes(b"one")),
+    "table of test rows": (
+        ["data=csv", "data.path=t.csv", "data.test_path={at}", "data.target=a", "model=mlp"],
+        lambda at: at.write_bytes(b"one"),
+    ),
     "domains": (["data=domain_folder", "data.path={at}"], lambda at: image_folder(at, ["art/cat", "photo/cat"])),
     "pacs": (["data=pacs", "data.path={at}"], lambda at: image_folder(at, ["art/cat", "photo/cat"])),
     "text": (["data=tiny_shakespeare", "data.path={at}", "model=char_gpt"], lambda at: at.write_bytes(b"one")),

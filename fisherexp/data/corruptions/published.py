@@ -1,5 +1,6 @@
 """Corrupted sets as they were published: CIFAR-10-C and CIFAR-100-C in arrays, ImageNet-C in folders of files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,4 +50,4 @@ def _from_files(folder: Path, name: str, severity: int, test: TensorSet | FileSe
     missing = next((path for path in paths if not (folder / path).is_file()), None)
     if missing:
         raise DataError(f"{folder} has no {missing}, but the test set has its original")
-    return FileSet(folder, paths, test.targets, test.image_size, test.workers)
+    return replace(test, folder=folder, paths=paths, tags={})

@@ -1,5 +1,6 @@
 """A test set and its corrupted copies."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -55,5 +56,4 @@ def joined(sets: list[Images]) -> Images:
     labels = torch.cat([images.targets for images in sets])
     if isinstance(sets[0], TensorSet):
         return TensorSet(torch.cat([images.inputs for images in sets]), labels)
-    first = sets[0]
-    return FileSet(first.folder, [path for s in sets for path in s.paths], labels, first.image_size, first.workers)
+    return replace(sets[0], paths=[path for s in sets for path in s.paths], targets=labels, tags={})
