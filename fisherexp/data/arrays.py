@@ -1,6 +1,5 @@
 """The user's own images and labels in one .npz file."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ class Arrays(ImageData):
     Further options: see ImageData.
 
     Images are uint8 or floats in [0, 1] (kept in 256 steps), of shape (N, H, W), (N, H, W, C) or (N, C, H, W)
-    with 1, 3 or 4 channels. Labels are integers 0…num_classes - 1, of shape (N,). Mean and standard deviation
-    are those of the training images. Everything else raises a DataError that says what is wrong.
+    with 1, 3 or 4 channels. Labels are integers 0…num_classes - 1 of any type, of shape (N,) or (N, 1). Mean and
+    standard deviation are those of the training images. Everything else raises a DataError that says what is wrong.
     """
 
     title = "arrays"
@@ -45,13 +44,20 @@ class Arrays(ImageData):
         shapes = [tuple(images.inputs.shape[1:]) for images in sets]
         if shapes[0] != shapes[1]:
             raise DataError(f"{path}: train_images are {shapes[0]} (C, H, W) but test_images are {shapes[1]}")
+        lowest = min(int(images.targets.min()) for images in sets)
         if self.num_classes is None:
+            if lowest == 1:
+                remedy = "subtract 1, or set data.num_classes where class 0 is merely empty"
+                raise DataError(f"{path}: labels begin at 1, but 0…num_classes - 1 is expected; {remedy}")
             self.num_classes = 1 + max(int(images.targets.max()) for images in sets)
         for split, labels in zip(("train", "test"), (images.targets for images in sets), strict=True):
             wrong = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(wrong):
                 allowed, example = f"0…{self.num_classes - 1}", int(wrong[0])
-                raise DataError(f"{path}: {split}_labels must be in {allowed}; {len(wrong)} are not, e.g. {example}")
+                shifted = lowest == 1 and wrong.eq(self.num_classes).all()
+                remedy = "subtract 1" if shifted else "leave out samples without a label" if example < 0 else None
+                count = f"{len(wrong)} are not, e.g. {example}{'; ' + remedy if remedy else ''}"
+                raise DataError(f"{path}: {split}_labels must be in {allowed}; {count}")
         self.input_shape = shapes[0]
         self.class_names = [str(label) for label in range(self.num_classes)]
         self.mean, self.std = channel_statistics(sets[0].inputs)
@@ -78,11 +84,14 @@ def _open(path: Path) -> dict[str, np.ndarray]:
         with file:
             missing = [name for name in names if name not in file]
             if missing:
-                there = ", ".join(file.files) or "nothing"
+                there = " ".join(", ".join(file.files).split()) or "nothing"
                 raise DataError(f"{path} has no {' and no '.join(missing)}; it has {there}")
             return {name: file[name] for name in names}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        reason = "object arrays are not read" if "allow_pickle" in str(error) else str(error).splitlines()[0]
+    except DataError:
+        raise
+    except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes them stumble over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = "object arrays are not read" if "allow_pickle" in reason else reason
         raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason}") from None
 
 
@@ -110,8 +119,16 @@ def _images(images: np.ndarray, name: str) -> torch.Tensor:
 
 def _labels(labels: np.ndarray, name: str, count: int) -> np.ndarray:
     """int64 (count,). `name` is for messages."""
+    if labels.shape == (count, 1):
+        labels = labels[:, 0]
     if labels.shape != (count,):
-        raise DataError(f"{name} have shape {labels.shape}, but there are {count} images; ({count},) is expected")
+        one_hot = labels.ndim == 2 and len(labels) == count and np.array_equal(labels.sum(1), np.ones(count))
+        remedy = "; they are one-hot: save labels.argmax(1)" if one_hot else ""
+        raise DataError(
+            f"{name} have shape {labels.shape}, but there are {count} images; ({count},) is expected{remedy}"
+        )
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{name} have type {labels.dtype}; integers are expected")
+        whole = np.issubdtype(labels.dtype, np.floating) and np.array_equal(labels, np.rint(labels))
+        remedy = "; these are whole: save labels.astype(int)" if whole else ""
+        raise DataError(f"{name} have type {labels.dtype}; integers are expected{remedy}")
     return labels.astype(np.int64)

@@ -13,6 +13,7 @@ from fisherexp.config.locations import data_folder, located
 from fisherexp.config.types import Count, Probability, Size
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
+from fisherexp.data.remarks import Remarks
 from fisherexp.data.tensors import TensorSet
 from fisherexp.objectives.classification import Classification
 from fisherexp.objectives.objective import Objective
@@ -78,7 +79,7 @@ class LabeledData(LightningDataModule):
         self.test: TensorSet | None = None
         self.validation: TensorSet | None = None
         self._checksum: str | None = None
-        self.remarks: dict[str, Any] = {}
+        self.remarks: Remarks = {}
 
     @property
     def altered(self) -> bool:

@@ -6,8 +6,9 @@ from fisherexp.config.types import Count, Size
 from fisherexp.data.domains import DomainData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
-from fisherexp.data.folder_reader import FolderReader, say
+from fisherexp.data.folder_reader import FolderReader
 from fisherexp.data.folders import classes, folders
+from fisherexp.data.remarks import say
 from fisherexp.data.tensors import TensorSet
 
 

@@ -1,12 +1,9 @@
 """Sets of image files read from folders of classes, with an account of what is converted and what is not read."""
 
-import functools
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +11,6 @@ from fisherexp.data.decoding import Decoding
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
 from fisherexp.data.folders import SUFFIXES, beside, images_below
-from fisherexp.ranks import is_follower
 
 
 class FolderReader:
@@ -56,18 +52,3 @@ class FolderReader:
         """How many files are converted in which way and not read for which reason; what did not happen is left out."""
         converted = sum((files.conversions() for files in sets), Counter())
         return {name: dict(found) for name, found in (("converted", converted), ("not read", self.unread)) if found}
-
-
-def say(folder: Path, remarks: dict[str, Any]) -> None:
-    """One line for the user, once in a process, unless there is nothing to say."""
-    if remarks and not is_follower():
-        parts = [
-            f"{kind}: " + ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
-            for kind, found in remarks.items()
-        ]
-        _say_once(f"{folder}: {'; '.join(parts)}")
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -28,6 +28,7 @@ Task = Literal["auto", "classification", "regression"]
 MISSING = frozenset({"", "?", "NA", "N/A", "NaN", "nan", "null"})
 MOST_CLASSES = 20  # distinct whole numbers that are taken for classes unless data.task says regression
 MOST_CATEGORIES = 100  # more are a name or a date rather than a category
+OTHERWISE = str.maketrans({"%": "", "\u2212": "-", "\u00a0": "", "\u202f": "", "'": "", "$": "", "€": "", "£": ""})
 NUMBERS = 0.5  # share of readable numbers above which the rest of a column are mistakes, not categories
 
 
@@ -107,8 +108,9 @@ Split = tuple[np.ndarray, np.ndarray]  # a column's values in training and test
 
 def _known(name: str, table: Table, option: str) -> None:
     if name not in table.columns:
-        near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.0)
-        raise DataError(f"data.{option}: {table.source} has no column '{name}'; the nearest is '{near[0]}'")
+        known = {column.casefold(): column for column in table.columns}
+        near = known[difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.0)[0]]
+        raise DataError(f"data.{option}: {table.source} has no column '{name}'; the nearest is '{near}'")
 
 
 def _distinct(values: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -130,6 +132,7 @@ def _numbers(tables: tuple[Table, Table], name: str, missing: Collection[str]) -
         unreadable += int(wrong.sum())
         mistakes += [(table, place) for place in np.flatnonzero(wrong)[:1]]
     if readable <= NUMBERS * (readable + unreadable):
+        _check_spelling(tables, name, missing)
         return None
     if mistakes:
         table, place = mistakes[0]
@@ -137,6 +140,19 @@ def _numbers(tables: tuple[Table, Table], name: str, missing: Collection[str]) -
         remedy = f"correct it, or set data.categorical=[{name}]"
         raise DataError(f"{where} is not a finite number; {remedy}")
     return parsed[0], parsed[1]
+
+
+def _check_spelling(tables: tuple[Table, Table], name: str, missing: Collection[str]) -> None:
+    """Raise DataError where most values of a column are numbers as they are written elsewhere: 0,5 or 1,000 or 5% or
+    with a long minus. As categories they would have no order and no distance."""
+    for table in tables:
+        values = [value for value in table.columns[name] if value not in missing]
+        others = [
+            v for v in values if _number(v) is None and _number(v.translate(OTHERWISE).replace(",", "")) is not None
+        ]
+        if len(others) > NUMBERS * len(values):
+            where = f"{table.source}: column '{name}' has numbers written like '{others[0]}'"
+            raise DataError(f"{where}; write them plainly, like 1000.5, or set data.categorical=[{name}]")
 
 
 def _number(text: str) -> float | None:

@@ -90,10 +90,14 @@ def read_table(
 
 def _check_header(names: list[str], path: Path, separator: str) -> None:
     if len(names) < 2:
-        raise DataError(f"{path} has the one column '{names[0]}' with data.separator={separator!r}; set another one")
+        likely = next((f", e.g. {mark!r}" for mark in ";\t|," if mark in names[0]), "")
+        raise DataError(
+            f"{path} has the one column {names[0]!r} with data.separator={separator!r}; set another one{likely}"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if "" in names:
-        raise DataError(f"{path}: column {names.index('') + 1} has no name in the header")
+        remedy = "; row numbers? Save it without" if names[0] == "" else ""
+        raise DataError(f"{path}: column {names.index('') + 1} has no name in the header{remedy}")
     if repeated:
         raise DataError(f"{path}: the header names '{repeated[0]}' {names.count(repeated[0])} times")
 

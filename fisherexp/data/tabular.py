@@ -8,6 +8,7 @@ import torch
 from fisherexp.config.types import Categories
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.errors import DataError
+from fisherexp.data.remarks import say
 from fisherexp.data.table_encoding import Task, encode_table
 from fisherexp.data.table_files import Table
 from fisherexp.data.tensors import TensorSet
@@ -50,8 +51,10 @@ class TableOfClasses(LabeledData):
         return super().altered or bool(self.drop)
 
     def read(self) -> tuple[TensorSet, TensorSet]:
+        train, test = self.tables()
         encoded = encode_table(
-            *self.tables(),
+            train,
+            test,
             self.target,
             task=self.task,
             categories=self.categories,
@@ -59,6 +62,9 @@ class TableOfClasses(LabeledData):
             drop=self.drop,
             standardize_target=self.standardize_target,
         )
+        if encoded.left_out:
+            self.remarks = {"columns left out, as they are constant or empty": encoded.left_out}
+            say(train.source, self.remarks)
         self.take_targets(encoded.class_names)
         self.feature_names, self.input_shape = encoded.feature_names, (len(encoded.feature_names),)
         targets = encoded.train_targets, encoded.test_targets

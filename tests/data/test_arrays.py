@@ -134,3 +134,64 @@ def test_a_single_array_is_one_line(tmp_path):
 def test_a_missing_file_names_where_it_was_looked_for(tmp_path):
     with pytest.raises(DataError, match=f"there is no 'mine.npz' in .* or {tmp_path}; set data.path"):
         Arrays("mine.npz", root=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint64])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_labels_of_any_integer_type_are_the_same(kind, shape, tmp_path):
+    labels = {"train_labels": (np.arange(12) % 4).astype(kind).reshape(shape)}
+    data = load(tmp_path, arrays(**labels))
+    assert data.train.targets.tolist() == [0, 1, 2, 3] * 3
+    assert data.train.targets.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        (
+            {},
+            {"train_labels": np.arange(12) % 4 + 1, "test_labels": np.arange(4) + 1},
+            "labels begin at 1, .*subtract 1",
+        ),
+        (
+            {"num_classes": 4},
+            {"train_labels": np.arange(12) % 4 + 1, "test_labels": np.arange(4) + 1},
+            r"in 0…3; 3 are not, e\.g\. 4; subtract 1$",
+        ),
+        ({}, {"train_labels": np.where(np.arange(12) == 5, -100, 1)}, r"1 are not, e\.g\. -100; leave out samples"),
+        ({}, {"train_labels": np.eye(12)[:, :5]}, r"shape \(12, 5\), but there are 12 images; \(12,\) is expected$"),
+        ({}, {"train_labels": np.eye(4)[np.arange(12) % 4]}, r"one-hot: save labels\.argmax\(1\)$"),
+        ({}, {"train_labels": np.eye(4, dtype=np.uint8)[np.arange(12) % 4]}, r"one-hot: save labels\.argmax\(1\)$"),
+        ({}, {"train_labels": np.arange(12.0) % 4}, r"type float64; .*whole: save labels\.astype\(int\)$"),
+        ({}, {"train_labels": np.arange(12.0) / 12}, "type float64; integers are expected$"),
+        ({}, {"train_labels": np.array([np.nan] * 12)}, "type float64; integers are expected$"),
+        ({}, {"train_labels": np.array(["cat"] * 12)}, "integers are expected$"),
+    ],
+)
+def test_labels_that_mean_something_else_are_one_line(options, changes, message, tmp_path):
+    with pytest.raises(DataError, match=message) as caught:
+        load(tmp_path, arrays(**changes), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_first_class_may_be_meant(tmp_path):
+    labels = {"train_labels": np.arange(12) % 4 + 1, "test_labels": np.arange(4) + 1}
+    assert load(tmp_path, arrays(**labels), num_classes=5).train.targets.min() == 1
+
+
+def test_damage_anywhere_in_a_compressed_file_is_one_line(tmp_path):
+    """Or is not met at all: never another error, never other values."""
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, **arrays())
+    intact, sound, messages = path.read_bytes(), Arrays(str(path)).load(), []
+    for place in range(0, len(intact), 13):
+        path.write_bytes(intact[:place] + bytes([intact[place] ^ 0x55]) + intact[place + 1 :])
+        try:
+            data = Arrays(str(path)).load()
+        except DataError as error:
+            messages.append(str(error))
+        else:
+            assert torch.equal(data.train.inputs, sound.train.inputs)
+            assert torch.equal(data.test.targets, sound.test.targets)
+    assert len(messages) > 50
+    assert all(message.startswith(str(path)) and "\n" not in message for message in messages)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fisherexp.data import folder_reader
+from fisherexp.data import remarks
 from fisherexp.data.domain_folder import DomainFolder
 from fisherexp.data.errors import DataError
 from fisherexp.data.image_folder import ImageFolder
@@ -162,7 +162,7 @@ def test_a_range_that_is_none_is_one_line(ends, tmp_path):
 
 
 def test_followers_are_silent(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(folder_reader, "is_follower", lambda: True)
+    monkeypatch.setattr(remarks, "is_follower", lambda: True)
     make(write(tmp_path, *SPLIT, "val/a/1.png"))
     assert capsys.readouterr().err == ""
 

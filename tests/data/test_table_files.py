@@ -108,3 +108,20 @@ def test_missing_or_other_known_files_are_named(tmp_path):
         read_california_housing(tmp_path / "housing.csv")
     with pytest.raises(DataError, match="another copy of California housing: MedInc, target"):
         read_california_housing(written(tmp_path, "MedInc,target\n1,2\n"))
+
+
+@pytest.mark.parametrize(("separator", "shown"), [(";", "';'"), ("\t", r"'\\t'"), ("|", r"'\|'")])
+def test_the_likely_separator_is_named(separator, shown, tmp_path):
+    with pytest.raises(DataError, match=rf"set another one, e\.g\. {shown}$"):
+        read_table(written(tmp_path, separator.join("abc") + "\n" + separator.join("123") + "\n"))
+
+
+def test_row_numbers_without_a_name_are_recognized(tmp_path):
+    with pytest.raises(DataError, match="column 1 has no name in the header; row numbers"):
+        read_table(written(tmp_path, ",a,b\n0,1,2\n"))
+
+
+def test_cells_may_hold_line_ends_and_marks_of_encodings(tmp_path):
+    table = read_table(written(tmp_path, '\ufeff"a",b\r\n\r\n"one\ntwo",2\r\n3,4\r\n'))
+    assert list(table.columns) == ["a", "b"]
+    assert table.columns["a"].tolist() == ["one\ntwo", "3"]

@@ -84,3 +84,38 @@ def test_bundled_classes(data, sizes):
 def test_bundled_numbers():
     assert Diabetes().load().input_shape == (10,)
     assert Diabetes.provides == ("floats",)
+
+
+ROWS = [f"{i},{{}},{'cat' if i % 2 else 'dog'}" for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ['"{},5"', '"{},000"', "{}%", "\u2212{}", "${}", "\u20ac{}"],
+    ids=["comma", "thousands", "%", "-", "$", "euro"],
+)
+def test_numbers_spelt_as_elsewhere_do_not_become_categories(spelling, tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b,y\n" + "\n".join(row.format(spelling.format(i)) for i, row in enumerate(ROWS)))
+    with pytest.raises(DataError, match=r"t\.csv: column 'b' has numbers written like .*data\.categorical=\[b\]$"):
+        Csv(str(file), "y").load()
+    data = Csv(str(file), "y", categorical=["b"]).load()
+    assert "a" in data.feature_names
+    assert len(data.feature_names) > 10
+    file.write_text("a,b,y\n" + "\n".join(row.format(f"2020-01-{i + 1:02}") for i, row in enumerate(ROWS)))
+    assert len(Csv(str(file), "y").load().feature_names) > 10  # dates are categories, as before
+
+
+def test_columns_left_out_are_said_and_kept_for_the_record(tmp_path, capsys):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b,c,y\n" + "\n".join(f"{i},7,,{'cat' if i % 2 else 'dog'}" for i in range(20)))
+    data = Csv(str(file), "y").load()
+    assert data.feature_names == ["a"]
+    assert data.remarks == {"columns left out, as they are constant or empty": ["b", "c"]}
+    assert capsys.readouterr().err == "t.csv: columns left out, as they are constant or empty: b, c\n"
+
+
+def test_the_nearest_column_whatever_its_case(tmp_path):
+    (tmp_path / "t.csv").write_text("b,Price\n1,2\n3,4\n")
+    with pytest.raises(DataError, match=r"no column 'price'; the nearest is 'Price'$"):
+        Csv(str(tmp_path / "t.csv"), "price", test_share=0.5).load()
