@@ -5,7 +5,8 @@
     θ     = θ_0 + λ · mean of those δ'_kj whose sign is γ_j
 
 Yadav et al., NeurIPS 2023, arXiv 2306.01708. As in the authors' code, entries are ranked over the whole model, not
-within a layer, and where the sum is zero the sign is that of the majority of all elected signs.
+within a layer; of d entries ⌊keep · d⌋ + 1 are kept, and all that are as large as the least of these; and where the sum
+is zero the sign is that of the majority of all elected signs.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ from fisherexp.methods.merging.merging import Merging, State, moved, task_vector
 def trimmed(delta: State, keep: float) -> State:
     """The share `keep` of the entries that are largest in absolute value, all tensors together; the others are zero."""
     flat = torch.cat([values.flatten() for values in delta.values()])
-    kept = flat.abs().topk(round(keep * len(flat))).indices
-    flat = torch.zeros_like(flat).index_copy(0, kept, flat[kept])
+    count = min(int(keep * len(flat)) + 1, len(flat))
+    least = flat.abs().topk(count).values[-1]
+    flat = torch.where(flat.abs() >= least, flat, 0)
     parts = flat.split([values.numel() for values in delta.values()])
     return {name: part.view_as(values) for (name, values), part in zip(delta.items(), parts, strict=True)}
 
