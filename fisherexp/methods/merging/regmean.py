@@ -3,8 +3,11 @@
     min_W Σ_k ‖X_k Wᵀ - X_k W_kᵀ‖²   ⟹   Wᵀ = (Σ_k G_k)⁻¹ Σ_k G_k W_kᵀ,   G_k = X_kᵀ X_k
 
 Jin et al., ICLR 2023, arXiv 2212.09849. Off-diagonal entries of G_k are multiplied by `scale`. Biases, and all that is
-no linear layer, are averaged, as in the authors' code. Ours adds a small multiple of the identity to every G_k, so that
-where no expert ever had an input (a dead unit, a pixel that is always black) it is the mean, and no singular system.
+no linear layer, are averaged, as in the authors' code. Where that differs: it divides each G_k by its number of rows.
+Here they are sums, as in the paper; all tasks have equally many images, so the merged weights are the same.
+
+Ours adds a small multiple of the identity to every G_k, so that where no expert ever had an input (a dead unit, a pixel
+that is always black) it is the mean, and no singular system.
 """
 
 from collections.abc import Mapping, Sequence

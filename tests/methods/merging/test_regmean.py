@@ -1,5 +1,6 @@
 """RegMean: the least-squares solution, and the Gram matrices it is made from."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -32,6 +33,18 @@ def test_scale_zero_weights_every_input_by_itself(models):
     powers = [x.square().sum(0) for x in inputs]
     weighted = sum(p * model["a.weight"] for p, model in zip(powers, models, strict=True)) / sum(powers)
     torch.testing.assert_close(merged, weighted)
+
+
+@pytest.mark.parametrize(("counts", "same"), [((20, 20, 20), True), ((20, 40, 80), False)])
+def test_sums_and_the_means_of_the_authors_code_agree_for_equally_many_inputs(counts, same, models):
+    """(Σ_k a G_k / n_k)⁻¹ Σ_k a G_k / n_k W_kᵀ, a on and 1 off the diagonal of the scale, as the code has it."""
+    inputs = [rows(count, seed) for seed, count in enumerate(counts)]
+    found = regression_mean(models, [{"a": x.T @ x} for x in inputs], scale=0.9, ridge=1e-14)["a.weight"]
+    means = [x.T @ x / len(x) for x in inputs]
+    means = [gram * (0.9 + 0.1 * torch.eye(5, dtype=torch.float64)) for gram in means]
+    right = sum(gram @ model["a.weight"].T for gram, model in zip(means, models, strict=True))
+    expected = (torch.inverse(sum(means)) @ right).T
+    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10) == same
 
 
 def test_inputs_that_never_occur_get_the_mean(models):
