@@ -6,15 +6,18 @@ Matena, Raffel, NeurIPS 2022, arXiv 2111.09832: the mode of a product of Gaussia
 F_k is the diagonal Fisher of expert k on its task, with the exact expectation over labels, per sample.
 
 As in the authors' code, each F_k is divided by its norm, and the first model's alone has a floor: where all Fishers
-are tiny, the first model wins. With favor_first=false all of them have the floor, and there it is the plain mean. They
-merge the body of the network only, since their tasks have heads of their own; here the head is shared and merged.
+are tiny, the first model wins. With favor_first=false all of them have the floor, and there it is the plain mean.
+
+Where the authors' code differs: it holds the floor against F_k as it is and divides by the norm after that
+(floor_on=raw); our results were made with a floor on F_k divided by its norm, a larger share of whose entries lie below
+it. It merges the body of the network only, since its tasks have heads of their own; here the head is shared and merged.
 
 Much code that goes by this name squares the gradient of a batch's mean loss (or of a sum over samples and labels,
 which keeps the cross terms): importance.gradients=batch_mean shows what that does.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -51,14 +54,19 @@ def fisher_average(
     return merged
 
 
+def norm_of(fisher: Mapping[str, Tensor]) -> float:
+    """The Fisher's Euclidean norm over all parameters; 1 for a Fisher of zeros, which nothing can normalize."""
+    return torch.stack([values.double().square().sum() for values in fisher.values()]).sum().sqrt().item() or 1.0
+
+
 def normalized(fisher: Mapping[str, Tensor]) -> State:
-    """The Fisher divided by its Euclidean norm over all parameters; unchanged where that is zero."""
-    norm = torch.stack([values.double().square().sum() for values in fisher.values()]).sum().sqrt()
-    return {name: values.double() / norm if norm > 0 else values.double() for name, values in fisher.items()}
+    """The Fisher divided by its norm."""
+    norm = norm_of(fisher)
+    return {name: values.double() / norm for name, values in fisher.items()}
 
 
 class FisherMerging(Merging):
-    """normalize, floor, favor_first: see above. draws: sets of coefficients to try besides equal ones."""
+    """normalize, floor, floor_on, favor_first: see above. draws: sets of coefficients to try besides equal ones."""
 
     paper = "Matena, Raffel, NeurIPS 2022, arXiv 2111.09832"
     needs = (Experts(), ExpertFishers())
@@ -68,13 +76,14 @@ class FisherMerging(Merging):
         importance: Importance,
         normalize: bool = True,
         floor: NonNegative = 1e-6,
+        floor_on: Literal["normalized", "raw"] = "normalized",
         favor_first: bool = True,
         draws: Size = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.importance, self.normalize, self.draws = importance, normalize, draws
-        self.floor, self.favor_first = floor, favor_first
+        self.floor, self.floor_on, self.favor_first = floor, floor_on, favor_first
 
     def grid(self) -> list[dict[str, Any]]:
         return [{"weights": weights} for weights in coefficients(len(self.given["experts"]), self.draws)]
@@ -82,6 +91,8 @@ class FisherMerging(Merging):
     def merged(self, base: State, models: list[State], weights: list[float]) -> State:
         fishers = list(self.given["expert_fishers"].values())
         self.outcome["traces"] = [fisher.trace().item() for fisher in fishers]
-        if self.normalize:
+        if self.normalize and self.floor_on == "raw":
+            weights = [weight / norm_of(fisher) for weight, fisher in zip(weights, fishers, strict=True)]
+        elif self.normalize:
             fishers = [normalized(fisher) for fisher in fishers]
         return fisher_average(models, fishers, weights, self.floor, self.favor_first)
