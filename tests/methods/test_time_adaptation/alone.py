@@ -18,14 +18,18 @@ def drawn(seed: int) -> torch.Generator:
 
 
 def network(confidence: float = 1.0) -> Classifier:
-    """Two convolutions with BatchNorm and a head whose logits are multiplied by `confidence`."""
+    """Two convolutions with BatchNorm and a head, whose logits have mean 0 and, on average, this standard deviation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        layers = [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
+        first, second = nn.BatchNorm2d(6, momentum=1.0), nn.BatchNorm2d(8, momentum=1.0)
+        layers = [nn.Conv2d(1, 6, 3), first, nn.ReLU(), nn.Conv2d(6, 8, 3), second, nn.ReLU()]
         model = Classifier(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, CLASSES).double()
     with torch.no_grad():
-        model.head.weight.mul_(confidence)
-        model.head.bias.mul_(confidence)
+        model.train()(images(60))  # its statistics are stored
+        logits = model.eval()(images(60))
+        scale = confidence / logits.std(0).mean()
+        model.head.weight.mul_(scale)
+        model.head.bias.sub_(logits.mean(0)).mul_(scale)
     return model
 
 

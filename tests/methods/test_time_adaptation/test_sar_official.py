@@ -54,14 +54,14 @@ def official(model, batches):
 
 def test_recovery_and_empty_batches_are_those_of_the_official_code():
     batches = list(images(80).split(4))
-    expected, recoveries, empty = official(network(15.0), batches)
+    expected, recoveries, empty = official(network(2.0), batches)
     assert 0 < recoveries < len(batches)
     assert 0 < empty < len(batches)
     found = {}
     for recovery in ("everything", "official"):
         for step_on in ("reliable", "every_batch"):
             options = {"e_margin": MARGIN, "rho": 0.05, "e_reset": RESET, "recovery": recovery, "step_on": step_on}
-            method = SAR(network(15.0), UpdateRule("sgd", RATE, 0.9), **options, skip=[])
+            method = SAR(network(2.0), UpdateRule("sgd", RATE, 0.9), **options, skip=[])
             found[recovery, step_on] = torch.cat(answers(method, batches))
     theirs = found.pop(("official", "every_batch"))
     torch.testing.assert_close(theirs, torch.cat(expected), rtol=1e-6, atol=1e-6)
