@@ -77,5 +77,5 @@ class LAME(Adaptation):
     def predict(self, images: Tensor) -> Tensor:
         features = self.model.features(images)
         self.tally(forward_samples=len(images))
-        log_p = log_softmax(self.model.head(features))
+        log_p = log_softmax(self.model.logits(features))
         return adjusted(log_p, affinity(features.to(log_p.dtype), self.kind, self.neighbors), self.floor)

@@ -11,6 +11,10 @@ m the running mean prediction, a hat for "scaled to [0, 1] over the batch",
 
 The authors' code multiplies logits z by the smoothed prior (prior_correction=logits); to multiply probabilities, which
 is Bayes' rule, prior_correction=probabilities. Where all samples of a batch are alike, hats are 0 and all count.
+
+Where the authors' code differs from our results, B of the loss is the configured batch size, also for a smaller last
+batch, and 1 for windows of single images (over=batch_size); and an answer without an update, as of a window that waits,
+is not corrected (correct=updates).
 """
 
 from typing import Any, Literal
@@ -61,7 +65,7 @@ def _scaled(values: Tensor) -> Tensor:
 
 class ROID(Adaptation):
     """temperature: τ. ensembling: share of the adapted weights after a step. momentum: of m.
-    consistency: with a view of each image. prior_correction: see above.
+    consistency: with a view of each image. prior_correction, correct, over: see above.
     flip: views may be mirror images; not where those mean something else (digits)."""
 
     paper = "Marsden et al., WACV 2024, arXiv 2306.00650"
@@ -75,23 +79,27 @@ class ROID(Adaptation):
         momentum: Probability,
         consistency: bool,
         prior_correction: Literal["logits", "probabilities", "none"],
+        correct: Literal["every_answer", "updates"],
+        over: Literal["batch", "batch_size"],
         flip: bool,
     ) -> None:
         super().__init__(model, update)
         self.temperature, self.ensembling, self.momentum = temperature, ensembling, momentum
         self.consistency, self.prior_correction, self.flip = consistency, prior_correction, flip
+        self.correct, self.over = correct, over
 
     def prepare(self) -> None:
         self.adapt_norms()
 
     def blank(self) -> dict[str, Any]:
-        classes = self.model.head.out_features
-        return {"mean_prediction": torch.full((classes,), 1 / classes, device=self.setting.device)}
+        return {"mean_prediction": None}  # until the first batch: all classes alike
 
     def adapt(self, images: Tensor) -> Tensor:
         logits = self.model(images)
         self.tally(forward_samples=len(images))
         log_p, mean = log_softmax(logits), self.state["mean_prediction"]
+        if mean is None:
+            mean = torch.full_like(log_p[0].detach(), 1 / log_p.shape[1])
         weights = sample_weights(log_p.detach(), mean, self.temperature)
         self.state["mean_prediction"] = torch.lerp(log_p.detach().exp().mean(0), mean, self.momentum)
         chosen = weights > 0
@@ -100,7 +108,7 @@ class ROID(Adaptation):
             view = self.model(jittered(images[chosen], self.generator, blur=False, flip=self.flip))
             loss = loss + (weights[chosen] * symmetric_cross_entropy(log_softmax(view), log_p[chosen])).sum()
             self.tally(forward_samples=len(view))
-        (loss / len(images)).backward()
+        (loss / self._divisor(images)).backward()
         self.tally(backward_samples=int(chosen.sum()))
         self.step()
         with torch.no_grad():
@@ -109,7 +117,13 @@ class ROID(Adaptation):
         return self._corrected(logits.detach())
 
     def predict(self, images: Tensor) -> Tensor:
-        return self._corrected(super().predict(images))
+        logits = super().predict(images)
+        return self._corrected(logits) if self.correct == "every_answer" else logits
+
+    def _divisor(self, images: Tensor) -> int:
+        if self.over == "batch":
+            return len(images)
+        return self.setting.stream_batch_size or self.setting.data.eval_batch_size
 
     def _corrected(self, logits: Tensor) -> Tensor:
         log_p = log_softmax(logits)

@@ -1,7 +1,8 @@
 """Random views of a batch, as CoTTA, RoTTA and ROID use them: color jitter, a small affine map, a flip, noise.
 
 One draw per call, as in their code: every image of a batch is turned by the same angle. The operations on colors
-have a random order. On one-channel images those on saturation and hue do nothing.
+have a random order. On one-channel images those on saturation and hue do nothing. Theirs round shifts to whole pixels,
+of which an image of eight has three; here they are not rounded.
 """
 
 import math
@@ -33,7 +34,8 @@ def jittered(images: Tensor, generator: torch.Generator, blur: bool = True, flip
     """A view of each image (B, C, H, W), floats in [0, 1].
 
     blur: Gaussian blur and noise as well, and edges repeated outside the image (CoTTA, RoTTA); else the image is
-    mirrored there (ROID). flip: it may be mirrored as a whole, half of the time. generator: on the processor.
+    mirrored there, about its outermost pixels (ROID). flip: it may be mirrored as a whole, half of the time.
+    generator: on the processor.
     """
     images = intensities(images)
     order = torch.randperm(len(COLORS), generator=generator).tolist()
@@ -56,14 +58,20 @@ def jittered(images: Tensor, generator: torch.Generator, blur: bool = True, flip
 def moved(images: Tensor, degrees: float, scale: float, shift: list[float], outside: str) -> Tensor:
     """Images turned about their center, scaled and shifted (as shares of the side), bilinearly.
 
-    outside: 'border' | 'reflection', what is seen beyond the edges.
+    outside: 'border' | 'reflection', what is seen beyond the edges: the outermost pixel, or from there on inwards.
     """
     height, width = images.shape[-2:]
     cos, sin = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
     # From a pixel of the view to the place in the image that it shows; coordinates run over [-1, 1] on both axes.
-    rows = torch.tensor([[cos, -sin * height / width, 2 * shift[0]], [sin * width / height, cos, 2 * shift[1]]])
+    rows = torch.tensor(
+        [[cos, -sin * height / width, 2 * shift[0]], [sin * width / height, cos, 2 * shift[1]]], dtype=torch.float64
+    )
     grid = F.affine_grid(rows.to(images).expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=outside, align_corners=False)
+    if outside == "border":
+        return F.grid_sample(images, grid, padding_mode=outside, align_corners=False)
+    # With ±1 at the centers of the outermost pixels, these are what grid_sample reflects about, and not repeated.
+    centers = torch.tensor([width, height]) / (torch.tensor([width, height]) - 1).clamp_min(1)
+    return F.grid_sample(images, grid * centers.to(grid), padding_mode=outside, align_corners=True)
 
 
 def _uniform(limits: tuple[float, float], generator: torch.Generator) -> float:

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import alone
 import pytest
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from fisherexp.methods.test_time_adaptation.roid import (
     symmetric_cross_entropy,
 )
 from fisherexp.methods.test_time_adaptation.shot_im import information
+from fisherexp.models.classifier import Classifier
 from fisherexp.scenarios.setting import Segment
 
 NEVER = Segment()
@@ -175,6 +177,22 @@ def test_affinities_by_definition():
     assert near.sum(1).tolist() == [3.0] * 7
     assert near.diagonal().sum() == 0
     assert all(distances[i][near[i] > 0].max() < distances[i][(near[i] == 0)].sort().values[1] for i in range(7))
+
+
+@pytest.mark.parametrize("name", ["lame", "roid"])
+def test_two_classes_by_one_output_are_those_by_two(name, make):
+    """A head of one output z stands for the logits (0, z): what is answered is what a head of both answers."""
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    one = Classifier(nn.Sequential(*layers), 4, 2, one_logit=True).double()
+    two = Classifier(copy.deepcopy(one.backbone), 4, 2).double()
+    with torch.no_grad():
+        two.head.weight.copy_(torch.cat([torch.zeros(1, 4), one.head.weight]))
+        two.head.bias.copy_(torch.cat([torch.zeros(1), one.head.bias]))
+    options = ["consistency=false", "update.optimizer=sgd"] if name == "roid" else []
+    found = [
+        alone.answers(make(name, *options, model=model), [alone.images(9), alone.images(9, 3)]) for model in (one, two)
+    ]
+    torch.testing.assert_close(*found)
 
 
 def test_lame_of_one_image_is_finite():

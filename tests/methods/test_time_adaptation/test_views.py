@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torchvision.transforms import functional as V
 
 from fisherexp.data import augment
 from fisherexp.methods.test_time_adaptation import augmix as mix
@@ -42,6 +43,23 @@ def test_moving_nowhere_and_by_whole_pixels_and_quarter_turns():
     torch.testing.assert_close(shifted[..., :-2], images[..., 2:])
     turned = moved(images[..., :10, :], 90.0, 1.0, [0.0, 0.0], "border")
     torch.testing.assert_close(turned, images[..., :10, :].rot90(1, (2, 3)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("outside", "padding", "same"),
+    [("border", "edge", True), ("reflection", "reflect", True), ("reflection", "symmetric", False)],
+)
+@pytest.mark.parametrize(
+    ("degrees", "scale", "pixels"), [(15.0, 0.9, (0, 0)), (-9.0, 1.1, (0, 0)), (0.0, 1.0, (2, -1))]
+)
+def test_what_is_seen_outside_is_the_official_padding(outside, padding, same, degrees, scale, pixels):
+    """Theirs: pad by half a side, turn, cut back; `symmetric` repeats the outermost pixel where it mirrors."""
+    images = IMAGES.double()[..., :10] / 255
+    padded = V.pad(images, [5, 6], padding_mode=padding)
+    turned = V.affine(padded, degrees, list(pixels), scale, [0.0, 0.0], V.InterpolationMode.BILINEAR)
+    shift = [-pixels[0] / 10, -pixels[1] / 12]
+    found = moved(images, -degrees, scale, shift, outside)
+    assert torch.allclose(found, V.center_crop(turned, [12, 10]), rtol=0, atol=1e-4) == same
 
 
 @pytest.mark.parametrize(
