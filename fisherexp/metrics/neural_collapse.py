@@ -6,14 +6,18 @@ given, and from Zhu et al. (NeurIPS 2021, arXiv 2105.02375):
 
     nc1                 Tr(Σ_W Σ_B⁺) / C, Σ_W within and Σ_B = MᵀM / C between classes; the notebook leaves out 1/C
     nc2_equinorm        std / mean of the lengths of the rows of M (_means) or W (_weights)
-    nc2_equiangular     std of the cosines between different rows
+    nc2_equiangular     std of the cosines between different rows, divided by n - 1 as torch has it for all deviations
+                        here; with _population by n, as numpy has it
     nc2_angle           mean |cos + 1/(C-1)|: the distance from the widest possible angle (the notebook's coherence)
     nc3                 ‖W/‖W‖ - M/‖M‖‖ in Frobenius norms; the notebook shows its square
     nc4                 share of points whose class by W and b is not that of the nearest class mean
     zhu_nc2, zhu_nc3    ‖A/‖A‖ - (I - J/C)/√(C-1)‖ for A = WWᵀ and A = WMᵀ;  zhu_bias ‖W μ_G + b‖
+    _samples            with the mean of all samples for μ_G, as Zhu et al.'s code has it; for classes of equal size,
+                        as in their paper, it is the same
 
-All are zero for a collapsed network, and all but nc4 are made of the class means and the covariance within classes.
-Which class mean is nearest is known only after a pass, so nc4 asks for a second look at the features.
+All are zero for a collapsed network, zhu_nc3_samples and zhu_bias_samples only for classes of equal size. All but nc4
+are made of the class means and sizes and the covariance within classes. Which class mean is nearest is known only after
+a pass, so nc4 asks for a second look at the features.
 """
 
 import torch
@@ -27,6 +31,8 @@ NAMES = (
     "nc2_equinorm_weights",
     "nc2_equiangular_means",
     "nc2_equiangular_weights",
+    "nc2_equiangular_means_population",
+    "nc2_equiangular_weights_population",
     "nc2_angle_means",
     "nc2_angle_weights",
     "nc3",
@@ -34,6 +40,9 @@ NAMES = (
     "zhu_nc2",
     "zhu_nc3",
     "zhu_bias",
+    "nc1_samples",
+    "zhu_nc3_samples",
+    "zhu_bias_samples",
 )
 
 
@@ -86,7 +95,8 @@ def collapse(moments: ClassMoments, weight: Tensor, bias: Tensor | None = None) 
     weight, means = weight.detach().double(), moments.means
     center = means.mean(0)
     centered, classes = means - center, len(means)
-    offset = weight @ center if bias is None else weight @ center + bias.detach().double()
+    offset = 0.0 if bias is None else bias.detach().double()
+    of_samples = moments.count @ means / moments.count.sum()
     trace = _trace_of_ratio(moments.within, centered)
     found = {"nc1": trace / classes, "nc1_notebook": trace}
     for name, rows in (("means", centered), ("weights", weight)):
@@ -94,12 +104,16 @@ def collapse(moments: ClassMoments, weight: Tensor, bias: Tensor | None = None) 
         cosines = _off_diagonal((rows / lengths[:, None]) @ (rows / lengths[:, None]).T)
         found[f"nc2_equinorm_{name}"] = lengths.std() / lengths.mean()
         found[f"nc2_equiangular_{name}"] = cosines.std()
+        found[f"nc2_equiangular_{name}_population"] = cosines.std(correction=0)
         found[f"nc2_angle_{name}"] = (cosines + 1 / (classes - 1)).abs().mean()
     found["nc3"] = (weight / weight.norm() - centered / centered.norm()).norm()
     found["nc3_notebook"] = found["nc3"].square()
     found["zhu_nc2"] = _distance_to_etf(weight @ weight.T)
     found["zhu_nc3"] = _distance_to_etf(weight @ centered.T)
-    found["zhu_bias"] = offset.norm()
+    found["zhu_bias"] = (weight @ center + offset).norm()
+    found["nc1_samples"] = _trace_of_ratio(moments.within, means - of_samples) / classes
+    found["zhu_nc3_samples"] = _distance_to_etf(weight @ (means - of_samples).T)
+    found["zhu_bias_samples"] = (weight @ of_samples + offset).norm()
     return {name: found[name].item() for name in NAMES}
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -42,6 +43,9 @@ def test_published_formulas():
         assert found[f"nc2_equinorm_{name}"] == pytest.approx(deviation / mean)
         cosines = [F.cosine_similarity(rows[i], rows[j], dim=0) for i in range(C) for j in range(C) if i != j]
         assert found[f"nc2_equiangular_{name}"] == pytest.approx(torch.stack(cosines).std().item())
+        over_n = np.std([cosine.item() for cosine in cosines])
+        assert found[f"nc2_equiangular_{name}_population"] == pytest.approx(over_n)
+        assert over_n < 0.97 * found[f"nc2_equiangular_{name}"]
         assert found[f"nc2_angle_{name}"] == pytest.approx(sum(abs(c.item() + 1 / (C - 1)) for c in cosines) / 12)
     nc3 = (WEIGHT / WEIGHT.norm() - centered / centered.norm()).norm().item()
     assert found["nc3"] == pytest.approx(nc3)
@@ -54,14 +58,39 @@ def test_published_formulas():
     assert found["nc4"] == pytest.approx(sum(map(int, wrong)) / 90)
 
 
+@pytest.mark.parametrize(("sizes", "same"), [((30, 20, 25, 15), False), ((20, 20, 20, 20), True)])
+def test_centered_by_the_mean_of_all_samples_as_in_the_code_of_zhu(sizes, same):
+    """Their sums over samples, class by class; only classes of unequal size tell this from the mean of class means."""
+    labels = torch.arange(C).repeat_interleave(torch.tensor(sizes))
+    features = FEATURES[: len(labels)] + MEANS[labels]
+    found, everything = measured(features, labels), features.sum(0) / len(features)
+    means = torch.stack([features[c == labels].sum(0) / sizes[c] for c in range(C)])
+    within = sum(torch.outer(h - means[y], h - means[y]) for h, y in zip(features, labels, strict=True)) / len(labels)
+    between = sum(torch.outer(mean - everything, mean - everything) for mean in means) / C
+    relation = WEIGHT @ (means - everything).T
+    ideal = (torch.eye(C) - torch.ones(C, C) / C).double() / math.sqrt(C - 1)
+    expected = {
+        "nc1": torch.trace(within @ torch.linalg.pinv(between, rtol=1e-8)).item() / C,
+        "zhu_nc3": (relation / relation.norm() - ideal).norm().item(),
+        "zhu_bias": (WEIGHT @ everything + BIAS).norm().item(),
+    }
+    for name, value in expected.items():
+        assert found[f"{name}_samples"] == pytest.approx(value)
+        assert (found[name] == pytest.approx(value)) == same
+
+
 @pytest.mark.parametrize("dimensions", [C - 1, D])
-def test_collapsed_features_give_zeros(dimensions):
+@pytest.mark.parametrize("labels", [LABELS, torch.arange(C).repeat(20)], ids=["unequal", "equal"])
+def test_collapsed_features_give_zeros(dimensions, labels):
+    """All of them; but where classes differ in size, what is centered by samples is not at the center of the means."""
     etf = simplex_etf(C, dimensions)
     shift = torch.randn(dimensions, dtype=torch.float64)
     weight = 0.3 * etf
-    found = measured(2.0 * etf[LABELS] + shift, LABELS, weight, -weight @ shift)
+    found = measured(2.0 * etf[labels] + shift, labels, weight, -weight @ shift)
     assert found.keys() == {*NAMES, "nc4"}
+    off_center = {name: found.pop(name) for name in ("zhu_nc3_samples", "zhu_bias_samples")}
     assert max(map(abs, found.values())) < 1e-7
+    assert (max(off_center.values()) < 1e-7) == (labels is not LABELS)
 
 
 def test_streaming_is_exact():
@@ -107,7 +136,7 @@ def test_invariances():
     assert measured(bent, weight=weight)["nc1"] == pytest.approx(measured(low, weight=weight)["nc1"])
 
     larger = measured(5 * FEATURES, weight=7 * WEIGHT)
-    scale_free = [name for name in NAMES if name != "zhu_bias"]
+    scale_free = [name for name in NAMES if not name.startswith("zhu_bias")]
     assert [larger[name] for name in scale_free] == pytest.approx([found[name] for name in scale_free])
 
     shift = torch.randn(D, dtype=torch.float64)
@@ -115,9 +144,10 @@ def test_invariances():
 
 
 def test_the_global_mean_weighs_classes_alike():
-    """Repeating the samples of one class moves no class mean, so nothing but NC1 and NC4 may change."""
+    """Repeating the samples of one class moves no class mean, so nothing but NC1, NC4 and what is centered by samples
+    may change."""
     extra = torch.cat([FEATURES, FEATURES[LABELS == 0]]), torch.cat([LABELS, LABELS[LABELS == 0]])
-    names = [name for name in NAMES if not name.startswith("nc1")]
+    names = [name for name in NAMES if not name.startswith("nc1") and not name.endswith("_samples")]
     one, other = measured(), measured(*extra)
     assert [other[name] for name in names] == pytest.approx([one[name] for name in names])
 
