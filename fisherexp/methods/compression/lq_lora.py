@@ -6,8 +6,11 @@ Paper: Guo, Greengard, Xing, Kim, ICLR 2024, arXiv 2311.12023. For each W, with 
     from Q = 0 until ‖√F ∘ (W - Q - L R)‖_F rises;   formats by the integer programme of bit_budget.py on that error
 
 Where the official code differs: it returns the last iterate, which is worse than the one before; we return the best.
-It sums F over samples, we take means, for which the formats are the same. It scales adapters by alpha / r, here they
-are not scaled. Its SVD is randomized. init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
+It stores scales relative to the smallest of the matrix and counts one float per group (offset=matrix, see
+normal_float.py); our results were made with the smallest of each group. It sums F over samples, we take means, for which
+the formats are the same. It scales adapters by alpha / r, here they are not scaled. Its SVD is randomized.
+
+init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,7 +54,7 @@ class LQLoRA(LowRank):
     """rank: of the adapters. init: 'lq' as above, or 'zero' (QLoRA). weighted: by the Fisher, or not.
 
     budget: mean bits per weight of all Q, None for the most accurate format of each. The formats are all
-    combinations of weight_bits, scale_bits, scale_type, block and group, see NormalFloat.
+    combinations of weight_bits, scale_bits, scale_type, block and group, with one offset, see NormalFloat.
     iterations: at most, per matrix and format.
     importance: the estimator of F. finetune: of the adapters, everything else is frozen.
     """
@@ -72,13 +75,16 @@ class LQLoRA(LowRank):
         scale_type: list[Literal["bfloat16", "float16", "float32"]],
         block: list[Count],
         group: list[Count],
+        offset: Literal["group", "matrix"],
         iterations: Count,
         importance: Importance,
         finetune: Recipe,
     ) -> None:
         super().__init__(model, rank, 1.0, finetune, importance if weighted else None, adapters_only=True)
         self.init, self.budget, self.iterations = init, budget, iterations
-        self.formats = [NormalFloat(*each) for each in product(weight_bits, scale_bits, scale_type, block, group)]
+        self.formats = [
+            NormalFloat(*each, offset) for each in product(weight_bits, scale_bits, scale_type, block, group)
+        ]
 
     def decompose(
         self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None

@@ -4,11 +4,14 @@ A block of weights is stored as its largest magnitude and, for each weight, the 
 2^b normal quantiles. The scales of a group of blocks are stored as b0-bit integers between the group's smallest and
 largest, and those two as floats. What is computed here is what the stored form decodes to, and how large it is.
 
-Where the papers differ: they count one float per group, we both.
+Where LQ-LoRA's code differs: the smallest scale it subtracts is that of the whole matrix (offset=matrix), and it counts
+one float per group. Here each group has its own by default, and both its floats are counted.
+QLoRA subtracts the mean scale of the matrix and stores 8-bit floats, which is not offered.
 """
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 from scipy.stats import norm
@@ -21,7 +24,8 @@ OFFSET = 0.9677083
 @dataclass(frozen=True)
 class NormalFloat:
     """bits: b, per weight. scale_bits: b0, per block. scale_type: of the floats of a group, a torch dtype's name.
-    block: weights per scale. group: scales per pair of floats.
+    block: weights per scale. group: scales per pair of floats. offset: what scales are stored relative to, the smallest
+    of their group or of the whole matrix.
     """
 
     bits: int
@@ -29,11 +33,13 @@ class NormalFloat:
     scale_type: str = "float32"
     block: int = 64
     group: int = 256
+    offset: Literal["group", "matrix"] = "group"
 
     @property
     def size(self) -> float:
-        """Bits per weight, b + b0 / block + 2 · (bits of a float) / (block · group)."""
-        floats = 2 * torch.finfo(getattr(torch, self.scale_type)).bits
+        """Bits per weight, b + b0 / block + (floats of a group) · (bits of a float) / (block · group), a group having
+        two floats, or one with the offset of the matrix, which is not counted."""
+        floats = (2 if self.offset == "group" else 1) * torch.finfo(getattr(torch, self.scale_type)).bits
         return self.bits + self.scale_bits / self.block + floats / (self.block * self.group)
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -51,10 +57,14 @@ class NormalFloat:
         """Scales (n,) as their stored form decodes. The last group is filled up with its last scale."""
         groups = _padded(scales, self.group, float(scales[-1]))
         floats = getattr(torch, self.scale_type)
-        low, high = (
-            edge.to(floats).to(groups) for edge in (groups.amin(1, keepdim=True), groups.amax(1, keepdim=True))
-        )
-        step = (high - low) / (2**self.scale_bits - 1)
+        low, high = groups.amin(1, keepdim=True), groups.amax(1, keepdim=True)
+        if self.offset == "matrix":
+            low = scales.min()
+            span = (high - low).to(floats).to(groups)
+        else:
+            low, high = (edge.to(floats).to(groups) for edge in (low, high))
+            span = high - low
+        step = span / (2**self.scale_bits - 1)
         numbers = ((groups - low) / step.where(step > 0, 1.0)).round().clamp(0, 2**self.scale_bits - 1)
         return (low + numbers * step).flatten()[: len(scales)]
 

@@ -69,6 +69,33 @@ def test_size_counts_weights_scales_and_both_floats():
     assert NormalFloat(4, 4, "bfloat16", 16, 16).size == 4 + 4 / 16 + 32 / 256
 
 
+def official(weight, bits, scale_bits, block, group, floats):
+    """The official code's two levels: scales over the smallest of the matrix, as unsigned integers up to each group's
+    largest; then the nearest point of the grid, the lower one of two."""
+    scales = weight.view(-1, group, block).abs().amax(2)
+    offset = scales.min()
+    largest = (scales - offset).amax(1, keepdim=True).to(floats).double()
+    most = 2**scale_bits - 1
+    stored = ((scales - offset) * (most / largest)).round().clamp(0, most) * (largest / most) + offset
+    points = grid(bits)
+    edges = (points[1:] + points[:-1]) / 2
+    blocks = weight.view(-1, group, block)
+    return (points[torch.bucketize(blocks / stored[:, :, None], edges)] * stored[:, :, None]).view_as(weight)
+
+
+@pytest.mark.parametrize(("bits", "scale_bits", "floats"), [(3, 8, "float32"), (4, 4, "bfloat16"), (2, 2, "float16")])
+def test_the_offset_of_the_matrix_is_that_of_the_official_code(bits, scale_bits, floats):
+    weight = W.flatten()[: 16 * 16 * 14].view(56, 64) * torch.linspace(0.1, 1, 56, dtype=torch.float64)[:, None]
+    expected = official(weight, bits, scale_bits, 16, 16, getattr(torch, floats))
+    form = {"scale_bits": scale_bits, "scale_type": floats, "block": 16, "group": 16}
+    theirs, ours = (NormalFloat(bits, **form, offset=offset) for offset in ("matrix", "group"))
+    torch.testing.assert_close(theirs(weight), expected, rtol=1e-12, atol=1e-12)
+    assert (ours(weight) - expected).abs().max() > 1e-3
+    width = torch.finfo(getattr(torch, floats)).bits
+    assert theirs.size == bits + scale_bits / 16 + width / 256
+    assert ours.size == theirs.size + width / 256
+
+
 COSTS = np.array([[9.0, 4, 1], [100, 30, 2], [5, 4, 3], [80, 9, 8]])
 WEIGHTS, SIZES = np.array([10, 20, 40, 10]), np.array([2.1, 3.2, 4.3])
 
