@@ -7,8 +7,8 @@ Paper: Guo, Greengard, Xing, Kim, ICLR 2024, arXiv 2311.12023. For each W, with 
 
 Where the official code differs: it returns the last iterate, which is worse than the one before; we return the best.
 It stores scales relative to the smallest of the matrix and counts one float per group (offset=matrix, see
-normal_float.py); our results were made with the smallest of each group. It sums F over samples, we take means, for which
-the formats are the same. It scales adapters by alpha / r, here they are not scaled. Its SVD is randomized.
+normal_float.py); our results were made with the smallest of each group. It sums F over samples, we take means, for
+which the formats are the same. It scales adapters by alpha / r, here they are not scaled. Its SVD is randomized.
 
 init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """
