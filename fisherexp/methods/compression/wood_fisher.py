@@ -9,11 +9,15 @@ The paper builds F_b^-1 by m rank-one updates; factorizing the B × B block is t
 
     ρ_p = (w_p - u_p)² / (2 [F^-1]_pp),   w ← w - u + F^-1 q,   q_p = -(w_p - u_p) / [F^-1]_pp
 
-where g is the mean of the m stored gradients, which leaves u a combination of them. Blocks are cut from the weights
-that are left, in the order of the layers, so that a block may straddle two layers; the official ones do not.
+where g is the mean of the m stored gradients, which leaves u a combination of them.
+
+Where the official code differs: before it ranks all layers together, WoodTaylor takes off each layer's smallest
+saliency, as WoodFisher does on request, so that every layer has a weight that costs nothing (layer_minimum=subtract);
+our results were made without. Its blocks lie within layers; here they are cut from the weights that are left, in the
+order of the layers, and may straddle two.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,15 +49,28 @@ class DenseBlocks:
         return (self.inverse @ blocks.view(len(self.inverse), -1, 1)).flatten()[: self.n].to(x)
 
 
+def above_least(scores: Tensor, layers: Tensor) -> Tensor:
+    """Scores (n,) minus the least of their layer, for the number of each one's layer (n,)."""
+    least = scores.new_full((int(layers.max()) + 1,), float("inf")).scatter_reduce(0, layers, scores, "amin")
+    return scores - least[layers]
+
+
 class WoodFisher(ObsPruning):
-    """block: weights per block. first_order: WoodTaylor. The rest as in ObsPruning."""
+    """block: weights per block. first_order: WoodTaylor. layer_minimum: of saliency. The rest as in ObsPruning."""
 
     paper = "Singh, Alistarh, NeurIPS 2020, arXiv 2004.14340"
     start = "source"
 
-    def __init__(self, model: nn.Module, block: Count, first_order: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        block: Count,
+        first_order: bool,
+        layer_minimum: Literal["keep", "subtract"] = "keep",
+        **options: Any,
+    ) -> None:
         super().__init__(model, **options)
-        self.block, self.first_order = block, first_order
+        self.block, self.first_order, self.layer_minimum = block, first_order, layer_minimum
 
     def surgery(self, weights: Tensor, gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
         fisher = DenseBlocks(gradients, self.damping, self.block)
@@ -61,5 +78,9 @@ class WoodFisher(ObsPruning):
             # The Newton step; then dropping w_p - u_p is dropping w_p from where the step leads.
             weights = weights - fisher.solve(gradients.mean(dim=0))
         inverse = fisher.inverse_diagonal()
-        dropped = lowest(saliency(weights, inverse), count)
+        scores = saliency(weights, inverse)
+        if self.layer_minimum == "subtract":
+            sizes = torch.tensor([weight.numel() for weight in self.weights.values()], device=self.kept.device)
+            scores = above_least(scores, torch.arange(len(sizes)).to(sizes).repeat_interleave(sizes)[self.kept])
+        dropped = lowest(scores, count)
         return individual_update(weights, dropped, fisher, inverse), dropped

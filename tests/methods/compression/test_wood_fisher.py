@@ -22,9 +22,10 @@ def block_inverse(size):
     return torch.block_diag(*(torch.linalg.inv(F[i : i + size, i : i + size]) for i in range(0, N, size)))
 
 
-def made(**options) -> WoodFisher:
+def made(model: nn.Module | None = None, **options) -> WoodFisher:
+    model = nn.Linear(6, 5).double() if model is None else model
     given = {"sparsities": [0.5], "recomputations": 1, "gradients": M, "gradient_batch": 1, "damping": DAMPING}
-    return WoodFisher(nn.Linear(6, 5).double(), **given, finetune=Recipe(epochs=0), **options)
+    return WoodFisher(model, **given, finetune=Recipe(epochs=0), **options)
 
 
 @pytest.mark.parametrize("size", [1, 7, 10, 30, 50])
@@ -66,6 +67,37 @@ def test_wood_taylor_solves_the_quadratic_with_its_gradient():
     assert dropped.tolist() == [min(range(N), key=costs.__getitem__)]
     expected = (W + deltas[dropped.item()]).index_fill(0, dropped, 0.0)
     torch.testing.assert_close(updated, expected, atol=1e-8, rtol=0)
+
+
+def official(layers, gradients, first_order):
+    """Saliency of all layers together: the code's four terms, blocks of 5, minus the smallest of the layer."""
+    found = []
+    for w, rows in zip(layers, gradients, strict=True):
+        fisher = DAMPING * torch.eye(len(w), dtype=torch.float64) + rows.T @ rows / M
+        blocks = [fisher[i : i + 5, i : i + 5] for i in range(0, len(w), 5)]
+        inverse = torch.block_diag(*map(torch.linalg.inv, blocks))
+        diagonal, g = inverse.diagonal(), rows.mean(0)
+        u = inverse @ g if first_order else torch.zeros_like(g)
+        scores = w**2 / diagonal / 2 + u**2 / diagonal / 2 - g @ u / 2 - w * u / diagonal
+        found.append(scores - scores.min() + 1e-10)
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize(("choice", "theirs"), [("subtract", True), ("keep", False)])
+def test_layers_are_compared_above_their_least_as_in_the_official_code(first_order, choice, theirs):
+    """The second layer's weights are large and nearly equal, so each is dear, but not above the least of them. Then
+    again where two thirds of the first are gone: layers are those of the weights that are left."""
+    model = nn.Sequential(nn.Linear(5, 3, bias=False), nn.Linear(3, 5, bias=False)).double()
+    gradients = G * torch.tensor([0.1, 1e-4], dtype=torch.float64).repeat_interleave(15)
+    weights = torch.cat([W[:15], 10 + 1e-3 * W[15:]])
+    for first in (15, 5):
+        wood = made(model, block=5, first_order=first_order, layer_minimum=choice)
+        wood.kept[: 15 - first] = False
+        w, rows = weights[15 - first :], gradients[:, 15 - first :]
+        scores = official(w.split([first, 15]), rows.split([first, 15], 1), first_order)
+        _, dropped = wood.surgery(w, rows, 9)
+        assert (set(dropped.tolist()) == set(lowest(scores, 9).tolist())) == theirs
 
 
 @pytest.mark.parametrize("first_order", [False, True])
