@@ -7,10 +7,15 @@ Paper: Wang, Fink, Van Gool, Dai, CVPR 2022, arXiv 2203.13591. With a student θ
     θ_j ← θ₀_j with probability `restore`
 
 All parameters adapt; BatchNorm by batch statistics; the teacher answers, with ŷ. Means over augmentations are of
-logits, as in the official code. Its ImageNet variant has a symmetric loss, not offered here.
+logits, as in the official code.
+
+Where that differs from our results: what is not called weight or bias, such as the positions of a transformer, neither
+adapts nor is restored (parameters=weights_and_biases), and for ImageNet the loss is the mean of both directions of
+cross-entropy (loss=symmetric). It runs in training mode; here dropout is off.
 """
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +23,13 @@ from torch import Tensor, nn
 from fisherexp.config.types import Count, Probability
 from fisherexp.methods.test_time_adaptation.adaptation import Adaptation
 from fisherexp.methods.test_time_adaptation.norms import use_batch_statistics
-from fisherexp.methods.test_time_adaptation.teacher import cross_entropy, follow
+from fisherexp.methods.test_time_adaptation.teacher import cross_entropy, follow, reverse_cross_entropy
 from fisherexp.methods.test_time_adaptation.update import UpdateRule
 from fisherexp.methods.test_time_adaptation.views import jittered
 
 
 class CoTTA(Adaptation):
-    """views, threshold, restore: see above. momentum: of the teacher.
+    """views, threshold, restore, parameters, loss: see above. momentum: of the teacher.
     flip: views may be mirror images; not where those mean something else (digits)."""
 
     paper = "Wang et al., CVPR 2022, arXiv 2203.13591"
@@ -38,16 +43,20 @@ class CoTTA(Adaptation):
         threshold: Probability,
         momentum: Probability,
         restore: Probability,
+        parameters: Literal["all", "weights_and_biases"],
+        loss: Literal["cross_entropy", "symmetric"],
         flip: bool,
     ) -> None:
         super().__init__(model, update)
         self.views, self.threshold, self.flip = views, threshold, flip
         self.momentum, self.restore = momentum, restore
+        self.adapted, self.loss = parameters, loss
 
     def prepare(self) -> None:
         use_batch_statistics(self.model)
         self.anchor = copy.deepcopy(self.model)
-        self.model.requires_grad_(True)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self.adapted == "all" or name.rpartition(".")[2] in ("weight", "bias"))
         self.student = copy.deepcopy(self.model)
 
     @property
@@ -59,9 +68,12 @@ class CoTTA(Adaptation):
 
     def adapt(self, images: Tensor) -> Tensor:
         answer = self._taught(images)
-        loss = cross_entropy(self.student(images), answer).mean()
+        student = self.student(images)
+        losses = cross_entropy(student, answer)
+        if self.loss == "symmetric":
+            losses = (losses + reverse_cross_entropy(student, answer)) / 2
         self.tally(forward_samples=len(images), backward_samples=len(images))
-        loss.backward()
+        losses.mean().backward()
         self.step()
         follow(self.model, self.student, self.momentum)
         self._restore()
@@ -80,5 +92,7 @@ class CoTTA(Adaptation):
     def _restore(self) -> None:
         # The source's own values: those of the anchor, whose parameters never change.
         for p, origin in zip(self.student.parameters(), self.anchor.parameters(), strict=True):
+            if not p.requires_grad:
+                continue
             again = torch.rand(p.shape, generator=self.generator) < self.restore
             p.copy_(torch.where(again.to(p.device), origin, p))
