@@ -113,7 +113,7 @@ class ROID(Adaptation):
         self.step()
         with torch.no_grad():
             for p, origin in zip((p for p in self.model.parameters() if p.requires_grad), self.origin, strict=True):
-                p.lerp_(origin, 1 - self.ensembling)
+                p.lerp_(origin.to(p), 1 - self.ensembling)  # the trainer may have changed the precision since
         return self._corrected(logits.detach())
 
     def predict(self, images: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ def answers(method: Any, batches: list[Tensor], size: int | None = None, window:
         world_size=1,
     )
     method.evaluate(setting)
+    method.double()  # the trainer sets the precision after that
     for number, batch in enumerate(batches):
         method.test_step(Batch(batch, torch.zeros(len(batch), dtype=torch.int64)), number, 0)
     return found

@@ -90,6 +90,17 @@ def test_batches_with_a_smaller_one_are_those_of_the_authors_code():
     assert agreeing(expected, found) == [c for c in CHOICES if c[1] == "batch_size"]
 
 
+def test_double_precision_that_the_trainer_sets_later():
+    """What was put aside in single precision, as the source's weights, is used with what is double by then."""
+    batches = list(images(24).split(12))
+    options = {"temperature": 1 / 3, "ensembling": 0.99, "momentum": 0.9, "consistency": True, "flip": True}
+    options |= {"prior_correction": "logits", "correct": "every_answer", "over": "batch"}
+    method = roid.ROID(network().float(), UpdateRule("sgd", RATE, 0.9), **options)
+    found = torch.cat(answers(method, batches))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, ours(batches, "every_answer", "batch"), rtol=1e-3, atol=1e-4)
+
+
 def test_windows_of_single_images_are_those_of_the_authors_code():
     stream = list(images(20).split(1))
     expected = list(Official(network(), 1).one_by_one(6, stream))
