@@ -1,33 +1,56 @@
 """AugMix views of images, many at once: chains of mild operations, mixed (Hendrycks et al., arXiv 1912.02781).
 
-With the strengths of MEMO's CIFAR code: crop and flip, then three chains of one to three operations each, mixed by
+With the strengths of MEMO's code: crop and flip, then three chains of one to three operations each, mixed by
 Dirichlet(1, 1, 1) weights and with the cropped image itself by a Beta(1, 1) weight.
+
+Where its code differs from our results, it resamples by Pillow (pillow_affine.py): values are cut off where they are
+rounded here, edges are not blended with what is outside, which is gray here, and shears leave the first row in place,
+not the middle. Its ImageNet code crops a random part, of 8 % and more, and brings that to the image's size.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as V
 
 from fisherexp.data import augment
+from fisherexp.methods.test_time_adaptation import pillow_affine
 
 CHAINS, DEPTH = 3, 3
 GRAY = 128.0
 
 
-def augmix(images: Tensor, views: int, generator: torch.Generator, flip: bool = True) -> Tensor:
-    """Random views (B, views, C, H, W) of images (B, C, H, W), uint8 or in [0, 1]; floats in [0, 1]."""
+def augmix(
+    images: Tensor,
+    views: int,
+    generator: torch.Generator,
+    flip: bool = True,
+    crop: Literal["padded", "resized"] = "padded",
+    resampling: Literal["rounded", "pillow"] = "rounded",
+) -> Tensor:
+    """Random views (B, views, C, H, W) of images (B, C, H, W), uint8 or in [0, 1]; floats in [0, 1].
+
+    crop: of the image padded, at its own size, or of a part of it, resized. resampling: see above.
+    """
+    operations = OPERATIONS if resampling == "rounded" else PILLOW
     if images.dtype != torch.uint8:
         images = (images * 255).round().to(torch.uint8)
     count = len(images) * views
     draws = augment.draw("crop_flip" if flip else "crop", count, tuple(images.shape[-2:]), generator)
-    base = augment.apply(images.repeat_interleave(views, 0), draws).float()
+    copies = images.repeat_interleave(views, 0)
+    if crop == "resized":
+        copies, draws = resized_crops(copies, generator), {name: draws[name] for name in draws if name == "flip"}
+    base = augment.apply(copies, draws).float()
     chains = base.repeat(CHAINS, 1, 1, 1)
     depths = torch.randint(1, DEPTH + 1, (len(chains),), generator=generator)
     for level in range(DEPTH):
-        choices = torch.randint(len(OPERATIONS), (len(chains),), generator=generator)
+        choices = torch.randint(len(operations), (len(chains),), generator=generator)
         strengths = 0.1 + 0.9 * torch.rand(len(chains), generator=generator)
         signs = torch.where(torch.rand(len(chains), generator=generator) < 0.5, -1.0, 1.0)
-        for number, operate in enumerate(OPERATIONS):
+        for number, operate in enumerate(operations):
             rows = ((choices == number) & (depths > level)).nonzero().flatten()
             if len(rows):
                 here = rows.to(chains.device)
@@ -38,6 +61,15 @@ def augmix(images: Tensor, views: int, generator: torch.Generator, flip: bool = 
     own = torch.rand(count, generator=generator).to(base)[:, None, None, None]
     mixed = (weights * chains.view(CHAINS, *base.shape)).sum(0)
     return ((own * base + (1 - own) * mixed) / 255).unflatten(0, (-1, views))
+
+
+def resized_crops(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random part of each image (N, C, H, W) uint8, 8 % to all of it with sides of 3:4 to 4:3, resized to H×W."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        boxes = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for image in images]
+    pairs = zip(images, boxes, strict=True)
+    return torch.stack([V.resized_crop(image, *box, list(images.shape[-2:]), antialias=True) for image, box in pairs])
 
 
 def autocontrast(images: Tensor, strength: Tensor | None = None, sign: Tensor | None = None) -> Tensor:
@@ -101,6 +133,8 @@ def translate_y(images: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
 
 
 OPERATIONS = (autocontrast, equalize, solarize, posterize, rotate, shear_x, shear_y, translate_x, translate_y)
+PLACES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+PILLOW = (autocontrast, equalize, solarize, posterize, *(getattr(pillow_affine, name) for name in PLACES))
 
 
 def _shifted(images: Tensor, dim: int, strength: Tensor, sign: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ Paper: Zhang, Levine, Finn, NeurIPS 2022, arXiv 2110.09506. With p̄ the mean of
     θ ← θ₀ - η ∇ H(p̄),  all parameters;   the prediction is that of θ for the image itself.
 
 BatchNorm uses N/(N+1) of the source's statistics and 1/(N+1) of the views', N = `prior`, as in the official ImageNet
-code (its CIFAR model has GroupNorm). Alone among its kind it predicts after its step, which is for that image only.
+code (its CIFAR model has GroupNorm). Views are those of that code on request only, see augmix.py. Alone among its kind
+it predicts after its step, which is for that image only.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 class MEMO(Adaptation):
     """views: per image. prior: source images that the statistics count as; 0 for none. episodic: forget after each.
-    flip: views may be mirror images; not where those mean something else (digits)."""
+    flip: views may be mirror images; not where those mean something else (digits). crop, resampling: see augmix.py."""
 
     paper = "Zhang et al., NeurIPS 2022, arXiv 2110.09506"
     # ImageNet-C, severity 5, ResNet-50: README of the official EATA code; the mean is that of its figures.
@@ -58,10 +60,19 @@ class MEMO(Adaptation):
     uses_window = False
 
     def __init__(
-        self, model: nn.Module, update: UpdateRule, views: Count, prior: Size, episodic: bool, flip: bool
+        self,
+        model: nn.Module,
+        update: UpdateRule,
+        views: Count,
+        prior: Size,
+        episodic: bool,
+        flip: bool,
+        crop: Literal["padded", "resized"],
+        resampling: Literal["rounded", "pillow"],
     ) -> None:
         super().__init__(model, update)
-        self.views, self.prior, self.episodic, self.flip = views, prior, episodic, flip
+        self.views, self.prior, self.episodic = views, prior, episodic
+        self.flip, self.crop, self.resampling = flip, crop, resampling
 
     def prepare(self) -> None:
         mix_statistics(self.model, 1 / (self.prior + 1), remember=False)
@@ -72,7 +83,7 @@ class MEMO(Adaptation):
         together = max(1, ROOM // (self.views * images[0].numel()))
         answers = []
         for some in images.split(together):
-            views = augmix(some, self.views, self.generator, self.flip)
+            views = augmix(some, self.views, self.generator, self.flip, self.crop, self.resampling)
             answers += [self._alone(*pair) for pair in zip(some.split(1), views, strict=True)]
         return torch.cat(answers)
 

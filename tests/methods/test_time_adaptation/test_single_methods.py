@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fisherexp.methods.test_time_adaptation.entropy import entropy, log_softmax
 from fisherexp.methods.test_time_adaptation.lame import adjusted, affinity
-from fisherexp.methods.test_time_adaptation.memo import marginal_entropy
+from fisherexp.methods.test_time_adaptation.memo import MEMO, marginal_entropy
 from fisherexp.methods.test_time_adaptation.norms import affine_parameters, use_batch_statistics
 from fisherexp.methods.test_time_adaptation.roid import (
     sample_weights,
@@ -20,6 +20,7 @@ from fisherexp.methods.test_time_adaptation.roid import (
     symmetric_cross_entropy,
 )
 from fisherexp.methods.test_time_adaptation.shot_im import information
+from fisherexp.methods.test_time_adaptation.update import UpdateRule
 from fisherexp.models.classifier import Classifier
 from fisherexp.scenarios.setting import Segment
 
@@ -140,6 +141,18 @@ def test_memo_on_the_image_itself_is_a_step_of_tent_on_all_parameters(make, stre
             expected.append(model(image[None]))
     (found,) = follow(method, setting)
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_memo_makes_the_views_that_its_options_say():
+    options = {"views": 4, "prior": 16, "episodic": True, "flip": False}
+    found = []
+    for crop, resampling in (("padded", "rounded"), ("padded", "pillow"), ("resized", "rounded")):
+        torch.manual_seed(0)
+        update = UpdateRule("sgd", 0.5, 0.0)
+        method = MEMO(alone.network().float(), update, **options, crop=crop, resampling=resampling)
+        method.model.register_buffer("std", torch.ones(1, 1, 1))  # views in the precision of the model
+        found.append(torch.cat(alone.answers(method, [alone.images(2)])))
+    assert all((found[i] - found[j]).abs().max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 # --- LAME ------------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as V
 
 from fisherexp.data import augment
 from fisherexp.methods.test_time_adaptation import augmix as mix
+from fisherexp.methods.test_time_adaptation import pillow_affine
 from fisherexp.methods.test_time_adaptation.augmix import augmix
 from fisherexp.methods.test_time_adaptation.views import intensities, jittered, moved
 
@@ -92,6 +94,50 @@ def test_operations_on_places_are_pillows():
     for operate in (mix.rotate, mix.shear_x, mix.shear_y):
         assert torch.equal(operate(images, none, ONE), images)
         assert not torch.equal(operate(images, ONE, ONE), images)
+
+
+def transformed(numbers):
+    """MEMO's code word for word in what it asks of Pillow: the number 128 as fill color."""
+    return lambda i: i.transform(i.size, Image.AFFINE, numbers, resample=Image.BILINEAR, fillcolor=128)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("rotate", lambda s: lambda i: i.rotate(s * 2, resample=Image.BILINEAR, fillcolor=128)),
+        ("shear_x", lambda s: transformed((1, s * 0.0279, 0, 0, 1, 0))),
+        ("shear_y", lambda s: transformed((1, 0, 0, s * 0.0279, 1, 0))),
+        ("translate_x", lambda s: transformed((1, 0, s, 0, 1, 0))),
+        ("translate_y", lambda s: transformed((1, 0, 0, 0, 1, s))),
+    ],
+)
+def test_maps_by_pillow_are_those_of_the_official_code(name, theirs, sign, mode):
+    images = (IMAGES if mode == "RGB" else IMAGES[:, :1])[:2]
+    pictures = [Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()) for image in images]
+    expected = np.stack([np.atleast_3d(np.asarray(theirs(int(sign))(picture))) for picture in pictures])
+    expected = torch.from_numpy(expected).permute(0, 3, 1, 2).float()
+    strength = torch.full((2,), 3.0 if name.startswith("translate") else 0.93)
+    found, rounded = (
+        getattr(room, name)(images.float(), strength, sign * torch.ones(2)) for room in (pillow_affine, mix)
+    )
+    assert torch.equal(found, expected)
+    assert torch.equal(rounded, expected) == (mode == "L" and name.startswith("translate"))
+
+
+def test_parts_are_resized_as_the_official_code_does_for_imagenet():
+    """torchvision's transform on Pillow's images, which rounds in another place, from the same random numbers."""
+    found = mix.resized_crops(IMAGES, seeded())
+    torch.manual_seed(int(torch.randint(2**31, (), generator=seeded())))
+    transform = RandomResizedCrop((12, 10))
+    expected = pillow(transform, IMAGES)
+    assert (found.float() - expected).abs().max() <= 1
+    one, other = (augmix(IMAGES, 2, seeded(), crop=crop) for crop in ("resized", "padded"))
+    assert one.shape == other.shape
+    assert not torch.allclose(one, other, atol=0.05)
+    theirs = augmix(IMAGES, 2, seeded(), resampling="pillow")
+    assert not torch.allclose(theirs, other, atol=0.01)
 
 
 def test_augmix_views():
