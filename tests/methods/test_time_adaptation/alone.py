@@ -39,14 +39,17 @@ def images(count: int, seed: int = 0) -> Tensor:
     return pixels * torch.rand(count, 1, 1, 1, generator=drawn(seed + 1), dtype=torch.float64)
 
 
-def answers(method: Any, batches: list[Tensor], size: int | None = None, window: int = 0) -> list[Tensor]:
-    """Logits by which each batch is evaluated, in a stream of one segment. size: configured, of a batch."""
+def answers(
+    method: Any, batches: list[Tensor], size: int | None = None, window: int = 0, mirrors: bool = True
+) -> list[Tensor]:
+    """Logits by which each batch is evaluated, in a stream of one segment. size: configured, of a batch. mirrors: as of
+    a data set."""
     found: list[Tensor] = []
     evaluation = SimpleNamespace(update=lambda part, logits, targets: found.append(logits.clone()))
     evaluation.to = lambda device: evaluation
     size = size or len(batches[0])
     setting = SimpleNamespace(
-        data=SimpleNamespace(input_shape=tuple(batches[0].shape[1:]), eval_batch_size=size),
+        data=SimpleNamespace(input_shape=tuple(batches[0].shape[1:]), eval_batch_size=size, mirrors=mirrors),
         parts={"stream": [None] * sum(map(len, batches))},
         evaluated=("stream",),
         evaluation=lambda: evaluation,

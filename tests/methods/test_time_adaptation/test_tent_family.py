@@ -3,14 +3,17 @@
 import copy
 import math
 
+import alone
 import pytest
 import torch
 from torch import nn
 
 from fisherexp.methods.test_time_adaptation.anchor import AnchorImportance
 from fisherexp.methods.test_time_adaptation.entropy import entropy, entropy_gradient, log_softmax
-from fisherexp.methods.test_time_adaptation.eta import kept
+from fisherexp.methods.test_time_adaptation.eta import ETA, kept
 from fisherexp.methods.test_time_adaptation.norms import affine_parameters, use_batch_statistics
+from fisherexp.methods.test_time_adaptation.rdumb import RDumb
+from fisherexp.methods.test_time_adaptation.update import UpdateRule
 from fisherexp.scenarios.setting import Segment
 
 NEVER = Segment()
@@ -110,6 +113,19 @@ def test_eta_is_rdumb_before_its_interval_and_source_after_it(make, stream, foll
     assert torch.equal(final(eta), final(rdumb))
     assert again.outcome["distance"] == 0
     assert again.state == {"mean_prediction": None, "batches": 0}
+
+
+def test_rdumb_begins_anew_after_its_interval_with_nothing_left():
+    """Batches after a reset are answered as by ETA that begins there: nothing it had learned is left."""
+    options = {"e_margin": 1.0, "d_margin": 0.9, "reweight": True, "over": "kept", "reset": "everything"}
+    rule, batches = UpdateRule("sgd", 0.05, 0.9), list(alone.images(60).split(10))
+    rdumb = RDumb(alone.network(), 3, rule, **options)
+    whole, fresh = (ETA(alone.network(), rule, **options) for _ in range(2))
+    found, without = alone.answers(rdumb, batches), alone.answers(whole, batches)
+    assert all(map(torch.equal, found[:3], without[:3]))
+    assert all(map(torch.equal, found[3:], alone.answers(fresh, batches[3:])))
+    assert (torch.cat(found[3:]) - torch.cat(without[3:])).abs().max() > 1e-3
+    assert rdumb.counts[0]["updates"] == 6
 
 
 @pytest.mark.parametrize("name", ["eta", "eata"])
