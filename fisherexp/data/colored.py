@@ -52,6 +52,7 @@ class Colored(DomainData):
     only_evaluated = ("gray",)
     mean = [0.0, 0.0]
     std = [1.0, 1.0]
+    mirrors = False
 
     def __init__(
         self,

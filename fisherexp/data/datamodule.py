@@ -59,6 +59,7 @@ class LabeledData(LightningDataModule):
     mean: list[float] | None = None
     std: list[float] | None = None
     augment: str = "none"
+    mirrors: bool = True  # a mirrored image means the same; of a digit, it is another one or none
     published_corruptions: str | None = None  # the folder name under which corrupted copies of its test set are given
     one_logit: bool = False  # of two classes: published with a single output, see Classifier
 

@@ -20,6 +20,7 @@ class Digits(ImageData):
     class_names = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
     mean = [0.3058]
     std = [0.3755]
+    mirrors = False
 
     def read(self) -> tuple[TensorSet, TensorSet]:
         from sklearn.datasets import load_digits

@@ -25,6 +25,7 @@ class RotatedMNIST(DomainData):
     class_names = MNIST.class_names
     mean = MNIST.mean
     std = MNIST.std
+    mirrors = False
 
     def __init__(self, angles: list[float] = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0), **options: Any) -> None:
         super().__init__(**options)

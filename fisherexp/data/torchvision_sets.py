@@ -20,6 +20,7 @@ class MNIST(TorchvisionSet):
     class_names = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
     mean = [0.1307]
     std = [0.3081]
+    mirrors = False
     torchvision_name = "MNIST"
     folder = "MNIST/raw"
     train_files = {
@@ -57,6 +58,7 @@ class FashionMNIST(MNIST):
     ]
     mean = [0.2860]
     std = [0.3530]
+    mirrors = True
     torchvision_name = "FashionMNIST"
     folder = "FashionMNIST/raw"
     train_files = {

@@ -181,6 +181,10 @@ class Adaptation(ModelMethod):
         """The method's name in messages."""
         return type(self).__name__
 
+    def mirrors(self, flip: bool | None) -> bool:
+        """Whether views may be mirror images: as the option says, else as the data do."""
+        return self.setting.data.mirrors if flip is None else flip
+
     def adapt_norms(self, skip: Iterable[str] = ()) -> None:
         """For `prepare`: affine parameters of normalization layers, BatchNorm by batch statistics.
 

@@ -30,7 +30,7 @@ from fisherexp.methods.test_time_adaptation.views import jittered
 
 class CoTTA(Adaptation):
     """views, threshold, restore, parameters, loss: see above. momentum: of the teacher.
-    flip: views may be mirror images; not where those mean something else (digits)."""
+    flip: views may be mirror images; None: where those mean the same (not digits)."""
 
     paper = "Wang et al., CVPR 2022, arXiv 2203.13591"
     name = "cotta"
@@ -45,7 +45,7 @@ class CoTTA(Adaptation):
         restore: Probability,
         parameters: Literal["all", "weights_and_biases"],
         loss: Literal["cross_entropy", "symmetric"],
-        flip: bool,
+        flip: bool | None,
     ) -> None:
         super().__init__(model, update)
         self.views, self.threshold, self.flip = views, threshold, flip
@@ -85,7 +85,7 @@ class CoTTA(Adaptation):
         self.tally(forward_samples=len(images))
         if confidence >= self.threshold:
             return self.predict(images)
-        views = (jittered(images, self.generator, flip=self.flip) for _ in range(self.views))
+        views = (jittered(images, self.generator, flip=self.mirrors(self.flip)) for _ in range(self.views))
         return torch.stack([self.predict(view) for view in views]).mean(0)
 
     @torch.no_grad()

@@ -33,7 +33,7 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 class MEMO(Adaptation):
     """views: per image. prior: source images that the statistics count as; 0 for none. episodic: forget after each.
-    flip: views may be mirror images; not where those mean something else (digits). crop, resampling: see augmix.py."""
+    flip: views may be mirror images; None: where those mean the same (not digits). crop, resampling: see augmix.py."""
 
     paper = "Zhang et al., NeurIPS 2022, arXiv 2110.09506"
     # ImageNet-C, severity 5, ResNet-50: README of the official EATA code; the mean is that of its figures.
@@ -66,7 +66,7 @@ class MEMO(Adaptation):
         views: Count,
         prior: Size,
         episodic: bool,
-        flip: bool,
+        flip: bool | None,
         crop: Literal["padded", "resized"],
         resampling: Literal["rounded", "pillow"],
     ) -> None:
@@ -83,7 +83,7 @@ class MEMO(Adaptation):
         together = max(1, ROOM // (self.views * images[0].numel()))
         answers = []
         for some in images.split(together):
-            views = augmix(some, self.views, self.generator, self.flip, self.crop, self.resampling)
+            views = augmix(some, self.views, self.generator, self.mirrors(self.flip), self.crop, self.resampling)
             answers += [self._alone(*pair) for pair in zip(some.split(1), views, strict=True)]
         return torch.cat(answers)
 

@@ -66,7 +66,7 @@ def _scaled(values: Tensor) -> Tensor:
 class ROID(Adaptation):
     """temperature: τ. ensembling: share of the adapted weights after a step. momentum: of m.
     consistency: with a view of each image. prior_correction, correct, over: see above.
-    flip: views may be mirror images; not where those mean something else (digits)."""
+    flip: views may be mirror images; None: where those mean the same (not digits)."""
 
     paper = "Marsden et al., WACV 2024, arXiv 2306.00650"
 
@@ -81,7 +81,7 @@ class ROID(Adaptation):
         prior_correction: Literal["logits", "probabilities", "none"],
         correct: Literal["every_answer", "updates"],
         over: Literal["batch", "batch_size"],
-        flip: bool,
+        flip: bool | None,
     ) -> None:
         super().__init__(model, update)
         self.temperature, self.ensembling, self.momentum = temperature, ensembling, momentum
@@ -105,7 +105,7 @@ class ROID(Adaptation):
         chosen = weights > 0
         loss = (weights * soft_likelihood_ratio(log_p.exp())).sum()
         if self.consistency and int(chosen.sum()) > 1:  # a single view has no batch statistics
-            view = self.model(jittered(images[chosen], self.generator, blur=False, flip=self.flip))
+            view = self.model(jittered(images[chosen], self.generator, blur=False, flip=self.mirrors(self.flip)))
             loss = loss + (weights[chosen] * symmetric_cross_entropy(log_softmax(view), log_p[chosen])).sum()
             self.tally(forward_samples=len(view))
         (loss / self._divisor(images)).backward()

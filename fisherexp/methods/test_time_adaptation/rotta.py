@@ -33,7 +33,7 @@ def timeliness(ages: Tensor) -> Tensor:
 
 class RoTTA(Adaptation):
     """alpha, nu, interval: see above. capacity: of the memory. by_age, by_entropy: λ_t, λ_u of its score.
-    flip: views may be mirror images; not where those mean something else (digits)."""
+    flip: views may be mirror images; None: where those mean the same (not digits)."""
 
     paper = "Yuan et al., CVPR 2023, arXiv 2303.13899"
     name = "rotta"
@@ -48,7 +48,7 @@ class RoTTA(Adaptation):
         interval: Count,
         by_age: NonNegative,
         by_entropy: NonNegative,
-        flip: bool,
+        flip: bool | None,
     ) -> None:
         super().__init__(model, update)
         self.alpha, self.nu, self.flip = alpha, nu, flip
@@ -96,7 +96,7 @@ class RoTTA(Adaptation):
         for network in self.networks():
             set_mixing(network, True)
         wanted = self.predict(images)
-        answer = self.student(jittered(images, self.generator, flip=self.flip))
+        answer = self.student(jittered(images, self.generator, flip=self.mirrors(self.flip)))
         self.tally(forward_samples=len(images), backward_samples=len(images))
         (timeliness(ages.to(answer)) * cross_entropy(answer, wanted)).mean().backward()
         self.step()

@@ -1,18 +1,29 @@
 """Views of images: in range, repeatable, and each operation against Pillow or an identity."""
 
+import importlib
+from pathlib import Path
+
+import alone
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image, ImageOps
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as V
 
 from fisherexp.data import augment
+from fisherexp.data.colored import ColoredMNIST
+from fisherexp.data.digits import Digits
+from fisherexp.data.rotated_mnist import RotatedMNIST
+from fisherexp.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
 from fisherexp.methods.test_time_adaptation import augmix as mix
 from fisherexp.methods.test_time_adaptation import pillow_affine
 from fisherexp.methods.test_time_adaptation.augmix import augmix
 from fisherexp.methods.test_time_adaptation.views import intensities, jittered, moved
 
+METHODS = Path(__file__).parents[3] / "conf" / "method"
 IMAGES = torch.randint(0, 256, (6, 3, 12, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 ONE = torch.ones(6)
 
@@ -154,6 +165,35 @@ def test_mixing_alone_leaves_the_cropped_and_flipped_image(monkeypatch):
     generator = seeded()
     crops = augment.apply(IMAGES.repeat_interleave(3, 0), augment.draw("crop_flip", 18, (12, 10), generator))
     torch.testing.assert_close(augmix(IMAGES, 3, seeded()).flatten(0, 1), intensities(crops))
+
+
+@pytest.mark.parametrize("name", ["memo", "cotta", "rotta", "roid"])
+@pytest.mark.parametrize(
+    ("flip", "mirrors", "expected"), [(None, False, False), (None, True, True), (True, False, True)]
+)
+def test_views_are_mirrored_where_the_data_allow_it_or_it_is_asked_for(name, flip, mirrors, expected, monkeypatch):
+    options, asked = OmegaConf.load(METHODS / f"{name}.yaml"), set()
+    assert options.pop("flip") is None
+    options.pop("defaults")
+    method = instantiate(options, _convert_="all", model=alone.network(), flip=flip)
+
+    def jitter(images, generator, blur=True, flip=True):
+        asked.add(flip)
+        return images
+
+    def mixed(images, views, generator, flip, *options):
+        asked.add(flip)
+        return images[:, None].expand(-1, views, -1, -1, -1)
+
+    room = importlib.import_module(type(method).__module__)
+    monkeypatch.setattr(room, "augmix" if name == "memo" else "jittered", mixed if name == "memo" else jitter)
+    alone.answers(method, [alone.images(4 if name == "memo" else 64)], mirrors=mirrors)
+    assert asked == {expected}
+
+
+def test_of_digits_a_mirror_image_means_something_else():
+    kinds = (Digits, MNIST, FashionMNIST, CIFAR10, ColoredMNIST, RotatedMNIST)
+    assert [kind.title for kind in kinds if kind.mirrors] == ["Fashion-MNIST", "CIFAR-10"]
 
 
 def test_without_flips_an_asymmetric_image_is_never_mirrored():
