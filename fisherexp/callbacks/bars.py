@@ -11,10 +11,10 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 
@@ -25,27 +25,42 @@ def in_notebook() -> bool:
     return shell is not None and getattr(shell, "kernel", None) is not None
 
 
+WIDEST = 100  # columns of a terminal that a bar fills at most
+
+
+def speed(steps: int, seconds: float) -> str:
+    """`43.0 steps/s`, `4,370 steps/s`; nothing before any time has passed."""
+    if seconds <= 0:
+        return ""
+    rate = steps / seconds
+    return f"{rate:#.3g} steps/s" if rate < 100 else f"{rate:,.0f} steps/s"
+
+
 class TerminalBar:
     """One line of the terminal (standard error). steps: of the whole phase, None where nobody knows; done: before it
-    went on."""
+    went on.
+
+    Only the name and the bar itself give way where the terminal is narrow: figures stay whole.
+    """
 
     def __init__(self, name: str, steps: int | None, done: int) -> None:
+        console = Console(stderr=True)
+        console.width = min(console.width, WIDEST)
         columns = (
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            Name(table_column=Column(ratio=2)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            Words(table_column=Column(no_wrap=True)),
+            Rate(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn() if steps is None else TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
-        self.progress = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=False)
+        self.progress = Progress(*columns, console=console, auto_refresh=False, transient=False, expand=True)
         self.progress.start()
-        self.task = self.progress.add_task(name, total=steps, completed=done, first=done)
+        self.task = self.progress.add_task(name, total=steps, completed=done, first=done, words="")
 
-    def show(self, done: int) -> None:
-        """Draw it with so many steps done."""
-        self.progress.update(self.task, completed=done)
+    def show(self, done: int, words: str = "") -> None:
+        """Draw it with so many steps done, and `words` on the last one."""
+        self.progress.update(self.task, completed=done, words=words)
         self.progress.refresh()
 
     def stop(self) -> None:
@@ -62,30 +77,43 @@ class NotebookBar:
 
         self.name, self.steps, self.first, self.begun = name, steps, done, time.monotonic()
         self.html = HTML
-        self.handle = display(HTML(self._drawn(done)), display_id=True)
+        self.handle = display(HTML(self._drawn(done, "")), display_id=True)
 
-    def show(self, done: int) -> None:
-        """Draw it with so many steps done."""
-        self.handle.update(self.html(self._drawn(done)))
+    def show(self, done: int, words: str = "") -> None:
+        """Draw it with so many steps done, and `words` on the last one."""
+        self.handle.update(self.html(self._drawn(done, words)))
 
     def stop(self) -> None:
         """It stays as it is."""
 
-    def _drawn(self, done: int) -> str:
+    def _drawn(self, done: int, said: str) -> str:
         seconds = time.monotonic() - self.begun
         of = "" if self.steps is None else f" of {self.steps}"
-        rate = f", {(done - self.first) / seconds:.3g} steps/s" if seconds and done > self.first else ""
+        rate = f", {speed(done - self.first, seconds)}" if seconds and done > self.first else ""
         share = "" if self.steps is None else f' value="{done}" max="{self.steps}"'
-        words = f"{done}{of}{rate}, {seconds:.1f} s"
+        words = f"{done}{of}{rate}, {seconds:.1f} s{said and ', '}{escape(said)}"
         return (
             '<div style="white-space: nowrap; overflow: hidden; text-overflow: ellipsis">'
             f"<progress{share}></progress> {escape(self.name)}: {words}</div>"
         )
 
 
+class Name(ProgressColumn):
+    """The phase, cut short where there is no room for it."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+class Words(ProgressColumn):
+    """What there is to say of the last step: epoch and loss, or a solver's figures."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["words"], style="cyan")
+
+
 class Rate(ProgressColumn):
     """Steps per second since the phase began, or went on: with step `first`."""
 
     def render(self, task: Task) -> Text:
-        seconds = task.finished_time or task.elapsed
-        return Text(f"{(task.completed - task.fields['first']) / seconds:.3g} steps/s" if seconds else "")
+        return Text(speed(task.completed - task.fields["first"], task.finished_time or task.elapsed or 0.0))

@@ -8,7 +8,7 @@ from fisherexp.callbacks.meter import Meter
 
 
 class PhaseProgress(Callback):
-    """Shows batches over all epochs of a fit, or over all parts of a test, by the first process."""
+    """Shows batches of a whole fit, with epoch and loss, or of all parts of a test; by the first process."""
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
@@ -20,7 +20,10 @@ class PhaseProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._advance(trainer, trainer.current_epoch * trainer.num_training_batches + batch_idx + 1)
+        if trainer.is_global_zero:
+            done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
+            # To read a loss makes a GPU wait: the meter asks for it only when it draws.
+            self.meter.advance(done, lambda epoch=trainer.current_epoch + 1: _epoch_and_loss(trainer, epoch, outputs))
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._finish(trainer)
@@ -37,7 +40,8 @@ class PhaseProgress(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._advance(trainer, self.meter.done + 1)
+        if trainer.is_global_zero:
+            self.meter.advance(self.meter.done + 1)
 
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._finish(trainer)
@@ -49,10 +53,17 @@ class PhaseProgress(Callback):
         if trainer.is_global_zero:
             self.meter.begin(steps, done)
 
-    def _advance(self, trainer: Trainer, done: int) -> None:
-        if trainer.is_global_zero:
-            self.meter.advance(done)
-
     def _finish(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             self.meter.finish()
+
+
+def _epoch_and_loss(trainer: Trainer, epoch: int, outputs: Any) -> str:
+    """`epoch 3/10  loss 0.120`: that of the last batch; of a method that steps by itself, what it logged last."""
+    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+    if loss is not None:
+        loss = float(loss) * trainer.accumulate_grad_batches  # Lightning has divided it
+    else:
+        loss = trainer.callback_metrics.get("train/loss")
+    of = f"epoch {epoch}/{trainer.max_epochs}"
+    return of if loss is None else f"{of}  loss {float(loss):#.3g}"

@@ -8,7 +8,9 @@ the curve up to there, so what an earlier process of the same run left is droppe
 server by the logger itself. Each figure comes once, whatever killed the run.
 """
 
+import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,10 @@ def wandb(folder: Path, run_id: str, group: str, project: str, offline: bool, ar
 
     Runs that differ in their seed alone share its group. artefacts: send those the run worked with, too.
     """
+    from wandb import Settings, setup
+
+    # It would draw a table of every figure over ours; errors are shown, and `close` says where the run lies.
+    setup(Settings(quiet=True, show_info=False, show_warnings=False))
     if offline:
         _drop(folder / "wandb")
     return RecordingWandb(
@@ -53,6 +59,7 @@ def wandb(folder: Path, run_id: str, group: str, project: str, offline: bool, ar
         save_dir=folder,
         project=project,
         offline=offline,
+        mode="offline" if offline else None,
         resume=None if offline else "allow",
     )
 
@@ -124,5 +131,8 @@ def close(loggers: list[Logger], status: str) -> None:
     """Finish every logger, so that the next run of this process starts its own."""
     for logger in loggers:
         logger.finalize(status)
-        if isinstance(logger, RecordingWandb) and logger._experiment is not None:
-            logger._experiment.finish(exit_code=0 if status == "success" else 1)
+        if isinstance(logger, RecordingWandb) and (experiment := logger._experiment) is not None:
+            folder = shlex.quote(str(Path(experiment.dir).parent))
+            where = f"wandb sync {folder}" if experiment.offline else experiment.url
+            experiment.finish(exit_code=0 if status == "success" else 1)
+            print(f"wandb    {where}", file=sys.stderr)

@@ -50,7 +50,7 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
             while not method.done:
                 figures = method.step()
                 number += 1
-                meter.advance(number)
+                meter.advance(number, lambda figures=figures: in_words(figures))
                 for logger in loggers:
                     logger.log_metrics(figures, step=number)
                 if is_asked():
@@ -66,6 +66,11 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
     cost = {"seconds": spent + time.monotonic() - begun, "steps": number}
     bench.costs[name] = cost
     return method, cost
+
+
+def in_words(figures: dict[str, float]) -> str:
+    """`marginal error 0.0123`: the first figure of a step, which says how far a method is."""
+    return next((f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items()), "")
 
 
 def outcome_of(bench: Workbench, method: IterativeMethod) -> dict[str, Any]:

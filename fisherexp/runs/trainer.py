@@ -94,6 +94,7 @@ def _quiet() -> None:
         "is smaller than the logging interval",
         "`srun` command is available",
         "LeafSpec",
+        "exists and is not empty",  # the csv logger, of a run that goes on or is made again
     )
     for words in unhelpful:
         warnings.filterwarnings("ignore", message=f".*{re.escape(words)}")

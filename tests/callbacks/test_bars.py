@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from fisherexp.callbacks.bars import in_notebook
+from fisherexp.callbacks.bars import TerminalBar, in_notebook, speed
 from fisherexp.callbacks.meter import Meter
 
 
@@ -63,3 +63,34 @@ def test_elsewhere_a_line_is_printed(capsys):
     meter.begin(10)
     meter.finish()
     assert capsys.readouterr().err.startswith("training source")
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("name", ["SSD", "oracle 3 of seed 2: training oracle of the other data"])
+@pytest.mark.parametrize(("steps", "words"), [(950, "epoch 17/19  loss 0.0312"), (None, "marginal error 7.94e-08")])
+def test_on_a_terminal_it_is_one_line_with_its_words(monkeypatch, capsys, columns, name, steps, words):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bar = TerminalBar(name, steps, 0)
+    bar.show(37, words)
+    bar.stop()
+    lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
+    assert all(len(line) <= columns for line in lines)
+    assert any(words in line and "37/" in line and "steps/s" in line for line in lines)  # none is wrapped
+
+
+def test_words_are_asked_for_only_when_they_are_shown(kernel, monkeypatch):
+    asked = []
+    meter = Meter("training")
+    meter.begin(100)
+    for step in range(1, 101):
+        meter.advance(step, lambda step=step: asked.append(step) or f"loss {step}")
+    meter.finish()
+    assert "loss 100" in kernel.outputs[0][-1]
+    assert len(asked) < 100  # to read a loss makes a GPU wait
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "said"), [(9, 0.0, ""), (87, 2.0, "43.5 steps/s"), (8740, 2.0, "4,370 steps/s")]
+)
+def test_speed(steps, seconds, said):
+    assert speed(steps, seconds) == said

@@ -68,6 +68,24 @@ def test_progress_bar_ends_full(tmp_path, capsys):
     assert "steps/s" in printed
 
 
+class Falls(Walks):
+    """A loss of 8, 4 and 2 in turn, whatever the batch."""
+
+    def training_step(self, batch, batch_idx):
+        return self.model(batch).sum() * 0 + 2 ** (3 - batch_idx)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_progress_says_epoch_and_loss(tmp_path, capsys, accumulated):
+    module = Falls(0)
+    module.automatic_optimization = True
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), 0.1)
+    progress = PhaseProgress(Meter("training source", "bar"))
+    options = {"accumulate_grad_batches": accumulated}
+    build_trainer("cpu", folder=tmp_path, epochs=2, callbacks=[progress], **options).fit(module, BATCHES)
+    assert "epoch 2/2  loss 2.00" in capsys.readouterr().err
+
+
 def test_a_test_loop_counts_all_its_parts(tmp_path, capsys):
     progress = PhaseProgress(Meter("adapting", "bar"))
     loaders = [BATCHES, BATCHES]

@@ -20,14 +20,21 @@ def inspect(file: Path, *options: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """(record, file) of two runs that differ in their seed, made in one process."""
+def launched(tmp_path_factory):
+    """The folder of two runs that differ in their seed, made in one process, and what that printed."""
     folder = tmp_path_factory.mktemp("wandb")
     options = ["method=fisher", "seed=0,1", "model.width=4", "training.epochs=2", "logger=wandb"]
     options += ["logger.wandb.artefacts=true", "callbacks=[gradient_norms]"]
     command = [sys.executable, "run.py", "-m", *options, f"output_dir={folder}"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return folder, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(launched):
+    """(record, file) of each."""
+    folder, _ = launched
     records = [json.loads(file.read_text()) for file in folder.glob("fisher/digits/*/run.json")]
     found = []
     for record in sorted(records, key=lambda record: record["seed"]):
@@ -35,6 +42,12 @@ def runs(tmp_path_factory):
         found.append((record, file))
     assert len(found) == 2
     return found
+
+
+def test_of_wandb_one_line_a_run_is_seen(launched, runs):
+    lines = [line for line in launched[1].splitlines() if "wandb" in line and "done" not in line]
+    assert [line.split("wandb sync ")[0] for line in lines if "HYDRA" not in line] == ["wandb    "] * 2
+    assert all(str(file.parent) in launched[1] for _, file in runs)
 
 
 def test_config_and_every_metric(runs):
