@@ -14,7 +14,7 @@ def caption(
 ) -> list[str]:
     """One line for each thing a reader must know. `lines` are those of a Comparison."""
     counts = sorted({count for line in lines for count in line.counts if count})
-    notes = [f"values after the method, over n = {'/'.join(map(str, counts))} runs ({', '.join(pooled)})"]
+    notes = [f"values after the method, over {_runs(counts)} ({', '.join(pooled)})"]
     notes.append(f"protocol: {'; '.join(_protocols(records, pooled))}; the weights each method ends with")
     if sources := sorted({line for record in records if (line := source_line(record))}):
         notes.append(f"source: {' | '.join(sources)}")
@@ -37,6 +37,13 @@ def caption(
         )
     notes.append(_code(records))
     return notes
+
+
+def _runs(counts: Sequence[int]) -> str:
+    """`3 runs each`, `1 to 3 runs each`; counts: rising."""
+    if not counts or counts[-1] == 1:
+        return "one run each"
+    return f"{counts[0]} to {counts[-1]} runs each" if len(counts) > 1 else f"{counts[0]} runs each"
 
 
 def _protocols(records: list[dict[str, Any]], pooled: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """One run on one screen, from its record alone."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 CHANGED = "the code behind this result has changed since: rerun=stale makes it again"
+WHOLE = 1e6  # figures from here on are written with a power of ten
 STAGES = {"oracle": "retrained oracle", "oracle_deviation": "± between oracles"}
 
 
@@ -27,10 +29,8 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bo
     table.add_column("")
     for heading in shown.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    for stage, metrics in record["metrics"].items():
-        table.add_row(
-            STAGES.get(stage, stage), *(format_metric(heading, metrics.get(name)) for name, heading in shown.items())
-        )
+    for line in stage_lines(record):
+        table.add_row(*line)
     if started := source_line(record):
         console.print(f"source   {started}", highlight=False, soft_wrap=True)
     console.print(table)
@@ -81,11 +81,55 @@ def again(command: str) -> str:
     return shlex.join([*words, "rerun=true"])
 
 
+def stage_lines(record: dict[str, Any]) -> list[list[str]]:
+    """A line for each stage: what it is called, and its figures under the headings of `shown_metrics`."""
+    stages, lines = record["metrics"], []
+    for stage, metrics in stages.items():
+        cells = []
+        for name, heading in shown_metrics(record).items():
+            text = format_metric(heading, metrics.get(name))
+            if text and stage in ("oracle", "oracle_deviation"):  # mean and spread of the same models: rounded alike
+                pair = [stages.get(part, {}).get(name) for part in ("oracle", "oracle_deviation")]
+                if None not in pair:
+                    text = format_spread(heading, *pair).split(" ± ")[stage == "oracle_deviation"]
+            cells.append(text)
+        lines.append([STAGES.get(stage, stage), *cells])
+    return lines
+
+
 def format_metric(heading: str, value: float | None) -> str:
-    """Percentages and seconds with one decimal, other figures with three significant digits."""
+    """Percentages and seconds with one decimal, other figures with three significant digits, or whole from 1,000 on."""
     if value is None:
         return ""
-    return f"{value:.1f}" if "%" in heading or heading == "seconds" else f"{value:.3g}"
+    if _has_one_decimal(heading):
+        return f"{value:.1f}"
+    return f"{value:.0f}" if 1000 <= abs(value) < WHOLE else f"{value:.3g}"
+
+
+def format_spread(heading: str, mean: float, around: float) -> str:
+    """`0.6770 ± 0.0010`: both with the same decimals, so many that the spread has two significant digits and the mean
+    no more than five; of percentages and seconds, one. Very small and very large ones share a power of ten."""
+    if _has_one_decimal(heading) or not (math.isfinite(mean) and math.isfinite(around)):
+        return f"{format_metric(heading, mean)} ± {format_metric(heading, around)}"
+    size = max(abs(mean), around)
+    if size == 0:
+        return "0 ± 0"
+    power = _power(size)
+    if not 1e-4 <= size < WHOLE:
+        inner = format_spread(heading, mean / 10.0**power, around / 10.0**power)
+        return f"({inner})e{power:+03d}"
+    digits = 2 - power if around == 0 else 1 - _power(around)
+    digits = min(digits, 4 - power)
+    return " ± ".join(f"{round(value, digits):.{max(digits, 0)}f}" for value in (mean, around))
+
+
+def _power(value: float) -> int:
+    """Of ten, in a positive number as it is written with two significant digits: -4 for 0.000972, but 0 for 0.996."""
+    return int(f"{value:.1e}".partition("e")[2])
+
+
+def _has_one_decimal(heading: str) -> bool:
+    return "%" in heading or heading == "seconds"
 
 
 def _anywhere(metric: str, record: dict[str, Any]) -> bool:

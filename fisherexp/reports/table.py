@@ -15,7 +15,7 @@ from fisherexp.reports.caption import CHANGED, SIGNIFICANCE
 from fisherexp.reports.comparison import Cell, Column, Comparison, compare
 from fisherexp.reports.grouping import Record
 from fisherexp.reports.spread import Spread, spread
-from fisherexp.reports.summary import format_metric
+from fisherexp.reports.summary import format_metric, format_spread
 
 Shown = Literal["deviation", "interval"]
 
@@ -162,9 +162,9 @@ def _figure(column: Column, cell: Cell, shown: Shown) -> str:
 
 
 def _text(heading: str, found: Spread, shown: Shown) -> str:
-    mean = format_metric(heading, found.mean)
-    around = found.deviation if shown == "deviation" else found.half_width
-    return mean if found.n == 1 else f"{mean} ± {format_metric(heading, around)}"
+    if found.n == 1:
+        return format_metric(heading, found.mean)
+    return format_spread(heading, found.mean, found.deviation if shown == "deviation" else found.half_width)
 
 
 def _given(heading: str, cell: Cell) -> str:
