@@ -16,11 +16,13 @@ from fisherexp.config.problem import nearest
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line may choose: metric or config key of either axis, keys pooled like seeds."""
+    """What the command line may choose: metric or config key of either axis, keys pooled like seeds. methods: all that
+    other figures show, which keep their colors."""
 
     x: str | None = None
     y: str | None = None
     over: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def draw(records: list[Record], request: Request) -> Any:
 
     figure, axes = canvas(2, 3, (11, 6.2))
     for panel, (column, title) in zip(axes.flat, PANELS.items(), strict=True):
-        for name, look in looks(series).items():
+        for name, look in looks(series, request.methods).items():
             epochs = sorted(series[name][column])
             spreads = [spread(series[name][column][epoch]) for epoch in epochs]
             panel.plot(epochs, [s.mean for s in spreads], **look, markersize=3.5, linewidth=1.2, label=name)

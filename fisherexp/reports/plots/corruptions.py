@@ -17,7 +17,7 @@ def draw(records: list[Record], request: Request) -> Any:
         raise ValueError("these runs have no error per corruption: choose runs of a stream, e.g. scenario=continual")
     found = named(rows(records, request.over))
     figure, axes = canvas(size=(9.6, 4.6))
-    style, width = looks(found), 0.7 / max(len(found), 1)
+    style, width = looks(found, request.methods), 0.7 / max(len(found), 1)
     for i, (name, row) in enumerate(sorted(found.items())):
         spreads = [spread(row.values(metric)) for metric in metrics]
         places = [j + width * (i - (len(found) - 1) / 2) for j in range(len(metrics))]

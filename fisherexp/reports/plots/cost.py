@@ -4,7 +4,7 @@ from typing import Any
 
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import label, one_problem
+from fisherexp.reports.plots._style import fit, label, one_problem, reach
 from fisherexp.reports.plots.trade_off import PAIRS, axes_of, scattered
 from fisherexp.reports.spread import spread
 
@@ -33,16 +33,17 @@ def draw(records: list[Record], request: Request) -> Any:
         raise ValueError(f"no run has a metric '{metric}'")
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = scattered(points)
+    figure, axes = scattered(points, request.methods)
     if better:
         front = undominated(means, better)
         axes.plot(*zip(*front, strict=True), color="0.6", linewidth=1, drawstyle="steps-post", zorder=0)
-    costs = [cost for cost, _ in means]
-    if min(costs) > 0 and max(costs) / min(costs) >= 20:
-        axes.set_xscale("log")
     axes.set(xlabel=COSTS[cost], ylabel=label(records, metric))
+    costs, qualities = [paid for paid, _ in means], [got for _, _, got in points if got]
+    fit(axes.xaxis, COSTS[cost], min(costs), max(costs), min(costs) > 0 and max(costs) / min(costs) >= 20)
+    fit(axes.yaxis, label(records, metric), *reach(qualities, label(records, metric)))
     axes.set_title(problem, fontsize=10)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if cost == "passes":  # of seconds '40m' would read as minutes
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return figure
 
 

@@ -21,7 +21,7 @@ def draw(records: list[Record], request: Request) -> Any:
     ticks = ["before", *(name.replace("_", " ") for _, name in points if name != CLEAN)][: len(clean)]
     found = named(rows(records, request.over))
     figure, axes = canvas(size=(8.6, 4.6))
-    for name, look in looks(found).items():
+    for name, look in looks(found, request.methods).items():
         spreads = [spread(found[name].values(metric)) for metric in clean]
         kept = [(i, s) for i, s in enumerate(spreads) if s]
         places, means = [i for i, _ in kept], [s.mean for _, s in kept]

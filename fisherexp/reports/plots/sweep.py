@@ -5,7 +5,7 @@ from typing import Any
 from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, flattened, rows, value_of
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import label, legend, looks, named, one_problem
+from fisherexp.reports.plots._style import fit, label, legend, looks, named, one_problem, reach
 from fisherexp.reports.plots.trade_off import PAIRS, axes_of
 from fisherexp.reports.spread import spread
 
@@ -28,7 +28,9 @@ def draw(records: list[Record], request: Request) -> Any:
             lines[name] = dict(sorted(by_value.items()))
     if not lines:
         raise ValueError(f"no run has a number under '{key}' and a metric '{metric}'")
-    for name, look in looks(lines).items():
+    # Where one method's option was swept, another's of the same name, at its one value, is something else.
+    lines = {name: line for name, line in lines.items() if len(line) > 1} or lines
+    for name, look in looks(lines, request.methods).items():
         values = list(lines[name])
         spreads = [spread(lines[name][value]) for value in values]
         means = [s.mean for s in spreads]
@@ -37,9 +39,11 @@ def draw(records: list[Record], request: Request) -> Any:
         high = [s.mean + (s.half_width if s.n > 1 else 0) for s in spreads]
         axes.fill_between(values, low, high, color=look["color"], alpha=0.18, linewidth=0)
     every = sorted({value for line in lines.values() for value in line})
-    if every[0] > 0 and every[-1] / every[0] >= 50:
-        axes.set_xscale("log")
     axes.set(xlabel=key, ylabel=label(records, metric))
+    fit(axes.xaxis, key, every[0], every[-1], every[0] > 0 and every[-1] / every[0] >= 50)
+    # By the means' deviations: the confidence band of two seeds may be ten times as wide.
+    spreads = [spread(values) for line in lines.values() for values in line.values()]
+    fit(axes.yaxis, label(records, metric), *reach(spreads, label(records, metric)))
     axes.set_title(f"{problem}; band: 95 % confidence interval", fontsize=10)
     legend(axes, len(lines) > 6)
     return figure

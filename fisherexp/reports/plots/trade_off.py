@@ -6,7 +6,7 @@ from typing import Any
 from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, Row, references, rows
 from fisherexp.reports.plots import Request
-from fisherexp.reports.plots._style import MANY, label, legend, looks, one_problem
+from fisherexp.reports.plots._style import MANY, fit, label, legend, looks, one_problem, reach
 from fisherexp.reports.spread import Spread, spread
 
 # (x, y) by what the records have: unlearning, adaptation, domains.
@@ -23,17 +23,22 @@ def draw(records: list[Record], request: Request) -> Any:
     x, y = axes_of(records, request, PAIRS)
     found = [*references(records, request.over), *rows(records, request.over)]
     points = [(row, spread(row.values(x)), spread(row.values(y))) for row in found]
-    figure, axes = scattered(points)
+    figure, axes = scattered(points, request.methods)
     axes.set(xlabel=label(records, x), ylabel=label(records, y))
+    for axis, heading, place in ((axes.xaxis, label(records, x), 1), (axes.yaxis, label(records, y), 2)):
+        if spreads := [point[place] for point in points if point[1] and point[2]]:
+            fit(axis, heading, *reach(spreads, heading))
     axes.set_title(problem, fontsize=10)
     return figure
 
 
-def scattered(points: Sequence[tuple[Row, Spread | None, Spread | None]]) -> tuple[Any, Any]:
+def scattered(
+    points: Sequence[tuple[Row, Spread | None, Spread | None]], methods: Sequence[str] = ()
+) -> tuple[Any, Any]:
     """A figure with a point and its deviations for each row that has both values; reference models are hollow.
 
     Rows of one method that differ in one number are a curve along it. Where rows are many, those of one method look
-    alike.
+    alike. methods: as in `looks`.
     """
     points = [(row, a, b) for row, a, b in points if a and b]
     alike, curves = len(points) > MANY, swept([row for row, _, _ in points])
@@ -41,7 +46,7 @@ def scattered(points: Sequence[tuple[Row, Spread | None, Spread | None]]) -> tup
         row.labels[-1] if alike or row.labels[-1] in curves else f"{row.labels[-1]} {row.options}".strip()
         for row, _, _ in points
     ]
-    style, outside = looks(set(names)), len(set(names)) > 6
+    style, outside = looks(set(names), methods), len(set(names)) > 6
     figure, axes = canvas(size=(7.6 if outside else 6.4, 4.6))
     for name, look in style.items():
         some = [point for point, other in zip(points, names, strict=True) if other == name]
@@ -57,7 +62,6 @@ def scattered(points: Sequence[tuple[Row, Spread | None, Spread | None]]) -> tup
                 axes.annotate(value, (a.mean, b.mean), (4, 4), textcoords="offset points", fontsize=7)
         (x, xerr), (y, yerr) = (_with_bars([point[i] for point in some]) for i in (1, 2))
         axes.errorbar(x, y, xerr=xerr, yerr=yerr, **look, label=name)
-    axes.margins(0.08)
     if points:
         legend(axes, outside)
     return figure, axes
