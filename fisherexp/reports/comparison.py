@@ -90,7 +90,7 @@ def compare(
     for a baseline that is unknown or has several rows in one setting.
     """
     for key in (*by, *columns, *over):
-        if not any(_has(record, key) for record in records):
+        if not any(has_key(record, key) for record in records):
             raise ValueError(f"no run has a '{key}': use {', '.join(LABELS)} or a dotted key of its config")
     for key in (*by, *columns):
         if not any(key in record["names"] or key in flattened(record) for record in records):
@@ -137,7 +137,8 @@ def _tells(label: str, index: int, found: list[Row], by: Sequence[str]) -> bool:
     return (label == "method" and not by) or len({row.labels[index] for row in found}) > 1
 
 
-def _has(record: Record, key: str) -> bool:
+def has_key(record: Record, key: str) -> bool:
+    """Is it the name of a config group, or a dotted key of what decides the run's result, or a parent of some?"""
     return key in record["names"] or any(k == key or k.startswith(f"{key}.") for k in flattened(record))
 
 

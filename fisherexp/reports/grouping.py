@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NUMBER = re.compile(r"((?:(?<!\w)-)?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
+HASH = re.compile("[0-9a-f]{32}")
 LABELS = ("data", "model", "scenario", "method")
 Record = dict[str, Any]
 
@@ -54,8 +55,9 @@ def rows(records: list[Record], over: Sequence[str] = (), stage: str = "after", 
         keys = {key for options in flat for key in options if not below(key, pooled)}
         keys -= set(shown)  # a name among them, 'method', says nothing of the options below it
         differing = sorted(key for key in keys if len({str(options.get(key)) for options in flat}) > 1)
+        short, values = _short(differing), {key: [o[key] for o in flat if key in o] for key in differing}
         for runs, options in zip(groups, flat, strict=True):
-            text = ", ".join(f"{short}={options[key]}" for key, short in _short(differing).items() if key in options)
+            text = ", ".join(f"{short[k]}={option(options[k], values[k])}" for k in differing if k in options)
             found.append(Row(labels, text, runs, stage))
     return sorted(found, key=lambda row: (row.labels, natural(row.options)))
 
@@ -91,7 +93,8 @@ def selected(records: list[Record], filters: Sequence[str]) -> list[Record]:
             raise ValueError(f"'{text}' is no filter: write key=value, e.g. method=ssd or scenario.classes=[3]")
         if records and all(value_of(record, key) is None for record in records):
             raise ValueError(f"no run has a '{key}': use {', '.join(LABELS)} or a dotted key of its config")
-        records = [record for record in records if str(value_of(record, key)) in wanted.split("|")]
+        several = wanted.split("|")
+        records = [r for r in records if {str(value_of(r, key)), option(value_of(r, key), [])} & {*several}]
     return records
 
 
@@ -108,6 +111,24 @@ def flattened(record: Record) -> dict[str, Any]:
 def below(key: str, parents: Sequence[str]) -> bool:
     """Whether a dotted key is one of `parents` or lies below one."""
     return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def option(value: Any, others: Sequence[Any]) -> str:
+    """A value as the command line has it. A file, which a record keeps as its name and a hash, stands as its name; with
+    six digits of the hash where it is not the only one of that name among `others`."""
+    if _is_file(value):
+        alike = {other[1] for other in others if _is_file(other) and other[0] == value[0]}
+        return value[0] if len(alike) < 2 else f"{value[0]}@{value[1][:6]}"
+    if isinstance(value, list):
+        inner = [item for other in others if isinstance(other, list) for item in other]
+        return f"[{', '.join(option(item, inner) for item in value)}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) and bool(HASH.fullmatch(value[1]))
 
 
 def _short(keys: list[str]) -> dict[str, str]:

@@ -138,11 +138,14 @@ def grids(rows: list[dict[str, Any]]) -> list[Grid]:
         for key in sorted({(row["method"], ORDER.index(row["selection"])) for row in own}):
             line = [row for row in own if (row["method"], ORDER.index(row["selection"])) == key]
             accuracies = [[row["accuracy"] for row in line if row["target"] == target] for target in targets]
+            counts = [len(values) for values in accuracies]
             cells = [mean_and_deviation("acc. %", values) for values in accuracies]
             # Of targets counted alike, once there are all of them.
             mean = [[fmean(map(fmean, accuracies))]] if all(accuracies) and len(targets) > 1 else []
             cells += [mean_and_deviation("acc. %", values) for values in mean or [[]]]
-            lines.append([key[0], ORDER[key[1]], "/".join(sorted({str(len(values)) for values in accuracies})), *cells])
+            lines.append(
+                [key[0], ORDER[key[1]], " to ".join(dict.fromkeys(map(str, (min(counts), max(counts))))), *cells]
+            )
         heads = ["method", "selection", "n", *(f"{target}\nacc. %" for target in targets), "mean\nacc. %"]
         note = "accuracy on the target; ways of selection use different data and are not to be compared; n seeds each"
         found.append(Grid(f"{data}, {model}", heads, 2, lines, [note]))

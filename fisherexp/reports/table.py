@@ -122,7 +122,9 @@ def html(table: Grid) -> str:
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)
     title = f"<p>{text(table.title)}</p>" if table.title else ""
-    drawn = f'<div class="wide"><table id="summary"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    drawn = (
+        f'<div class="wide"><table class="summary"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
     return f'{title}{drawn}<ul class="notes">{notes}</ul>'
 
 

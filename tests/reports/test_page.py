@@ -60,6 +60,29 @@ def test_torn_curves_are_named_and_the_run_is_shown(tmp_path):
     assert [bool(run["curves"]) for run in content(tmp_path / "report.html")["runs"]] == [False, False]
 
 
+def test_methods_come_before_references_and_problems_apart(tmp_path):
+    runs = [record(m, 0, v) for m, v in (("ssd", 99.0), ("erm", 80.0))] + [record("ssd", 0, 50.0, data="mnist")]
+    for run in runs:
+        run["metrics"]["before"] = {"retain_accuracy": 1.0}
+    page(runs, [], {}, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    first, second = re.findall(r"<section.*?</section>", text, re.DOTALL)
+    assert first.index("Who is best") < first.index(">ssd<") < first.index(">(before)<")
+    assert "mnist" not in first
+    assert "mnist" in second
+    assert "Who is best" not in second  # there is one row
+
+
+def test_the_list_of_runs_has_the_options_that_differ(tmp_path):
+    runs = [record("ssd", seed, 90.0, alpha=alpha) for alpha in (0.1, 0.2) for seed in (0, 1)] + [record("erm", 0, 1.0)]
+    page(runs, [], {}, tmp_path / "report.html")
+    assert [run["options"] for run in content(tmp_path / "report.html")["runs"]] == [
+        *["alpha=0.1"] * 2,
+        *["alpha=0.2"] * 2,
+        "",
+    ]
+
+
 @pytest.fixture(scope="module")
 def browser():
     chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -74,6 +97,26 @@ def browser():
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield found
     found.quit()
+
+
+@pytest.mark.parametrize(("width", "wide"), [(1280, False), (390, True)])
+def test_a_wide_table_scrolls_under_its_first_column_and_the_page_does_not(browser, tmp_path, width, wide):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page([run | {"identity": f"{i:012d}"} for i, run in enumerate(RUNS)], [], {}, tmp_path / "report.html")
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get((tmp_path / "report.html").as_uri())
+    WebDriverWait(browser, 30).until(lambda b: b.find_element("tag name", "body").get_attribute("data-ready"))
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    moved = """const box = document.querySelector(".summary").parentElement, cells = box.querySelectorAll("tbody td");
+        const at = () => [cells[0], cells[3]].map((cell) => cell.getBoundingClientRect().left), before = at();
+        box.scrollLeft = 60;
+        return [box.scrollLeft, ...at().map((left, i) => before[i] - left)];"""
+    scrolled, first, later = browser.execute_script(moved)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert (scrolled > 0) == wide
+    assert (first, later) == (0, scrolled)
 
 
 def test_in_a_browser(browser, tmp_path):

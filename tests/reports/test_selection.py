@@ -75,8 +75,8 @@ def test_table_of_targets():
     (table,) = grids(rows)
     assert table.headings[3:] == ["t\nacc. %", "u\nacc. %", "mean\nacc. %"]
     assert table.cells == [
-        ["hgp", "training-domain validation", "1/2", "24.0 ± 29.7", "6.0", "15.0"],
-        ["hgp", "oracle", "1/2", "26.5 ± 33.2", "6.0", "16.2"],
+        ["hgp", "training-domain validation", "1 to 2", "24.0 ± 29.7", "6.0", "15.0"],
+        ["hgp", "oracle", "1 to 2", "26.5 ± 33.2", "6.0", "16.2"],
     ]
     (missing,) = grids([row for row in rows if row["target"] == "t" or row["selection"] != "oracle"])
     assert missing.cells[1][-2:] == ["", ""]

@@ -1,4 +1,4 @@
-"""The figures a set of runs gives rise to: every kind of plot, for every problem that has what it needs."""
+"""The figures that the runs of one problem give rise to: every kind of plot that finds what it needs."""
 
 import io
 from collections.abc import Sequence
@@ -22,25 +22,26 @@ class Figure:
     png: bytes
 
 
-def figures(records: list[Record], over: Sequence[str]) -> tuple[list[Figure], dict[Path, str]]:
-    """At most MOST of them, problems with most runs first; and files that cannot be read -> what is wrong with them."""
-    problems: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        problems.setdefault(tuple(record["names"][key] for key in ("data", "model", "scenario")), []).append(record)
+def figures(
+    records: list[Record], over: Sequence[str], methods: Sequence[str], most: int = MOST
+) -> tuple[list[Figure], dict[Path, str]]:
+    """At most `most` of one problem's runs; and files that cannot be read -> what is wrong with them.
+
+    methods: all that the page shows, so that each has one color in all figures.
+    """
     found: list[Figure] = []
     damaged: dict[Path, str] = {}
-    for some in sorted(problems.values(), key=len, reverse=True):
-        for name, kind in kinds().items():
-            if len(found) == MOST:
-                return found, damaged
-            try:
-                drawn = kind.draw(some, Request(over=tuple(over)))
-            except ValueError:  # these runs do not have what this kind shows
-                continue
-            except Damaged as error:
-                damaged[error.file] = error.reason
-                continue
-            found.append(Figure(name, kind.description, _png(drawn)))
+    for name, kind in kinds().items():
+        if len(found) >= most:
+            break
+        try:
+            drawn = kind.draw(records, Request(over=tuple(over), methods=tuple(methods)))
+        except ValueError:  # these runs do not have what this kind shows
+            continue
+        except Damaged as error:
+            damaged[error.file] = error.reason
+            continue
+        found.append(Figure(name, kind.description, _png(drawn)))
     return found, damaged
 
 

@@ -26,17 +26,23 @@ async function unpacked() {
 
 // --- table of runs ----------------------------------------------------------------------------------------
 
+// Always there; another column only where runs differ in it.
+const FIXED = ["run", "method", "seed"];
+
 class Runs {
   constructor(content) {
     const { headings, runs } = content;
     const metrics = Object.keys(headings).filter((name) => runs.some((run) => name in run.metrics.after));
     this.columns = [
       { title: "run", value: (run) => run.id, cell: (run) => `<a href="#run/${safe(run.id)}">${safe(run.id)}</a>` },
-      ...["method", "data", "model", "scenario"].map((key) => ({ title: key, value: (run) => run.names[key] })),
+      { title: "method", value: (run) => run.names.method },
+      { title: "options", value: (run) => run.options, word: true },
+      ...["data", "model", "scenario"].map((key) => ({ title: key, value: (run) => run.names[key] })),
       { title: "seed", value: (run) => run.seed, figure: true },
       ...metrics.map((name) => ({ title: headings[name], value: (run) => run.metrics.after[name], figure: true })),
-    ];
-    this.runs = runs.map((run) => ({ run, text: `${run.title} seed=${run.seed} ${run.command}`.toLowerCase() }));
+    ].filter(({ title, value }) => FIXED.includes(title) || new Set(runs.map(value)).size > 1);
+    const words = (run) => `${run.title} seed=${run.seed} ${run.options} ${run.command}`.toLowerCase();
+    this.runs = runs.map((run) => ({ run, text: words(run) }));
     this.order = { column: 1, sign: 1 };
     const heads = this.columns.map((c, i) => `<th data-i="${i}" class="${c.figure ? "figure" : ""}">${safe(c.title)}</th>`);
     $("runs").tHead.innerHTML = `<tr>${heads.join("")}</tr>`;
@@ -56,16 +62,20 @@ class Runs {
     const { column, sign } = this.order;
     const { value } = this.columns[column];
     const missing = (x) => x === undefined || x === null;
+    const compared = (x, y) => {
+      if (typeof x === "number" && typeof y === "number") return x - y;
+      return String(x).localeCompare(String(y), "en", { numeric: true });
+    };
     kept.sort((a, b) => {
       const [x, y] = [value(a), value(b)];
       if (missing(x) || missing(y)) return missing(x) - missing(y); // always last
-      return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
+      return sign * compared(x, y) || compared(a.options, b.options) || a.seed - b.seed;
     });
     [...$("runs").tHead.rows[0].cells].forEach((head, i) => {
       head.setAttribute("aria-sort", i !== column ? "none" : sign > 0 ? "ascending" : "descending");
     });
     const cell = (c, run) => (c.cell ? c.cell(run) : shown(c.title, c.value(run)));
-    const row = (run) => this.columns.map((c) => `<td class="${c.figure ? "figure" : ""}">${cell(c, run)}</td>`).join("");
+    const row = (run) => this.columns.map((c) => `<td class="${c.figure ? "figure" : c.word ? "word" : ""}">${cell(c, run)}</td>`).join("");
     $("runs").tBodies[0].innerHTML = kept.map((run) => `<tr>${row(run)}</tr>`).join("");
     $("count").textContent = `${kept.length} of ${this.runs.length}`;
   }
@@ -79,7 +89,7 @@ function metricsTable(run, headings) {
   const heads = stages.map((stage) => `<th class="figure">${safe(stage.replace("_", " "))}</th>`).join("");
   const row = (name) => {
     const figures = stages.map((stage) => `<td class="figure">${shown(headings[name] || "", run.metrics[stage][name])}</td>`);
-    return `<tr><td>${safe(headings[name] || name)}</td>${figures.join("")}</tr>`;
+    return `<tr><td>${safe(headings[name] || name).replaceAll("_", "_<wbr>")}</td>${figures.join("")}</tr>`;
   };
   return `<div class="wide"><table><thead><tr><th></th>${heads}</tr></thead><tbody>${names.map(row).join("")}</tbody></table></div>`;
 }
@@ -112,7 +122,8 @@ function runPage(run, headings) {
     <h3>Metrics</h3>${metricsTable(run, headings)}
     ${curves ? `<h3>Curves</h3><div class="curves">${curves}</div>` : ""}
     ${pictures ? `<h3>Pictures</h3><div class="figures">${pictures}</div>` : ""}${omitted}
-    <h3>Config</h3>${json(run.config)}<h3>Record</h3>${json(rest)}`;
+    <details><summary>Config</summary>${json(run.config)}</details>
+    <details><summary>Record</summary>${json(rest)}</details>`;
 }
 
 // --- start ------------------------------------------------------------------------------------------------
@@ -125,6 +136,8 @@ unpacked().then((content) => {
     $("overview").hidden = Boolean(run);
     $("run").hidden = !run;
     $("run").innerHTML = run ? runPage(run, content.headings) : "";
+    const anchor = !run && location.hash.length > 1 && $(location.hash.slice(1));
+    if (anchor) anchor.scrollIntoView();
     document.title = run ? `${run.id} – fisherexp` : "fisherexp report";
     if (run) scrollTo(0, 0);
   };
