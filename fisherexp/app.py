@@ -3,9 +3,12 @@
 Nothing heavy is imported before it is certain that something has to be computed.
 """
 
+import contextlib
 import os
+import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import hydra
@@ -65,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(problems)
     if command.multirun:
         sys.argv = [within_sweeps(argument, overrides) for argument in sys.argv]
+    _allow_namespaces(overrides)
     # Hydra would print a stack trace and exit; it re-raises when asked for the full error, and we print one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.pop(VARIABLE, None)
@@ -157,6 +161,15 @@ def _sum_up(entries: list[Entry]) -> int:
     if kinds[Outcome.FAILED] or (kinds[Outcome.REFUSED] and kinds[Outcome.REFUSED] < len(entries)):
         return FAILED
     return REFUSED if kinds[Outcome.REFUSED] else 0
+
+
+def _allow_namespaces(overrides: list[str]) -> None:
+    """Hydra warns that a package without __init__.py is not available, and then reads its configs: keep that quiet."""
+    for name in re.findall(r"pkg://([\w.]+)", " ".join(overrides)):
+        with contextlib.suppress(ModuleNotFoundError):  # that one is not there: the warning stays
+            if len(search_path([f"pkg://{name}"])) > 1:
+                told = f"provider=hydra.searchpath in command-line, path={re.escape(name)} is not available"
+                warnings.filterwarnings("ignore", message=told)
 
 
 def _help(overrides: list[str]) -> int:

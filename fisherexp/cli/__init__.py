@@ -3,6 +3,9 @@
 Light: what a command needs is imported when it is called.
 """
 
+import os
+import sys
+
 import typer
 
 from fisherexp.cli import catalogue, checks, reports, reproduce, runs, status
@@ -25,5 +28,8 @@ app.command()(reproduce.reproduce)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. A package of one's own lies in the working directory, where `python -m` looks
+    and a script does not."""
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.insert(0, os.getcwd())
     app()
