@@ -43,6 +43,13 @@ def hessian(theta, features, labels):
     return full.reshape(theta.numel(), theta.numel())
 
 
+def hessian_by_rows(theta, features, labels):
+    """The same for a theta that is made of parameters: one backward pass a row, which can be differentiated again."""
+    g = gradient(theta, features, labels).flatten()
+    rows = [torch.autograd.grad(entry, theta, create_graph=True)[0].flatten() for entry in g]
+    return torch.stack(rows)
+
+
 def total_spread(parts, center=None, detach=False):
     center = sum(parts) / len(parts) if center is None else center
     center = center.detach() if detach else center
