@@ -19,12 +19,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fisherexp.catalogue import by_wing
-from fisherexp.config.explain import CONFIG_NAME, composed, explain, unknown_choices, within_sweeps
+from fisherexp.config.explain import CONFIG_NAME, UNCOMPOSABLE, composed, explain, unknown_choices, within_sweeps
 from fisherexp.config.locations import conf_dir, groups, options, search_path, searched
-from fisherexp.config.problem import ConfigError
-from fisherexp.config.shorthand import native
+from fisherexp.config.problem import ConfigError, Problem
+from fisherexp.config.shorthand import natives
 from fisherexp.ranks import is_follower
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.identity import run_folder
@@ -56,16 +57,26 @@ class SweepLedger(Callback):
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit status (0 done, 1 a run failed, 2 a bad config,
     130 interrupted, 143 stopped by a signal)."""
+    try:
+        return _main(arguments)
+    except BrokenPipeError:  # of `… | head`: nobody reads on, and Python's own last flush would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.argv = [sys.argv[0], *map(native, arguments)]
+    sys.argv = [sys.argv[0], *natives(arguments)]
     command = get_args_parser().parse_args(sys.argv[1:])
     overrides = command.overrides
-    if command.help:
-        return _help(overrides)
     # A sweep is checked before its first run; a single run checks itself, once it is composed.
     problems = explain(overrides) if command.multirun or unknown_choices(overrides) else []
+    if command.multirun and command.cfg:
+        problems += [Problem("--cfg", "shows the config of one run, not of a sweep", f"--cfg {command.cfg} without -m")]
     if problems:
         return _refuse(problems)
+    if command.help:
+        return _help(overrides)
     if command.multirun:
         sys.argv = [within_sweeps(argument, overrides) for argument in sys.argv]
     _allow_namespaces(overrides)
@@ -88,8 +99,12 @@ def _outcome(overrides: list[str]) -> int:
         return FAILED
     except ConfigError as error:
         return _refuse(explain(overrides) or error.problems)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         return _refuse(explain(overrides) or [" ".join(str(error).split())])
+    except UNCOMPOSABLE:
+        if problems := explain(overrides):
+            return _refuse(problems)
+        raise
     except OSError as error:  # of the sweep's own files, a full disk say; a run's end in RunFailed
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
@@ -174,6 +189,10 @@ def _allow_namespaces(overrides: list[str]) -> None:
 
 def _help(overrides: list[str]) -> int:
     # Hydra's own help composes every option of every group; that takes seconds.
+    try:
+        options_of_run = OmegaConf.to_yaml(composed(overrides))
+    except UNCOMPOSABLE as error:
+        return _refuse(explain(overrides) or [" ".join(str(error).split())])
     directories = search_path()
     print(USAGE)
     for group in sorted(groups(directories)):
@@ -185,7 +204,7 @@ def _help(overrides: list[str]) -> int:
         else:
             print(f"{group}: {', '.join(found)}")
     print("\nOptions and their defaults (change one with option=value):\n")
-    print(OmegaConf.to_yaml(composed(overrides)))
+    print(options_of_run, flush=True)
     return 0
 
 

@@ -4,13 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from hydra.errors import HydraException
-
-from fisherexp.config.companions import companions
+from fisherexp.config.companions import companions, standard
 from fisherexp.config.declared import TargetNotFound, declared
-from fisherexp.config.explain import CONFIG_NAME, composed
-from fisherexp.config.locations import conf_dir, headline, options, search_path, target
+from fisherexp.config.explain import UNCOMPOSABLE, composed
+from fisherexp.config.locations import headline, options, search_path, target
 from fisherexp.config.nodes import requirements
 from fisherexp.config.problem import Problem
 from fisherexp.config.validate import unchecked, validate
@@ -57,16 +54,9 @@ def by_wing(files: Iterable[Path]) -> dict[str, list[Path]]:
 
 def at_home(method: Entry) -> str:
     """Where `method=<name>` alone runs: scenario, data and model, and the callbacks that come along."""
-    chosen = _defaults() | method.companions
+    chosen = standard() | method.companions
     words = [str(chosen[group]) for group in ("data", "model", "scenario") if chosen[group] != "none"]
     return ", ".join([*words, *chosen.get("callbacks", [])])
-
-
-def _defaults() -> dict[str, str | list[str]]:
-    """Config group -> option of a run that chooses nothing."""
-    file = conf_dir() / f"{CONFIG_NAME}.yaml"
-    listed = yaml.safe_load(file.read_text(encoding="utf-8"))["defaults"]
-    return {group: option for entry in listed if isinstance(entry, dict) for group, option in entry.items()}
 
 
 def entries(group: str, extra: list[str]) -> list[Entry]:
@@ -138,6 +128,6 @@ def check(overrides: list[str]) -> list[Problem]:
     try:
         cfg = composed(overrides)
         found = [*validate(cfg), *unchecked(cfg)]
-    except HydraException as error:
+    except UNCOMPOSABLE as error:
         return [Problem(" ".join(overrides), " ".join(str(error).split()))]
     return [problem for problem in found if problem.reason != "needs a value"]

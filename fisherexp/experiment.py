@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
 from torch import Tensor
 
+from fisherexp.callbacks.finite import check_figures
 from fisherexp.config.locations import WEIGHTS
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.method import Method
@@ -52,6 +53,8 @@ def run_experiment(
         bench = Workbench(cfg, loggers, callbacks)
         iterative = issubclass(get_class(cfg.method._target_), IterativeMethod)
         record = _run_steps(bench, folder) if iterative else _run_network(bench, folder)
+        for stage, figures in record["metrics"].items():
+            check_figures(figures, stage)
         record |= {
             "identity": identity(cfg),
             "names": {node: name_of(cfg, node) for node in ("method", "data", "model", "scenario")},

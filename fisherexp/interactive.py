@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from fisherexp.config.explain import composed, explain, unknown_choices
+from fisherexp.config.explain import UNCOMPOSABLE, composed, explain, unknown_choices
 from fisherexp.config.problem import ConfigError, Problem
 from fisherexp.reports.records import Damaged, choose, left_out, nothing_found, read_records
 from fisherexp.runs.code import has_changed
@@ -58,7 +55,7 @@ def run(*overrides: str) -> Record:
         raise ConfigError(problems)
     try:
         cfg = composed(lines)
-    except (HydraException, OmegaConfBaseException) as error:
+    except UNCOMPOSABLE as error:
         swept = "multirun" in str(error)
         found = [] if swept else explain(lines)
         raise ConfigError(found or [Problem(" ".join(lines), SWEEP if swept else _one_line(error))]) from None

@@ -10,8 +10,11 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
+from yaml import YAMLError
 
+from fisherexp.config.machine import beyond
 from fisherexp.config.problem import ConfigError
 from fisherexp.config.validate import validate
 from fisherexp.content import look_again
@@ -34,7 +37,7 @@ class RunFailed(Exception):
 def run_one(cfg: DictConfig, overrides: list[str], sweep: bool = False) -> Entry:
     """Run a composed config unless it is done. Raises ConfigError before anything is loaded, RunFailed after."""
     look_again()
-    problems = validate(cfg)
+    problems = [*validate(cfg), *beyond(cfg)]
     if problems:
         raise ConfigError(problems)
     folder = RunFolder(run_folder(cfg))
@@ -69,7 +72,7 @@ def run_apart(cfg: DictConfig, overrides: list[str]) -> Entry:
 
     With several devices Lightning starts the command line once more for each: that must not be the sweep's.
     """
-    problems = validate(cfg)
+    problems = [*validate(cfg), *beyond(cfg)]
     if problems:
         raise ConfigError(problems)
     folder = RunFolder(run_folder(cfg))
@@ -117,7 +120,8 @@ def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
             write_json(folder.record_file, record)
     except Pruned:
         raise
-    except Exception as error:
+    except Exception as failure:
+        error = cause(failure)
         message = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
         try:
             folder.fail(traceback.format_exc())
@@ -127,10 +131,21 @@ def _run(cfg: DictConfig, folder: RunFolder, overrides: list[str]) -> None:
         raise RunFailed(f"{message}  (traceback: {folder.error_file})") from None
 
 
+def cause(error: BaseException) -> BaseException:
+    """What went wrong where Hydra was to make something of a config: it says only where."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def job(folder: Path) -> int:
     """Run what is frozen in a run's folder, in this process; returns the exit status as `main` does, or 75 (try
     later) where another process is working on it."""
-    cfg, overrides = thaw(folder)
+    try:
+        cfg, overrides = thaw(folder)
+    except (OSError, ValueError, YAMLError) as error:
+        print(f"{folder} holds no frozen run: {' '.join(str(error).split())}", file=sys.stderr)
+        return REFUSED
     try:
         entry = run_one(cfg, overrides, sweep=True)
     except ConfigError as error:

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from fisherexp.callbacks.watcher import Watcher
+from fisherexp.config.types import FileName
 from fisherexp.curvature import Accumulator
 from fisherexp.files import write_atomically
 from fisherexp.methods.curvature import reduce_over_ranks
@@ -25,7 +26,7 @@ class Accumulate(Watcher):
 
     needs_gradients = True
 
-    def __init__(self, accumulator: Callable[..., Any], during: Literal["fit", "test"], file: str) -> None:
+    def __init__(self, accumulator: Callable[..., Any], during: Literal["fit", "test"], file: FileName) -> None:
         self.make, self.during, self.file = accumulator, during, file
         self.watches_fit = during == "fit"
         self.accumulator: Accumulator | None = None

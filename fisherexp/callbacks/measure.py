@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fisherexp.callbacks.watcher import Watcher
-from fisherexp.config.types import Count
+from fisherexp.config.types import Count, FileName
 from fisherexp.data.batch import Batch
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
@@ -38,7 +38,7 @@ class Measure(Watcher):
         self,
         measure: Measurement,
         during: Literal["fit", "test"],
-        file: str,
+        file: FileName,
         every: Count = 1,
         first: Count | None = None,
     ) -> None:

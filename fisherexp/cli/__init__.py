@@ -29,7 +29,11 @@ app.command()(reproduce.reproduce)
 
 def main() -> None:
     """Entry point of the console script. A package of one's own lies in the working directory, where `python -m` looks
-    and a script does not."""
+    and a script does not. A full disk, or a file that may not be read or written, is one line."""
     if not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, os.getcwd())
-    app()
+    try:
+        app()
+    except OSError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)

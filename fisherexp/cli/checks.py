@@ -2,12 +2,17 @@
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fisherexp.cli.options import Search
+from fisherexp.config.problem import Problem, nearest
+
+if TYPE_CHECKING:
+    from fisherexp.catalogue import Entry
 
 
 def check(
@@ -17,6 +22,7 @@ def check(
     from fisherexp.catalogue import check as check_one
     from fisherexp.catalogue import combinations, company, entries
 
+    _known(methods or [], entries("method", search_path))
     searched = [f"hydra.searchpath=[{','.join(search_path)}]"] if search_path else []
     trials = list(combinations(search_path, methods))
     if not methods:
@@ -44,11 +50,9 @@ def contract(
     from fisherexp.contract import Contract
 
     found = {entry.name: entry for entry in entries("method", search_path)}
+    _known(methods, found.values())
     broken = 0
     for name in methods:
-        if name not in found:
-            print(f"there is no method '{name}' (there are: {', '.join(found)})", file=sys.stderr)
-            raise typer.Exit(2)
         with tempfile.TemporaryDirectory() as scratch:
             for check_name, check_method in Contract(found[name], Path(scratch), search_path).checks().items():
                 try:
@@ -58,3 +62,13 @@ def contract(
                     broken += 1
                     print(f"{name}  {check_name:<28} BROKEN: {error}")
     raise typer.Exit(1 if broken else 0)
+
+
+def _known(names: Iterable[str], methods: "Iterable[Entry]") -> None:
+    """Exits with 2 for a name that no method has."""
+    there = [method.name for method in methods]
+    wrong = [Problem(name, "there is no such method", nearest(name, there)) for name in names if name not in there]
+    for problem in wrong:
+        print(problem, file=sys.stderr)
+    if wrong:
+        raise typer.Exit(2)

@@ -1,12 +1,24 @@
 """Arguments that several commands have."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+
+def _there(entries: list[str]) -> list[str]:
+    from fisherexp.config.locations import folders_of
+
+    if lost := [entry for entry in entries if not any(folder.is_dir() for folder in folders_of(entry))]:
+        print(f"--search-path {lost[0]}: there is no such package or folder", file=sys.stderr)
+        raise typer.Exit(2)
+    return entries
+
+
 Search = Annotated[
-    list[str], typer.Option("--search-path", help="Further config directories: pkg://package.conf or a path.")
+    list[str],
+    typer.Option("--search-path", callback=_there, help="Further config directories: pkg://package.conf or a path."),
 ]
 Outputs = Annotated[Path, typer.Option("--output-dir", "-o", help="Where the runs lie.")]
 Runs = Annotated[Path, typer.Option("--output-dir", help="Where the runs lie.")]

@@ -100,6 +100,8 @@ def report(
     """Everything on one page that needs no network: table, figures, and a page for each run."""
     from fisherexp.reports.page import page
 
+    if to.suffix != ".html" or to.is_dir():
+        _refuse(f"{to}: the report is a page, written to a file that ends in .html (-o {to.with_suffix('.html')})")
     shown, found = _shown(output_dir, filters, trials)
     if shown:
         try:

@@ -12,12 +12,16 @@ Hydra applies them where neither the command line nor an experiment chooses. A m
 that, so its collection of overrides is narrowed here; whoever composes imports this module.
 """
 
+import functools
 from pathlib import Path
 
 import yaml
 from hydra._internal import defaults_list
 from hydra.core.default_element import GroupDefault
 
+from fisherexp.config.locations import conf_dir
+
+CONFIG_NAME = "run"
 OVERRIDE = "override /"
 GLOBAL = "@_global_."
 
@@ -32,6 +36,13 @@ class OfTheRunsOwnMethod(defaults_list.Overrides):
 
 
 defaults_list.Overrides = OfTheRunsOwnMethod
+
+
+@functools.cache
+def standard() -> dict[str, str | list[str] | None]:
+    """Config group -> option of a run that chooses nothing."""
+    listed = yaml.safe_load((conf_dir() / f"{CONFIG_NAME}.yaml").read_text(encoding="utf-8"))["defaults"]
+    return {group: option for entry in listed if isinstance(entry, dict) for group, option in entry.items()}
 
 
 def companions(file: Path) -> dict[str, str | list[str]]:

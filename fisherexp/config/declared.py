@@ -13,6 +13,8 @@ import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fisherexp.config.problem import nearest
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -21,6 +23,7 @@ class Declared:
     parameters: name -> annotation source text, or None where there is no annotation.
     open: accepts further keywords (**kwargs), so unknown names cannot be checked.
     attributes: literal class attributes, inherited ones included.
+    classes: names in annotations that stand for classes of this project: their values are made from nodes.
     """
 
     target: str
@@ -28,10 +31,18 @@ class Declared:
     required: frozenset[str] = frozenset()
     open: bool = False
     attributes: dict = field(default_factory=dict)
+    classes: frozenset[str] = frozenset()
 
 
 class TargetNotFound(Exception):
-    """`_target_` names nothing that can be found; the message says which part is missing."""
+    """`_target_` names nothing that can be found, or a file that is no Python; the message says which part is missing.
+
+    nearest: what the module has under a name like it.
+    """
+
+    def __init__(self, message: str, nearest: str | None = None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
 
 
 @functools.cache
@@ -44,13 +55,15 @@ def declared(target: str) -> Declared:
     tree = _parse(module, target)
     node = next((n for n in tree.body if getattr(n, "name", None) == name), None)
     if isinstance(node, ast.FunctionDef):
-        return Declared(target, *_signature(node, method=False))
+        return Declared(target, *_signature(node, method=False), classes=_classes(tree, module))
     if isinstance(node, ast.ClassDef):
         return _declared_class(target, module, tree, node)
     imported = _imports(tree, module).get(name)
     if imported and imported != target:
         return declared(imported)
-    raise TargetNotFound(f"module '{module}' has no class or function '{name}'")
+    there = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    near = nearest(name, there)
+    raise TargetNotFound(f"module '{module}' has no class or function '{name}'", near and f"{module}.{near}")
 
 
 def header_of(target: str) -> str:
@@ -88,7 +101,15 @@ def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassD
         required |= bases[0].required - set(parameters)
         parameters = bases[0].parameters | parameters
         is_open = bases[0].open
-    return Declared(target, parameters, required, is_open, attributes)
+    classes = _classes(tree, module).union(*(base.classes for base in bases))
+    return Declared(target, parameters, required, is_open, attributes, classes)
+
+
+def _classes(tree: ast.Module, module: str) -> frozenset[str]:
+    """Names that a module imports from this project, but for those of types that a value can be checked against."""
+    project = __name__.partition(".")[0]
+    found = _imports(tree, module).items()
+    return frozenset(n for n, of in found if of.startswith(f"{project}.") and not of.startswith(f"{project}.config."))
 
 
 def _signature(node: ast.FunctionDef, method: bool) -> tuple[dict[str, str | None], frozenset[str], bool]:
@@ -125,7 +146,7 @@ def _base(expr: ast.expr, module: str, tree: ast.Module) -> Declared | None:
         return None
     try:
         return declared(imported)
-    except (TargetNotFound, SyntaxError):
+    except TargetNotFound:
         return None
 
 
@@ -146,7 +167,11 @@ def _parse(module: str, target: str) -> ast.Module:
     file = _source(module)
     if file is None:
         raise TargetNotFound(f"there is no module '{module}' to take '{target}' from")
-    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        where = f"{file}:{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(file)
+        raise TargetNotFound(f"{where} is no Python: {getattr(error, 'msg', None) or error}") from None
 
 
 def _source(module: str) -> Path | None:

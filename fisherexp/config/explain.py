@@ -2,39 +2,53 @@
 
 import copy
 import functools
+import re
 from collections.abc import Iterable
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fisherexp.config import companions, draws  # noqa: F401 - what they teach Hydra
-from fisherexp.config.locations import conf_dir, groups, options, search_path
+from fisherexp.config.companions import CONFIG_NAME
+from fisherexp.config.locations import conf_dir, groups, search_path
+from fisherexp.config.overrides import group_of, repaired, searched, single_lines, telling_lines
 from fisherexp.config.problem import Problem, nearest
-from fisherexp.config.shorthand import native
-from fisherexp.config.validate import validate
+from fisherexp.config.shorthand import natives
+from fisherexp.config.validate import validate, validate_sweep
 
-CONFIG_NAME = "run"
-NOTHING = {"null", "None", ""}
+# What Hydra raises of files and lines that it cannot make a config of; for some it has no name of its own.
+UNCOMPOSABLE = (
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 # Groups whose options choose options of other groups.
 BRINGS_CHOICES = {"method", "experiment"}
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The config of a single run, as `run.py` would see it. Raises HydraException where it cannot be composed."""
+def composed(overrides: list[str], with_hydra: bool = False) -> DictConfig:
+    """The config of a single run, as `run.py` would see it. Raises one of UNCOMPOSABLE where it cannot be composed.
+
+    with_hydra: with the node `hydra`, launcher and sweeper.
+    """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(CONFIG_NAME, overrides=[native(line) for line in overrides])
+        return compose(CONFIG_NAME, overrides=natives(overrides), return_hydra_config=with_hydra)
 
 
 def unknown_choices(lines: list[str]) -> list[Problem]:
     """Group choices (`method=sdd`) that name no config file; needs no composition, so it answers at once."""
-    return _parse_and_repair(lines)[0]
+    return repaired(lines)[0]
 
 
 def explain(lines: list[str]) -> list[Problem]:
@@ -44,13 +58,14 @@ def explain(lines: list[str]) -> list[Problem]:
     Swept dimensions are checked one value at a time, not as a product: what only a combination gets wrong
     is reported when its turn comes.
     """
-    problems, overrides = _parse_and_repair(lines)
-    first = [_single(o)[0] for o in overrides]
+    problems, overrides = repaired(lines)
+    problems += _problems_of_sweep([o.input_line for o in overrides if o.is_hydra_override()])
+    first = [single_lines(o)[0] for o in overrides]
     trials = {tuple(first)}
     for i, override in enumerate(overrides):
-        trials |= {(*first[:i], line, *first[i + 1 :]) for line in _telling(override)}
-    known = groups(search_path(_extra(overrides)))
-    swept = [i for i, override in enumerate(overrides) if len(_single(override)) > 1]
+        trials |= {(*first[:i], line, *first[i + 1 :]) for line in telling_lines(override)}
+    known = groups(search_path(searched(overrides)))
+    swept = [i for i, override in enumerate(overrides) if len(single_lines(override)) > 1]
     bases = [base for trial in trials if isinstance(base := _base(trial, known), DictConfig)]
     for trial in sorted(trials, key=lambda t: t != tuple(first)):
         problems += _explain_single(list(trial), known, {trial[i] for i in swept}, bases)
@@ -94,28 +109,38 @@ def _explain_single(lines: list[str], known: set[str], swept: set[str], bases: l
             problems.append(Problem(key, "there is no such option", nearest(key, {*_keys(base), *known})))
     try:
         found = validate(_with_values(base, good))
-    except (HydraException, OmegaConfBaseException) as error:
+    except UNCOMPOSABLE as error:
         return [*problems, Problem(" ".join(good), _one_line(error))]
     return problems + [_advise_default(problem, base) for problem in found]
+
+
+def _problems_of_sweep(lines: list[str]) -> list[Problem]:
+    """Problems of the launcher and the sweeper that lines about Hydra itself choose and set."""
+    if not any(re.match(r"[+~]*hydra[./](launcher|sweeper)", line) for line in lines):
+        return []
+    try:
+        return validate_sweep(composed(lines, with_hydra=True).hydra)
+    except UNCOMPOSABLE:
+        return []  # every composition fails by it, and says so
 
 
 def _base(lines: Iterable[str], known: set[str]) -> DictConfig | Exception:
     """What the choices among the lines compose to, before any value is set; or why they do not."""
     try:
         return _composed_once(tuple(line for line in lines if _is_choice(line, known)))
-    except (HydraException, OmegaConfBaseException) as error:
+    except UNCOMPOSABLE as error:
         return error
 
 
 def _is_choice(line: str, known: set[str]) -> bool:
-    return _group(line) in known or line.lstrip("+").startswith("hydra")
+    return group_of(line) in known or line.lstrip("+").startswith("hydra")
 
 
 def _lacking(key: str, chosen: list[str], base: DictConfig) -> Problem:
     """An option that some choices of a sweep have, and those chosen have not."""
     group = key.partition(".")[0]
     reason = f"there is no such option with {' '.join(chosen)}"
-    if group in {_group(line) for line in chosen}:
+    if group in {group_of(line) for line in chosen}:
         return Problem(key, reason, "a sweep for each")
     reason += f", whose {group} is {base[group]._target_.rpartition('.')[2]}"
     return Problem(key, reason, f"one {group} for all ({group}=…), or a sweep for each")
@@ -135,82 +160,14 @@ def _with_values(base: DictConfig, lines: list[str]) -> DictConfig:
 
 def _advise_default(problem: Problem, base: DictConfig) -> Problem:
     """Where no bound suggests a value, the default of the chosen config is the nearest valid one."""
-    option, given, _ = problem.option.partition("=")
-    if problem.nearest or not given or not _exists(base, option):
+    option, _, given = problem.option.partition("=")
+    if problem.nearest or "=" not in problem.option or not _exists(base, option):
         return problem
     default = OmegaConf.select(base, option)
     text = "null" if default is None else default
+    if str(text) == given or isinstance(default, DictConfig):  # of the user's own file; of no value
+        return problem
     return Problem(problem.option, problem.reason, f"{option}={text}")
-
-
-def _parse_and_repair(lines: list[str]) -> tuple[list[Problem], list[Override]]:
-    parser = OverridesParser.create()
-    problems, overrides = [], []
-    for line in map(native, lines):
-        try:
-            overrides.append(parser.parse_override(line))
-        except HydraException as error:
-            problems.append(Problem(line, _one_line(error)))
-    directories = search_path(_extra(overrides))
-    known = groups(directories)
-    repaired = []
-    for override in overrides:
-        group = _group(override.input_line)
-        valid = options(group, directories) if group in known else {}
-        names = [name for value in _values(override) for name in _names(value)] if valid else []
-        wrong = {name: nearest(name, valid) for name in names if name not in valid and name not in NOTHING}
-        for name, near in wrong.items():
-            reason = f"there is no such {group} (there are: {', '.join(valid)})"
-            key = override.get_key_element()
-            problems.append(Problem(f"{key}={name}", reason, near and f"{key}={near}"))
-        if not wrong:
-            repaired.append(override)
-        elif all(wrong.values()):
-            values = [_rename(value, wrong) for value in _values(override)]
-            repaired.append(parser.parse_override(f"{override.get_key_element()}={','.join(values)}"))
-    return problems, repaired
-
-
-def _single(override: Override) -> list[str]:
-    """The override as lines without a sweep: one for each swept value."""
-    if override.is_sweep_override() and override.is_discrete_sweep():
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    if override.is_sweep_override() and isinstance(interval := override.value(), IntervalSweep):
-        return [f"{override.get_key_element()}={bound}" for bound in (interval.start, interval.end)]
-    return [override.input_line]
-
-
-def _telling(override: Override) -> list[str]:
-    """Of a sweep over numbers only the extremes: valid values are an interval, and seeds come by the hundred."""
-    lines = _single(override)
-    try:
-        ranked = sorted(lines, key=lambda line: float(line.partition("=")[2]))
-    except ValueError:
-        return lines
-    return [ranked[0], ranked[-1]]
-
-
-def _values(override: Override) -> list[str]:
-    return [] if override.is_delete() else [line.partition("=")[2] for line in _single(override)]
-
-
-def _names(value: str) -> list[str]:
-    """The options in a group choice: `csv`, or each of `[csv,wandb]`."""
-    return [name.strip().strip("'\"") for name in value.strip("[]").split(",")]
-
-
-def _rename(value: str, names: dict[str, str]) -> str:
-    renamed = ",".join(names.get(name, name) for name in _names(value))
-    return f"[{renamed}]" if value.startswith("[") else renamed
-
-
-def _group(line: str) -> str:
-    """The config group an override line would choose from: `method@source=erm` chooses from method."""
-    return line.lstrip("+~").partition("=")[0].partition("@")[0]
-
-
-def _extra(overrides: list[Override]) -> list[str]:
-    return [str(p) for o in overrides if o.key_or_group == "hydra.searchpath" for p in o.value()]
 
 
 def _exists(cfg: DictConfig, key: str) -> bool:
@@ -230,4 +187,5 @@ def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    # Hydra would list every option of a group.
+    return " ".join(str(error).partition("Available options")[0].split())

@@ -22,14 +22,18 @@ def conf_dir() -> Path:
 
 def search_path(extra: list[str] | tuple[str, ...] = ()) -> list[Path]:
     """Config directories in Hydra's order: conf/ first, then `extra` (pkg://… or file://… or a path)."""
-    found = [conf_dir()]
-    for entry in extra:
-        if entry.startswith("pkg://"):
-            spec = importlib.util.find_spec(entry.removeprefix("pkg://").replace("/", "."))
-            found += [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
-        else:
-            found.append(Path(entry.removeprefix("file://")))
-    return found
+    return [conf_dir(), *(folder for entry in extra for folder in folders_of(entry))]
+
+
+def folders_of(entry: str) -> list[Path]:
+    """The directories that an entry of the search path stands for; none of a package that is not there."""
+    if not entry.startswith("pkg://"):
+        return [Path(entry.removeprefix("file://"))]
+    try:
+        spec = importlib.util.find_spec(entry.removeprefix("pkg://").replace("/", "."))
+    except (ImportError, ValueError):  # of a package around it
+        return []
+    return [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
 
 
 def searched(sources: Iterable[Mapping[str, str]]) -> list[str]:
@@ -84,7 +88,10 @@ def located(path: str, root: str | None) -> Path | None:
     """A file or folder the user names: absolute, in the working directory, or in the data folder; None where it is in
     neither. root: as for `data_folder`."""
     given = Path(path).expanduser()
-    return next((place for place in (given, data_folder(root) / given) if place.exists()), None)
+    try:
+        return next((place for place in (given, data_folder(root) / given) if place.exists()), None)
+    except OSError:  # a name longer than any file's
+        return None
 
 
 def data_folder(root: str | None) -> Path:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+LONG = 240  # signs of an option and its value that are repeated
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -15,7 +17,8 @@ class Problem:
 
     def __str__(self) -> str:
         advice = f"; nearest valid: {self.nearest}" if self.nearest else ""
-        return f"{self.option}: {self.reason}{advice}"
+        option = self.option if len(self.option) <= LONG else f"{self.option[:LONG]}…"
+        return f"{option}: {self.reason}{advice}"
 
 
 class ConfigError(Exception):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fisherexp.config.types import Count, NonNegative, Size
+from fisherexp.config.types import Count, NonNegative, Seed
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Root:
     checkpoint_every: least number of seconds between two saved training states.
     """
 
-    seed: Size = 0
-    draw: Size = 0
+    seed: Seed = 0
+    draw: Seed = 0
     evaluate_on: Literal["test", "validation"] = "test"
     threads: Count | Literal["auto"] = "auto"
     output_dir: str = "outputs"

@@ -6,13 +6,28 @@ these names, builtins and `typing.Literal`.
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt, Predicate
 
-Count = Annotated[int, Ge(1)]
-Size = Annotated[int, Ge(0)]
+
+def _name_of_a_file(text: str) -> bool:
+    return "/" not in text and "\\" not in text and text not in (".", "..")
+
+
+# No count of anything here is a thousand million: more is a slip of the hand that memory or patience would pay for.
+Count = Annotated[int, Ge(1), Le(10**9)]
+Size = Annotated[int, Ge(0), Le(10**9)]
+# A network has an output for each class, and each class gets a name.
+MOST_CLASSES = 100_000
+ClassCount = Annotated[int, Ge(1), Le(MOST_CLASSES)]
+# What torch's generators take.
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+# Numbers are finite, here and in a plain `float`; strings are not empty: the validator sees to both.
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
+
+# A file that a run leaves in its folder: a name, no path that leads out of it.
+FileName = Annotated[str, Predicate(_name_of_a_file)]
 
 # An index of a class of the data set in use: the validator narrows it to 0 ≤ label < num_classes.
 ClassLabel = Annotated[int, Ge(0)]

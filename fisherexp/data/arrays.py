@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fisherexp.config.types import Count
+from fisherexp.config.types import MOST_CLASSES, ClassCount
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.tensors import TensorSet
@@ -28,7 +28,7 @@ class Arrays(ImageData):
 
     title = "arrays"
 
-    def __init__(self, path: str, num_classes: Count | None = None, **options: Any) -> None:
+    def __init__(self, path: str, num_classes: ClassCount | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.path = path
         self.num_classes = num_classes
@@ -50,6 +50,9 @@ class Arrays(ImageData):
                 remedy = "subtract 1, or set data.num_classes where class 0 is merely empty"
                 raise DataError(f"{path}: labels begin at 1, but 0…num_classes - 1 is expected; {remedy}")
             self.num_classes = 1 + max(int(images.targets.max()) for images in sets)
+            if self.num_classes > MOST_CLASSES:
+                reason = f"labels go up to {self.num_classes - 1}, and a network has an output for each number below"
+                raise DataError(f"{path}: {reason}; number the classes 0, 1, …")
         for split, labels in zip(("train", "test"), (images.targets for images in sets), strict=True):
             wrong = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(wrong):

@@ -11,6 +11,7 @@ from fisherexp.reports.grouping import (
     Row,
     below,
     flattened,
+    instead_of,
     natural,
     references,
     rows,
@@ -91,7 +92,7 @@ def compare(
     """
     for key in (*by, *columns, *over):
         if not any(has_key(record, key) for record in records):
-            raise ValueError(f"no run has a '{key}': use {', '.join(LABELS)} or a dotted key of its config")
+            raise ValueError(f"no run has a '{key}': {instead_of(records, key)}")
     for key in (*by, *columns):
         if not any(key in record["names"] or key in flattened(record) for record in records):
             inner = sorted({k for record in records for k in flattened(record) if k.startswith(f"{key}.")})

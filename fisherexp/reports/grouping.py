@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 NUMBER = re.compile(r"((?:(?<!\w)-)?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)")
@@ -92,10 +93,17 @@ def selected(records: list[Record], filters: Sequence[str]) -> list[Record]:
         if not equals:
             raise ValueError(f"'{text}' is no filter: write key=value, e.g. method=ssd or scenario.classes=[3]")
         if records and all(value_of(record, key) is None for record in records):
-            raise ValueError(f"no run has a '{key}': use {', '.join(LABELS)} or a dotted key of its config")
+            raise ValueError(f"no run has a '{key}': {instead_of(records, key)}")
         several = wanted.split("|")
         records = [r for r in records if {str(value_of(r, key)), option(value_of(r, key), [])} & {*several}]
     return records
+
+
+def instead_of(records: list[Record], key: str) -> str:
+    """What to write for a key that no record has: one that ends so (of a run's source, say), or is like it."""
+    there = {known for record in records for known in flattened(record)}
+    alike = sorted(known for known in there if known.endswith(f".{key}")) or get_close_matches(key, there, n=1)
+    return f"use {' or '.join(alike)}" if alike else f"use {', '.join(LABELS)} or a dotted key of its config"
 
 
 def value_of(record: Record, key: str) -> Any:

@@ -8,6 +8,7 @@ import torch
 
 from fisherexp.callbacks import checkpoint
 from fisherexp.callbacks.curve import Curve, tell
+from fisherexp.callbacks.finite import check_figures
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
@@ -50,6 +51,7 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
             while not method.done:
                 figures = method.step()
                 number += 1
+                check_figures(figures, f"{name}, step {number}")
                 meter.advance(number, lambda figures=figures: in_words(figures))
                 for logger in loggers:
                     logger.log_metrics(figures, step=number)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.curve import Curve, Rows
+from fisherexp.callbacks.finite import Finite
 from fisherexp.callbacks.meter import Meter
 from fisherexp.callbacks.progress import PhaseProgress
 from fisherexp.callbacks.resumable import Resumable
@@ -85,10 +86,10 @@ class Workbench(Described):
         setting: that of one request among several; by default the scenario's.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        curve, cost = Curve(folder), Cost()
+        curve, cost, finite = Curve(folder), Cost(), Finite()
         resumable = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every, curve)
         progress = PhaseProgress(self.meter(phase))
-        trainer = self._trainer(method, folder, [resumable, cost, progress], own, [curve])
+        trainer = self._trainer(method, folder, [finite, resumable, cost, progress], own, [curve])
         torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
         for watcher in _watchers(trainer.callbacks):
@@ -100,6 +101,7 @@ class Workbench(Described):
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
             trainer.fit(method, train_dataloaders=batches, ckpt_path=resumable.newest(), weights_only=True)
+        finite.check(trainer, method)
         take_buffers_of_first(method.model)
         self.costs[phase] = cost.counts()
         if trainer.is_global_zero:

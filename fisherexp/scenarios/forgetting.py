@@ -41,7 +41,10 @@ class ClassForgetting:
         """
         absent = [label for label in self.classes if not (data.train.targets == label).any()]
         if absent:
-            raise ValueError(f"there is nothing to forget: no training sample has class {absent[0]}")
+            there = sorted(data.train.targets.unique().tolist())
+            known = f"{there[0]}…{there[-1]}" if len(there) == there[-1] - there[0] + 1 else ", ".join(map(str, there))
+            reason = f"there is nothing to forget: no training sample has class {absent[0]}"
+            raise ValueError(f"{reason}; set scenario.classes to some of {known}, scenario.classes=[{there[0]}] say")
         forgotten, test_forgotten = (of_classes(part.targets, self.classes) for part in (data.train, data.test))
         return forgetting(data, forgotten, test_forgotten, seed)
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from fisherexp.config.problem import ConfigError, Problem
+from fisherexp.config.types import Count, Seed, Size
 from fisherexp.config.validate import validate
 from fisherexp.files import write_json
 from fisherexp.runs.identity import digest, run_folder
@@ -41,15 +42,15 @@ class Options:
 
     metric: str = "after/test_accuracy"
     direction: Literal["maximize", "minimize"] = "maximize"
-    n_trials: int = 20
-    n_jobs: int = 1
+    n_trials: Count = 20
+    n_jobs: Count = 1
     study: str | None = None
     storage: str | None = None
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["none", "median", "halving"] = "median"
-    warmup_epochs: int = 1
-    startup_trials: int = 5
-    seed: int | None = 0
+    warmup_epochs: Size = 1
+    startup_trials: Size = 5
+    seed: Seed | None = 0
     declared: bool = True
 
 

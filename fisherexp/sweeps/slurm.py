@@ -12,11 +12,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from filelock import FileLock
 from omegaconf import DictConfig
 
 from fisherexp.config.problem import ConfigError, Problem
+from fisherexp.config.types import Count, Size
 from fisherexp.config.validate import validate
 from fisherexp.files import write_text
 from fisherexp.runs.code import has_changed
@@ -40,14 +42,14 @@ class Options:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    time: int = 60
+    time: Count = 60
     mem: str | None = None
-    cpus_per_task: int = 2
-    gpus_per_node: int | str = "auto"
-    array_parallelism: int | None = None
-    stop_before: int = 90
+    cpus_per_task: Count = 2
+    gpus_per_node: Size | Literal["auto"] = "auto"
+    array_parallelism: Count | None = None
+    stop_before: Size = 90
     setup: list[str] = field(default_factory=list)
-    sbatch: dict[str, str] = field(default_factory=dict)
+    sbatch: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
 
 

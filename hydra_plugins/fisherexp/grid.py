@@ -7,6 +7,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fisherexp.config.shorthand import native
+from fisherexp.config.types import Count
 
 
 def runs(
@@ -36,9 +37,9 @@ class GridSweeper(BasicSweeper):
 
     def __init__(
         self,
-        max_batch_size: int | None = None,
-        params: Mapping[str, Any] | None = None,
-        also: Sequence[Mapping[str, Any]] | None = None,
+        max_batch_size: Count | None = None,
+        params: dict[str, Any] | None = None,
+        also: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(max_batch_size, params)
         self.also = also or []

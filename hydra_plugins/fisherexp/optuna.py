@@ -13,9 +13,11 @@ from fisherexp.config.shorthand import native
 class OptunaSweeper(Sweeper):
     """Searches by Optuna's ask and tell. Options: conf/hydra/sweeper/optuna.yaml; `also` is for grids."""
 
-    def __init__(self, params: dict[str, str] | None = None, also: Any = None, **options: Any) -> None:
+    options = "fisherexp.sweeps.search.Options"  # that declare them
+
+    def __init__(self, params: dict[str, Any] | None = None, also: Any = None, **options: Any) -> None:
         self.lines = [native(f"{option}={value}") for option, value in (params or {}).items()]
-        self.options = options
+        self.given = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context, self.jobs = config, hydra_context, 0
@@ -38,7 +40,7 @@ class OptunaSweeper(Sweeper):
         from fisherexp.sweeps.compose import composer
         from fisherexp.sweeps.search import Options, Search
 
-        options = Options(**OmegaConf.to_container(OmegaConf.create(self.options)))
+        options = Options(**OmegaConf.to_container(OmegaConf.create(self.given)))
         lines = [*self.lines, *arguments]
         Search(lines, options, composer(self.hydra_context, self.config), self._launch).run()
 

@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 class SlurmLauncher(Launcher):
     """Submits the jobs of a sweep as an array and returns at once. Options: conf/hydra/launcher/slurm.yaml."""
 
+    options = "fisherexp.sweeps.slurm.Options"  # that declare them
+
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        self.given = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
@@ -29,7 +31,7 @@ class SlurmLauncher(Launcher):
             (compose(list(overrides)), [*added, *(line for line in overrides if not _is_hydras(line))])
             for overrides in job_overrides
         ]
-        launch(jobs, Options(**OmegaConf.to_container(OmegaConf.create(self.options))))
+        launch(jobs, Options(**OmegaConf.to_container(OmegaConf.create(self.given))))
         return []
 
 

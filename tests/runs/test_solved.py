@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fisherexp.callbacks.finite import Diverged
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
 from fisherexp.methods.iterative import IterativeMethod
@@ -148,3 +149,19 @@ def test_the_curve_of_a_run_that_went_on_has_every_step_once(lines, tmp_path, mo
 def test_what_does_not_fit_is_refused(lines, change, words):
     problems = "\n".join(map(str, explain([*lines, change])))
     assert all(word in problems for word in words), problems
+
+
+@pytest.mark.parametrize(("method", "where"), [("step", "NoisyDescent, step 3: norm is nan"), ("tensor", "after")])
+def test_what_diverges_has_failed(lines, tmp_path, monkeypatch, method, where):
+    step = NoisyDescent.step
+
+    def broken(self):
+        figures = step(self)
+        if self.number == 3:
+            self.x = self.x * float("nan")
+        return {"norm": self.x.norm().item()} if method == "step" else figures
+
+    monkeypatch.setattr(f"{SOURCE.stem}.NoisyDescent.step", broken)
+    with pytest.raises(Diverged, match=where):
+        run(lines, tmp_path / "a")
+    assert not (tmp_path / "a" / "run" / "run.json").exists()
