@@ -62,11 +62,9 @@ def repaired(lines: list[str]) -> tuple[list[Problem], list[Override]]:
         for name, near in wrong.items():
             there = f"there are: {', '.join(valid)}" if len(valid) <= FEW else f"{len(valid)}: python run.py --help"
             problems.append(Problem(f"{key}={name}", f"there is no such {group} ({there})", near and f"{key}={near}"))
-        problems += [
-            Problem(f"{key}={name}", f"{valid[name]} holds no options (name: value)")
-            for name in names
-            if name in valid and not _holds_options(valid[name])
-        ]
+        if empty := [name for name in names if name in valid and not _holds_options(valid[name])]:
+            problems += [Problem(f"{key}={name}", f"{valid[name]} holds no options (name: value)") for name in empty]
+            return problems, []  # what else is said about a run without it would be no help
         if not wrong:
             good.append(override)
         elif all(wrong.values()):

@@ -21,6 +21,7 @@ from fisherexp.config.skeleton import misshapen
 ROOT = "fisherexp.config.root.Root"
 # Keys Hydra's instantiate reads itself.
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # the choices of a Literal, which may be words of the file as well
 OF_ITS_OWN = "is made from options of its own (a node with _target_)"
 # Of every option whatever its type: no infinity, no NaN, no empty text, no text that no file could be named by.
 CHECKS = {
@@ -114,7 +115,7 @@ def _check_options(path: str, node: dict, declaration: Declared, namespace: dict
             yield Problem(option, "needs a value")
         elif not (isinstance(value, dict) and "_target_" in value):
             annotation = declaration.parameters[key]
-            if declaration.classes.intersection(re.findall(r"\w+", annotation or "")):
+            if declaration.classes.intersection(re.findall(r"\w+", QUOTED.sub("", annotation or ""))):
                 problem = None if _is_made(value, annotation) else Problem(f"{option}={_show(value)}", OF_ITS_OWN)
             else:
                 problem = _check_value(option, value, annotation, namespace)

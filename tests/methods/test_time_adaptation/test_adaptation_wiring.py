@@ -68,8 +68,11 @@ class Net(nn.Module):
     def features(self, x):
         return self.backbone(x.float())
 
+    def logits(self, features):
+        return self.head(features)
+
     def forward(self, x):
-        return self.head(self.features(x))
+        return self.logits(self.features(x))
 
 
 class Data:
@@ -288,7 +291,7 @@ def test_a_reset_leaves_the_mean_where_it_says_so():
 E_RESET = 0.829  # nats; the average of SAR's losses below begins above it and falls
 
 
-def sar(rule, e_margin, rho, e_reset, recovery, skip):
+def sar(rule, e_margin, rho, e_reset, recovery, step_on, skip):
     model, moving = adapting()
     if skip:
         return model, [model(x) for x in BATCHES]
@@ -300,6 +303,10 @@ def sar(rule, e_margin, rho, e_reset, recovery, skip):
         first = entropies(logits)
         reliable = first < margin
         if not reliable.any():
+            if step_on == "every_batch":
+                for p in moving:
+                    p.grad = torch.zeros_like(p)
+                optimizer.step()
             continue
         gradients = torch.autograd.grad(first[reliable].mean(), moving)
         norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -322,7 +329,7 @@ def sar(rule, e_margin, rho, e_reset, recovery, skip):
 
 
 def test_sar():
-    plain = {"e_margin": 0.9, "rho": 0.3, "e_reset": 0.0, "recovery": "everything", "skip": []}
+    plain = {"e_margin": 0.9, "rho": 0.3, "e_reset": 0.0, "recovery": "everything", "step_on": "reliable", "skip": []}
     cases = [{}, {"e_margin": 0.6}, {"rho": 0.05}, {"e_reset": E_RESET}, {"skip": ["norm"]}]
     outcomes = []
     for options in cases:
@@ -341,7 +348,7 @@ def test_sar():
 def test_sar_recovers(recovery):
     """A margin that lets the average recover after some batches, and what it is then."""
     rule = UpdateRule("sgd", 0.3, 0.9)
-    options = {"e_margin": 0.9, "rho": 0.1, "e_reset": E_RESET, "recovery": recovery, "skip": []}
+    options = {"e_margin": 0.9, "rho": 0.1, "e_reset": E_RESET, "recovery": recovery, "step_on": "reliable", "skip": []}
     method = SAR(Net(), rule, **options)
     found = follow(method)
     model, answers = sar(rule, **options)
@@ -369,7 +376,7 @@ def test_shot(passes):
     same_outcome(method, [model(x).detach() for x in BATCHES] if passes else answers, found, model)
 
 
-def roid(rule, temperature, ensembling, momentum, consistency, prior_correction, flip):
+def roid(rule, temperature, ensembling, momentum, consistency, prior_correction, correct, over, flip):
     model, moving = adapting()
     origin = [p.detach().clone() for p in moving]
     optimizer, drawn = optimizer_of(rule, moving), generator("views", 0, "ROID")
@@ -402,6 +409,8 @@ def test_roid():
         "momentum": 0.7,
         "consistency": True,
         "prior_correction": "none",
+        "correct": "every_answer",
+        "over": "batch",
         "flip": True,
     }
     changes = [
@@ -423,7 +432,7 @@ def test_roid():
     differ(outcomes)
 
 
-def cotta(rule, views, threshold, momentum, restore, flip):
+def cotta(rule, views, threshold, momentum, restore, flip, parameters, loss):
     teacher, _ = adapting()
     teacher.requires_grad_(True)
     anchor, student = copy.deepcopy(teacher), copy.deepcopy(teacher)
@@ -448,6 +457,7 @@ def cotta(rule, views, threshold, momentum, restore, flip):
 
 def test_cotta():
     plain = {"views": 3, "threshold": 1.0, "momentum": 0.5, "restore": 0.1, "flip": True}
+    plain |= {"parameters": "all", "loss": "cross_entropy"}  # the others: test_cotta.py
     changes = [{}, {"views": 2}, {"threshold": 0.0}, {"momentum": 0.9}, {"restore": 0.6}, {"flip": False}]
     outcomes = []
     for options in changes:
@@ -552,7 +562,7 @@ def remember(memory, new, capacity, by_age, by_entropy):
 def test_memo():
     """A step for each image on its views, with the statistics its prior mixes, then an answer for the image."""
     outcomes = []
-    plain = {"views": 4, "prior": 3, "episodic": True, "flip": True}
+    plain = {"views": 4, "prior": 3, "episodic": True, "flip": True, "crop": "padded", "resampling": "rounded"}
     for options in ({}, {"views": 2}, {"prior": 0}, {"episodic": False}, {"flip": False}):
         given = plain | options
         method = MEMO(Net(), UpdateRule("sgd", 0.05, 0.9), **given)
@@ -601,10 +611,12 @@ def test_bn_adapt():
 def test_lame():
     """The affinity it names, of features, on the source's own predictions."""
     outcomes = []
-    for kind, neighbors in (("rbf", 5), ("rbf", 2), ("knn", 5), ("knn", 2), ("linear", 5)):
-        outcomes.append(follow(LAME(Net(), kind, neighbors)))
+    cases = (("rbf", 5, 0.0), ("rbf", 2, 0.0), ("knn", 5, 0.0), ("knn", 2, 0.0), ("linear", 5, 0.0), ("rbf", 5, 0.1))
+    for kind, neighbors, floor in cases:
+        outcomes.append(follow(LAME(Net(), kind, neighbors, floor)))
         model = Net().eval()
         with torch.no_grad():
-            answers = [adjusted(model(x).log_softmax(1), affinity(model.features(x), kind, neighbors)) for x in BATCHES]
+            pairs = ((model(x).log_softmax(1), affinity(model.features(x), kind, neighbors)) for x in BATCHES)
+            answers = [adjusted(*pair, floor) for pair in pairs]
         torch.testing.assert_close(outcomes[-1], answers, **LOOSE)
     differ(outcomes)

@@ -188,8 +188,11 @@ class Flat(nn.Module):
     def features(self, images):
         return self.backbone(images.float() / 255)
 
+    def logits(self, features):
+        return self.head(features)
+
     def forward(self, images):
-        return self.head(self.features(images))
+        return self.logits(self.features(images))
 
 
 @pytest.mark.parametrize("name", [*NORM_METHODS, "bn_adapt", "shot_im", "cotta"])

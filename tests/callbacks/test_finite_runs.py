@@ -6,6 +6,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from fisherexp.app import main
 from fisherexp.callbacks.finite import Diverged, Finite, check_figures, weights_are_finite
@@ -40,7 +41,7 @@ def fit(losses, epochs=2):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, torch.ones(len(losses) // epochs, 1).split(1))
+    trainer.fit(module, DataLoader(torch.ones(len(losses) // epochs, 1)))
     finite.check(trainer, module)
     return module
 
