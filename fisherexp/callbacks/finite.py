@@ -51,9 +51,10 @@ class Finite(Callback):
 
 
 def weights_are_finite(module: nn.Module) -> bool:
-    """Are all floating-point parameters and buffers finite? One synchronization."""
-    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point() and t.numel()]
-    return not tensors or bool(torch.stack([t.detach().isfinite().all() for t in tensors]).all())
+    """Are all parameters finite, and no buffer NaN or +inf? A mask holds -inf. One synchronization."""
+    wrong = [p.detach().isfinite().logical_not().any() for p in module.parameters() if p.is_floating_point()]
+    wrong += [(b.isnan() | b.isposinf()).any() for b in module.buffers() if b.is_floating_point()]
+    return not wrong or not bool(torch.stack(wrong).any())
 
 
 def check_figures(figures: Mapping[str, Any], where: str) -> None:

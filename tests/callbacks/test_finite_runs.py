@@ -59,11 +59,18 @@ def test_one_loss_that_is_no_number_ends_the_run_at_the_end_of_its_epoch(wrong, 
         fit(losses)
 
 
+def spoil(module):
+    module.weight.fill_(math.nan)
+
+
 def test_weights_and_buffers_are_looked_at():
     module = nn.BatchNorm1d(2)
     assert weights_are_finite(module)
+    module.register_buffer("mask", torch.full((2, 2), -math.inf))
+    assert weights_are_finite(module)
     module.running_var[1] = math.inf
     assert not weights_are_finite(module)
+    assert not weights_are_finite(nn.Linear(1, 1).to(torch.float32).requires_grad_(False).apply(spoil))
 
 
 def test_figures():

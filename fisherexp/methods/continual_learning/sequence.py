@@ -77,24 +77,23 @@ class TaskTraining(ERM):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Here and not at the end of an epoch, after which a saved state may be all that is left of this method.
         if self.current_epoch // self.training_recipe.epochs > self.memory["task"]:
-            self._refuse_divergence()
             self.finish_task(list(self.tasks.values())[self.memory["task"]])
             self._evaluate_all()
             self.memory["task"] += 1
             self.begin_task()
             self.trainer.strategy.setup_optimizers(self.trainer)
 
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            remedy = "lower training.lr or method.lambda_ (SGD bears λ Ω up to about 2 / lr, Adam more)"
+            raise ValueError(f"training diverged in task '{list(self.tasks)[self.memory['task']]}': {remedy}")
+
     def on_train_end(self) -> None:
-        self._refuse_divergence()
         self._evaluate_all()
         seen = [row[: number + 1] for number, row in enumerate(self.accuracy)]
         self.outcome["accuracy"], self.outcome["nll"] = self.accuracy, self.nll
         self.outcome["average_accuracy"] = [sum(row) / len(row) for row in seen]
-
-    def _refuse_divergence(self) -> None:
-        if not all(p.isfinite().all() for p in self.model.parameters()):
-            remedy = "lower training.lr or method.lambda_ (SGD bears λ Ω up to about 2 / lr, Adam more)"
-            raise ValueError(f"training diverged in task '{list(self.tasks)[self.memory['task']]}': {remedy}")
 
     def _evaluate_all(self) -> None:
         parts = (task.loader("test", rank=0, world_size=1) for task in self.tasks.values())
