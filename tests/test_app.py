@@ -4,27 +4,25 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
+import forked
 import pytest
+from forked import run_anew
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = ["model.width=4", "training.epochs=2", "method.importance.batch_size=64"]
 PLAIN = ["model.width=4", "training.epochs=2"]
 
 
 def run(*arguments: str, module: bool = False) -> subprocess.CompletedProcess:
-    program = ["-m", "fisherexp"] if module else ["run.py"]
-    return subprocess.run([sys.executable, *program, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
+    return forked.run(*(["-m", "fisherexp"] if module else ["run.py"]), *arguments)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A finished default run on a small net: its output folder and what was printed."""
     output_dir = tmp_path_factory.mktemp("outputs")
-    finished = run(*SMALL, f"output_dir={output_dir}", "logger=[csv,tensorboard]")
+    finished = run_anew("run.py", *SMALL, f"output_dir={output_dir}", "logger=[csv,tensorboard]")
     assert finished.returncode == 0, finished.stderr
     return output_dir, finished
 
@@ -79,7 +77,7 @@ def test_a_finished_run_is_found_without_torch(done):
     output_dir, finished = done
     arguments = [*SMALL, f"output_dir={output_dir}"]
     code = f"import sys; from fisherexp.app import main; rc = main({arguments}); sys.exit(rc or 'torch' in sys.modules)"
-    again = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    again = run_anew("-c", code)
     assert again.returncode == 0, again.stderr
     table = finished.stdout.split("results")[0]
     assert again.stdout.startswith(table)
@@ -115,9 +113,7 @@ def test_a_killed_sweep_launched_again_runs_what_is_missing(tmp_path):
         *PLAIN,
         f"output_dir={tmp_path}",
     ]
-    process = subprocess.Popen(
-        [sys.executable, "run.py", *sweep], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = forked.Popen("run.py", *sweep)
     while len(list(tmp_path.glob("*/*/*/run.json"))) < 5:
         assert process.poll() is None
         time.sleep(0.02)
@@ -147,15 +143,7 @@ def test_a_killed_sweep_launched_again_runs_what_is_missing(tmp_path):
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     options = ["method=erm", "scenario=none", "training.epochs=2000", "checkpoint_every=0", f"output_dir={tmp_path}"]
-    process = subprocess.Popen(
-        [sys.executable, "run.py", *options],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell lets what it starts in the background ignore SIGINT, and that would be inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = forked.Popen("run.py", *options)
     while not list(tmp_path.glob("artefacts/weights/*.partial/last.ckpt")):
         assert process.poll() is None
         time.sleep(0.02)
@@ -230,7 +218,7 @@ def test_debug_presets_run_and_are_trials(tmp_path, limited):
     ],
 )
 def test_commands_without_runs(command, expected):
-    finished = run(*command, module=True)
+    finished = run_anew("-m", "fisherexp", *command) if command == ["list"] else run(*command, module=True)
     assert finished.returncode == 0, finished.stderr
     for words in expected:
         assert words in finished.stdout

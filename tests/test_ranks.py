@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,8 +17,6 @@ from fisherexp.ranks import in_order
 from fisherexp.runs.store import Artefact
 from fisherexp.runs.workbench import Workbench
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
@@ -28,14 +25,7 @@ def two_processes(tmp_path_factory):
     options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "model.width=4"]
     options += ["training.epochs=2", "method.importance.gradients=per_sample", f"output_dir={output_dir}"]
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "NODE_RANK")}
-    done = subprocess.run(
-        [sys.executable, "run.py", *options],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = forked.run("run.py", *options, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     return output_dir, options, done
 

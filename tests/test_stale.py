@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
+from forked import REPOSITORY
 
 from fisherexp.config.explain import explain
 from fisherexp.reports.caption import CHANGED as MARK
@@ -18,7 +18,6 @@ from fisherexp.runs.code import RUNNER, code_of, has_changed
 from fisherexp.runs.state import RunFolder
 from fisherexp.sweeps.status import standings
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 METHOD = '''
 """Trains as ERM does."""
 from fisherexp.methods.training.erm import ERM
@@ -51,9 +50,7 @@ def test_a_sweep_says_which_results_are_of_other_code_and_makes_those_again(tmp_
         command = [*SWEEP, f"output_dir={tmp_path / 'out'}", *options]
         program = f"import sys; from fisherexp.app import main; rc = main({command})"
         program += "; sys.exit(rc or 'torch' in sys.modules)" if light else "; sys.exit(rc)"
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True
-        )
+        done = (forked.run_anew if light else forked.run)("-c", program, env=environment)
         assert done.returncode == 0, done.stderr
         return sorted(line for line in done.stdout.splitlines() if line.startswith(("found", "done")))
 

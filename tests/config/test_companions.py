@@ -1,9 +1,6 @@
 """Companions: what a method is at home with is applied to a run of that method, and nothing else is."""
 
-import subprocess
-import sys
-from pathlib import Path
-
+import forked
 import pytest
 from hydra.errors import ConfigCompositionException
 
@@ -14,7 +11,6 @@ from fisherexp.config.locations import conf_dir, options, search_path
 from fisherexp.config.validate import validate
 from fisherexp.runs.identity import identity, name_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 METHODS = {entry.name: entry for entry in entries("method", [])}
 # Groups of which a reader of a method's file expects to be told, and the data that need no download.
 COMPANIONS = {"data", "model", "scenario", "training", "callbacks", "source"}
@@ -151,8 +147,7 @@ def test_options_that_companions_may_have_are_left_to_each_run(line, expected):
 def test_a_sweep_over_methods_of_different_companions_runs(tmp_path):
     """From the command line, with an option that the default method's companions do not have."""
     small = ["training.epochs=1", "model.width=2", "threads=1", "progress=off", f"output_dir={tmp_path}"]
-    command = [sys.executable, "run.py", "-m", "method=eata,tent", "scenario.images=8", *small]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = forked.run("run.py", "-m", "method=eata,tent", "scenario.images=8", *small)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("*/digits/*/run.json"))) == 2
 

@@ -2,12 +2,10 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 METHOD = '''
 """Multiplies every weight of the head by a factor."""
 import torch
@@ -53,9 +51,7 @@ def outside(tmp_path_factory):
 
     def run(*command: str) -> subprocess.CompletedProcess:
         environment = os.environ | {"PYTHONPATH": str(root), "COLUMNS": "200"}  # one line an entry
-        return subprocess.run(
-            [sys.executable, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True
-        )
+        return forked.run(*command, env=environment)
 
     return run
 

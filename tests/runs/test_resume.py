@@ -2,16 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ERM = [
     "method=erm",
     "scenario=none",
@@ -22,9 +20,8 @@ ERM = [
 ]
 
 
-def launch(output_dir: Path) -> subprocess.Popen:
-    command = [sys.executable, "run.py", *ERM, f"output_dir={output_dir}"]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def launch(output_dir: Path) -> forked.Popen:
+    return forked.Popen("run.py", *ERM, f"output_dir={output_dir}")
 
 
 def final_weights(output_dir: Path) -> dict[str, torch.Tensor]:
@@ -37,7 +34,7 @@ def undisturbed(tmp_path_factory) -> dict[str, torch.Tensor]:
     output_dir = tmp_path_factory.mktemp("undisturbed")
     process = launch(output_dir)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == 0, errors
     return final_weights(output_dir)
 
 
@@ -55,7 +52,7 @@ def test_killed_and_launched_again_is_bit_equal(tmp_path, undisturbed, kills):
         assert not list(tmp_path.glob("erm/*/*/run.json"))
     process = launch(tmp_path)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == 0, errors
     resumed = final_weights(tmp_path)
     assert resumed.keys() == undisturbed.keys()
     for name, tensor in undisturbed.items():
@@ -67,9 +64,9 @@ def newest(output_dir: Path) -> float:
     return max(files, default=0.0)
 
 
-def wait_for_checkpoint(output_dir: Path, process: subprocess.Popen) -> float:
+def wait_for_checkpoint(output_dir: Path, process: forked.Popen) -> float:
     before = newest(output_dir)
     while newest(output_dir) == before:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     return newest(output_dir)

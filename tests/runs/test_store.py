@@ -2,10 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,7 +20,6 @@ from fisherexp.runs.store import ArtefactStore
 def build(scratch):
     with open(sys.argv[2], "a") as log:
         log.write(f"{os.getpid()}\\n")
-    print("building", flush=True)
     time.sleep(float(sys.argv[3]))
     return {"x": torch.arange(5.0)}, {"note": "hello"}
 
@@ -30,9 +28,8 @@ assert torch.equal(artefact.tensors["x"], torch.arange(5.0))
 """
 
 
-def builder(root, log, seconds: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", BUILD, str(root), str(log), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def builder(root, log, seconds: float) -> forked.Popen:
+    return forked.Popen("-c", BUILD, root, log, seconds)
 
 
 @pytest.fixture
@@ -67,7 +64,9 @@ def test_two_processes_at_once_build_one_artefact(tmp_path):
 def test_a_killed_builder_makes_way_and_its_scratch_is_kept_for_the_next(tmp_path, store):
     log = tmp_path / "log"
     first = builder(store.root, log, 60.0)
-    assert first.stdout.readline() == "building\n"
+    while not log.exists():
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.01)
     (scratch,) = store.root.glob("kind/*.partial")
     (scratch / "state").write_text("half")
     os.kill(first.pid, signal.SIGKILL)

@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def inspect(file: Path, *options: str) -> str:
@@ -25,8 +24,7 @@ def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb")
     options = ["method=fisher", "seed=0,1", "model.width=4", "training.epochs=2", "logger=wandb"]
     options += ["logger.wandb.artefacts=true", "callbacks=[gradient_norms]"]
-    command = [sys.executable, "run.py", "-m", *options, f"output_dir={folder}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = forked.run("run.py", "-m", *options, f"output_dir={folder}")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout + done.stderr
 

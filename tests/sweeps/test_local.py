@@ -4,16 +4,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ERM = ["method=erm", "scenario=none", "model.width=4", "training.epochs=1", "threads=1", "progress=off"]
 
-# Several command lines in one process, which imports torch once; prints "STATUS <exit status>" after each.
+# Several command lines in one process; prints "STATUS <exit status>" after each.
 COMMANDS = """
 import json, os, sys
 from fisherexp.app import main
@@ -27,9 +26,7 @@ for arguments in json.loads(sys.argv[1]):
 
 def commands(*lines: list[str]) -> tuple[list[int], str, str]:
     """(exit status of each line, standard output, standard error) of command lines run one after the other."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(lines)], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    done = forked.run("-c", COMMANDS, json.dumps(lines))
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
     return [int(line.split()[1]) for line in printed if line.startswith("STATUS ")], done.stdout, done.stderr
@@ -57,12 +54,12 @@ def undisturbed(tmp_path_factory) -> dict[str, dict]:
 
 
 def test_killed_and_launched_twice_at_once_each_run_is_made_once(tmp_path, undisturbed):
-    sweep = [sys.executable, "run.py", "-m", *ERM, "seed=0,1,2,3", f"output_dir={tmp_path / 'outputs'}"]
+    sweep = ["run.py", "-m", *ERM, "seed=0,1,2,3", f"output_dir={tmp_path / 'outputs'}"]
     logs = [tmp_path / name for name in ("killed", "first", "second")]
 
-    def launch(log: Path, *more: str) -> subprocess.Popen:
+    def launch(log: Path, *more: str) -> forked.Popen:
         with log.open("w") as file:
-            return subprocess.Popen([*sweep, *more], cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT)
+            return forked.Popen(*sweep, *more, stdout=file, stderr=file)
 
     killed = launch(logs[0], "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     wait_until(lambda: bool(list(tmp_path.glob("outputs/erm/*/*/overrides.json"))))
@@ -115,8 +112,7 @@ def test_failures_are_summed_up_and_may_stop_the_sweep(tmp_path):
 
 def test_runs_of_two_processes_start_once_each(tmp_path):
     options = ["trainer=ddp", "trainer.accelerator=cpu", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    sweep = [sys.executable, "run.py", "-m", *ERM, *options, "seed=0,1", f"output_dir={tmp_path}"]
-    done = subprocess.run(sweep, cwd=REPOSITORY, capture_output=True, text=True)
+    done = forked.run("run.py", "-m", *ERM, *options, "seed=0,1", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done  ") == 2
     for file in tmp_path.glob("erm/*/*/run.json"):

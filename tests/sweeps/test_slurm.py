@@ -5,25 +5,24 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import torch
+from forked import REPOSITORY
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slurm
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ERM = ["method=erm", "model.width=4", "training.epochs=1", "threads=1"]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.mem=500M", "hydra.launcher.cpus_per_task=1"]
 
 
 def run(*arguments: str, module: bool = False, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
-    command = [sys.executable, *(["-m", "fisherexp"] if module else [str(REPOSITORY / "run.py")]), *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return forked.run(*(["-m", "fisherexp"] if module else [REPOSITORY / "run.py"]), *arguments, cwd=cwd)
 
 
 def submit(output_dir: Path, *arguments: str) -> str:
