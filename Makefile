@@ -12,10 +12,10 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 BENCHES := $(filter-out scripts/bench/fisher_%.py,$(wildcard scripts/bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test proofs lint format bench docs notebook clean
+.PHONY: help install run test end_to_end proofs lint format bench docs notebook clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fisherexp needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -31,6 +31,9 @@ run: install  ## the default experiment: SSD on digits (seconds); again: its res
 
 test: install  ## the fast tests
 	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL)
+
+end_to_end: install  ## sweeps on a real SLURM, kills, two processes, a browser (minutes)
+	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL) -m end_to_end
 
 proofs: install  ## small-scale reproductions of published claims (minutes)
 	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL) -m proof

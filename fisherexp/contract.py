@@ -4,7 +4,7 @@
 """
 
 import copy
-import shutil
+import os
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -43,7 +43,7 @@ SMALL = {
     "method.max_iterations": 60,
     "method.steps": 5,
     "method.total_episodes": 60,
-    "training.epochs": 3,
+    "training.epochs": 2,
     # Fifty images of each of four corruptions show as much as all.
     "scenario.images": 50,
     "scenario.corruptions": ["gaussian_noise", "fog", "brightness", "contrast"],
@@ -103,11 +103,15 @@ class Contract:
     """The checks of one method, on its companions made small and without their callbacks. Each `check_…` raises
     AssertionError with what is wrong.
 
-    entry: the method's config file. scratch: an empty folder. extra: search path of methods from outside.
+    entry: the method's config file. scratch: an empty folder. extra: search path of methods from outside. artefacts:
+    the folder of the first run's; one for several contracts builds reference models that they share once.
     """
 
-    def __init__(self, entry: Entry, scratch: Path, extra: list[str]) -> None:
+    def __init__(self, entry: Entry, scratch: Path, extra: list[str], artefacts: Path | None = None) -> None:
         self.entry, self.scratch = entry, scratch
+        if artefacts:
+            (scratch / "a").mkdir()
+            (scratch / "a" / "artefacts").symlink_to(artefacts)
         searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
         self.overrides = [*searched, f"method={entry.name}", "callbacks=[]", "progress=off"]
         self.overrides += shrunk(composed(self.overrides))
@@ -228,7 +232,7 @@ class Contract:
         for file in [*lent, *bench.store.root.glob("metrics/*.safetensors")]:
             there = self.scratch / "b" / "artefacts" / file.parent.name
             there.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, there)
+            os.link(file, there / file.name)
 
     def run(self, name: str, stop: bool = False) -> tuple[dict[str, torch.Tensor], dict]:
         """Weights and record of a run in its own output folder. stop: as if killed after two batches or steps."""

@@ -104,6 +104,7 @@ def test_reproduce_runs_it_again_and_compares(done):
     assert run("reproduce", "nothing", "-o", str(output_dir), module=True).returncode == 2
 
 
+@pytest.mark.end_to_end
 def test_a_killed_sweep_launched_again_runs_what_is_missing(tmp_path):
     sweep = [
         "-m",
@@ -212,7 +213,8 @@ def test_debug_presets_run_and_are_trials(tmp_path, limited):
                 "2308.07707",
             ],
         ),
-        (["check"], ["0 problems"]),
+        pytest.param(["check"], ["0 problems"], marks=pytest.mark.end_to_end),  # hundreds of compositions
+        (["check", "ssd", "eata"], ["0 problems"]),
         (["status", "-o", "nowhere"], ["no run in nowhere"]),
         (["table", "--output-dir", "nowhere"], ["no finished run in nowhere"]),
     ],

@@ -4,11 +4,13 @@ import copy
 import functools
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,10 +42,37 @@ def composed(overrides: list[str], with_hydra: bool = False) -> DictConfig:
     """The config of a single run, as `run.py` would see it. Raises one of UNCOMPOSABLE where it cannot be composed.
 
     with_hydra: with the node `hydra`, launcher and sweeper.
+
+    Choices of config files decide a composition, values are put in afterwards. What the same choices compose to is
+    kept until a config file changes.
     """
+    lines = natives(overrides)
+    parsed = OverridesParser.create().parse_overrides(lines)
+    directories = search_path(searched(parsed))
+    known = groups(directories)
+    values = [o for o in parsed if not _is_choice(o.input_line, known)]
+    if with_hydra or any(o.is_sweep_override() for o in values):
+        return by_hydra(lines, with_hydra)  # which says what is wrong with a sweep
+    choices = tuple(o.input_line for o in parsed if o not in values)
+    return _with_values(_composition(choices, _state_of_files(directories)), values)
+
+
+def by_hydra(lines: list[str], with_hydra: bool = False) -> DictConfig:
+    """The same, by Hydra alone."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(CONFIG_NAME, overrides=natives(overrides), return_hydra_config=with_hydra)
+        return compose(CONFIG_NAME, overrides=lines, return_hydra_config=with_hydra)
+
+
+@functools.lru_cache(maxsize=128)
+def _composition(choices: tuple[str, ...], state: tuple) -> DictConfig:
+    return by_hydra(list(choices))
+
+
+def _state_of_files(directories: list[Path]) -> tuple:
+    """Equal as long as no config file has changed."""
+    files = (file for directory in directories for file in directory.rglob("*.yaml"))
+    return tuple(sorted((str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files))
 
 
 def unknown_choices(lines: list[str]) -> list[Problem]:
@@ -108,7 +137,7 @@ def _explain_single(lines: list[str], known: set[str], swept: set[str], bases: l
         else:
             problems.append(Problem(key, "there is no such option", nearest(key, {*_keys(base), *known})))
     try:
-        found = validate(_with_values(base, good))
+        found = validate(_with_values(base, OverridesParser.create().parse_overrides(good)))
     except UNCOMPOSABLE as error:
         return [*problems, Problem(" ".join(good), _one_line(error))]
     return problems + [_advise_default(problem, base) for problem in found]
@@ -152,9 +181,9 @@ def _composed_once(choices: tuple[str, ...]) -> DictConfig:
     return composed(list(choices))
 
 
-def _with_values(base: DictConfig, lines: list[str]) -> DictConfig:
+def _with_values(base: DictConfig, values: list[Override]) -> DictConfig:
     cfg = copy.deepcopy(base)
-    ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(lines), cfg)
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     return cfg
 
 

@@ -29,8 +29,8 @@ def draw_samples(images: Tensor, stem: Path, columns: int = 10) -> None:
     rows = -(-len(images) // columns)
     figure, axes = canvas(1, 1, (INCHES * columns, INCHES * rows))
     if len(sheet) == 1:
-        axes.imshow(sheet[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(sheet[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     else:
-        axes.imshow(sheet.permute(1, 2, 0), interpolation="nearest")
+        axes.imshow(sheet.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.axis("off")
     save_both(figure, stem)

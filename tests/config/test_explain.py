@@ -3,13 +3,13 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import forked
 import pytest
+from forked import REPOSITORY
+from hydra.errors import HydraException
 
-from fisherexp.config.explain import explain, within_sweeps
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from fisherexp.config.explain import by_hydra, composed, explain, within_sweeps
 
 
 @pytest.mark.parametrize(
@@ -114,15 +114,11 @@ def test_options_of_a_swept_group_are_left_to_its_choices(line, expected):
     assert within_sweeps(line, overrides) == expected
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "run.py", *arguments], cwd=REPOSITORY, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize(
     "arguments", [["method=ssdd"], ["seed=x"], ["method.nope=1"], ["-m", "seed=0,x"], ["scenario=none"]]
 )
 def test_refused_in_one_line_without_traceback(tmp_path, arguments):
-    done = run(*arguments, f"output_dir={tmp_path / 'none'}")
+    done = forked.run("run.py", *arguments, f"output_dir={tmp_path / 'none'}")
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
@@ -148,3 +144,41 @@ def test_time_is_that_of_hydra():
         return min(times)
 
     assert seconds("run.py", "method=ssdd") < 6 * seconds("-c", "import hydra")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["method=ssd", "seed=3", "scenario.classes=[1,2]", "+callbacks=[]"],
+        ["experiment=domainbed_pacs", "draw=2", "logger=[csv,wandb]", "seed=5"],
+        ["method@source.method=label_smoothing", "~audit", "data=colored_digits", "model.width=7"],
+        ["~model.width", "+model.depth=3", "++training.epochs=2", "hydra.job.name=x"],
+    ],
+)
+def test_a_config_is_composed_as_hydra_does(lines):
+    for _ in range(2):  # first from its files, then from what is kept
+        assert composed(lines) == by_hydra(lines)
+
+
+def test_a_value_set_in_one_config_is_in_no_other():
+    assert composed(["seed=9"]).seed == 9
+    changed = composed([])
+    changed.seed = 8
+    assert composed([]).seed == 0
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    file = tmp_path / "training" / "mine.yaml"
+    file.parent.mkdir()
+    lines = [f"hydra.searchpath=[file://{tmp_path}]", "training=mine"]
+    for epochs in (3, 14):
+        file.write_text(f"epochs: {epochs}\n")
+        assert composed(lines).training.epochs == epochs
+
+
+def test_a_sweep_is_no_single_run():
+    with pytest.raises(HydraException, match="multirun"):
+        composed(["seed=1,2"])
+    with pytest.raises(HydraException, match="multirun"):
+        composed(["method=erm,ssd"])

@@ -1,5 +1,7 @@
 """Every method in conf/method keeps the contract; a new one is found here by itself."""
 
+from pathlib import Path
+
 import pytest
 
 from fisherexp.catalogue import Entry, entries
@@ -8,11 +10,17 @@ from fisherexp.contract import Contract
 CHECKS = [name.removeprefix("check_") for name in vars(Contract) if name.startswith("check_")]
 
 
+@pytest.fixture(scope="session")
+def artefacts(tmp_path_factory) -> Path:
+    """Reference models: many methods start from the same source."""
+    return tmp_path_factory.mktemp("artefacts")
+
+
 @pytest.fixture(scope="class")
-def contract(request, tmp_path_factory) -> Contract:
+def contract(request, tmp_path_factory, artefacts) -> Contract:
     """The contract of the class's method; its checks share a first run."""
     entry = request.cls.entry
-    return Contract(entry, tmp_path_factory.mktemp(entry.name), [])
+    return Contract(entry, tmp_path_factory.mktemp(entry.name), [], artefacts)
 
 
 class OfOneMethod:

@@ -99,6 +99,7 @@ def browser():
     found.quit()
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(("width", "wide"), [(1280, False), (390, True)])
 def test_a_wide_table_scrolls_under_its_first_column_and_the_page_does_not(browser, tmp_path, width, wide):
     from selenium.webdriver.support.ui import WebDriverWait
@@ -119,6 +120,7 @@ def test_a_wide_table_scrolls_under_its_first_column_and_the_page_does_not(brows
     assert (first, later) == (0, scrolled)
 
 
+@pytest.mark.end_to_end
 def test_in_a_browser(browser, tmp_path):
     from selenium.webdriver.support.ui import WebDriverWait
 

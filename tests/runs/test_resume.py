@@ -38,6 +38,7 @@ def undisturbed(tmp_path_factory) -> dict[str, torch.Tensor]:
     return final_weights(output_dir)
 
 
+@pytest.mark.end_to_end
 # At some step of the training, mid-epoch as a rule; the second kill hits a run that was itself resumed.
 @pytest.mark.parametrize("kills", [2])
 def test_killed_and_launched_again_is_bit_equal(tmp_path, undisturbed, kills):

@@ -1,6 +1,6 @@
 """Composing a sweep's runs quickly gives what Hydra gives."""
 
-from fisherexp.config.explain import composed
+from fisherexp.config.explain import by_hydra
 
 JOBS = [
     ["method=ssd", "seed=3", "scenario.classes=[1,2]", "+callbacks=[]"],
@@ -13,7 +13,7 @@ JOBS = [
 
 def test_runs_are_composed_as_hydra_does(compose_quickly):
     quickly = [compose_quickly(job) for job in JOBS]
-    assert quickly == [composed(job) for job in JOBS]
+    assert quickly == [by_hydra(job) for job in JOBS]
 
 
 def test_a_value_does_not_leak_into_the_next_run(compose_quickly):

@@ -53,6 +53,7 @@ def undisturbed(tmp_path_factory) -> dict[str, dict]:
     return results(output_dir)
 
 
+@pytest.mark.end_to_end
 def test_killed_and_launched_twice_at_once_each_run_is_made_once(tmp_path, undisturbed):
     sweep = ["run.py", "-m", *ERM, "seed=0,1,2,3", f"output_dir={tmp_path / 'outputs'}"]
     logs = [tmp_path / name for name in ("killed", "first", "second")]
@@ -110,6 +111,7 @@ def test_failures_are_summed_up_and_may_stop_the_sweep(tmp_path):
     assert len(list(tmp_path.glob("*/erm/*/*/error.txt"))) == 2
 
 
+@pytest.mark.end_to_end
 def test_runs_of_two_processes_start_once_each(tmp_path):
     options = ["trainer=ddp", "trainer.accelerator=cpu", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = forked.run("run.py", "-m", *ERM, *options, "seed=0,1", f"output_dir={tmp_path}")

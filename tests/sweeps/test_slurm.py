@@ -15,7 +15,7 @@ import torch
 from forked import REPOSITORY
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.end_to_end]
 
 ERM = ["method=erm", "model.width=4", "training.epochs=1", "threads=1"]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.mem=500M", "hydra.launcher.cpus_per_task=1"]
