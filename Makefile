@@ -32,7 +32,7 @@ run: install  ## the default experiment: SSD on digits (seconds); again: its res
 test: install  ## the fast tests
 	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL)
 
-end_to_end: install  ## sweeps on a real SLURM, kills, two processes, a browser (minutes)
+end_to_end: install  ## a real SLURM, kills, two processes, a browser, long experiments (minutes)
 	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL) -m end_to_end
 
 proofs: install  ## small-scale reproductions of published claims (minutes)

@@ -49,6 +49,7 @@ def test_further_directories_are_an_override_and_none_is_none(tmp_path):
     assert OverridesParser.create().parse_override(line).value() == [f"file://{odd}", "pkg://my_package.conf"]
 
 
+@pytest.mark.end_to_end
 def test_a_method_from_outside_is_reproduced_from_another_directory(tmp_path):
     home, elsewhere = tmp_path / "my wörk", tmp_path / "elsewhere"
     (home / "own_package" / "conf" / "method").mkdir(parents=True)

@@ -93,6 +93,7 @@ def test_rerun_builds_on_the_same_artefacts(done):
     assert {f: f.stat().st_mtime_ns for f in output_dir.glob("artefacts/*/*.safetensors")} == artefacts
 
 
+@pytest.mark.end_to_end
 def test_reproduce_runs_it_again_and_compares(done):
     output_dir, _ = done
     (folder,) = output_dir.glob("ssd/digits/*")

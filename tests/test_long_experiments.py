@@ -17,6 +17,8 @@ from fisherexp.config.nodes import attribute
 from fisherexp.data.torchvision_sets import CIFAR10, CIFAR100
 from fisherexp.experiment import run_experiment
 
+pytestmark = pytest.mark.end_to_end  # ImageNet's own images and network take minutes
+
 # Besides erm and retrain, which every one of them needs as its source and oracle.
 PAPER = ["retrain_official", "ssd", "finetune", "bad_teacher", "amnesiac", "unsir"]
 RUNS = [("ssd_paper_cifar100", 100, 69, method) for method in PAPER]

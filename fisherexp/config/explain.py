@@ -46,6 +46,7 @@ def composed(overrides: list[str], with_hydra: bool = False) -> DictConfig:
     Choices of config files decide a composition, values are put in afterwards. What the same choices compose to is
     kept until a config file changes.
     """
+    GlobalHydra.instance().clear()  # whoever composed before
     lines = natives(overrides)
     parsed = OverridesParser.create().parse_overrides(lines)
     directories = search_path(searched(parsed))
