@@ -18,7 +18,7 @@ import types
 
 # Each heavy library, and the rooms that import the rest of ours.
 LOADED = ("sklearn.datasets", "hydra", "matplotlib.figure", "fisherexp.experiment", "fisherexp.reports.table")
-LOADED += ("fisherexp.app", "fisherexp.cli", "fisherexp.contract")
+LOADED += ("fisherexp.app", "fisherexp.cli", "fisherexp.contract.options")
 OF_THE_SERVER = sys.path[0]
 
 

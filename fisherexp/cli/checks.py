@@ -45,9 +45,10 @@ def contract(
     methods: Annotated[list[str], typer.Argument(help="Names of methods, ours or from the search path.")],
     search_path: Search = [],
 ) -> None:
-    """Check what every method owes its users: it changes something, repeats exactly, resumes exactly…"""
+    """Check what every method owes its users: it changes something, repeats and resumes exactly, no option is idle…"""
     from fisherexp.catalogue import entries
-    from fisherexp.contract import Contract
+    from fisherexp.contract.method import Contract
+    from fisherexp.contract.options import Options
 
     found = {entry.name: entry for entry in entries("method", search_path)}
     _known(methods, found.values())
@@ -61,6 +62,12 @@ def contract(
                 except AssertionError as error:
                     broken += 1
                     print(f"{name}  {check_name:<28} BROKEN: {error}")
+            faults = Options(found[name], Path(scratch), search_path).faults()
+            broken += len(faults)
+            for fault in faults:
+                print(f"{name}  {'options':<28} BROKEN: {fault}")
+            if not faults:
+                print(f"{name}  {'options':<28} kept")
     raise typer.Exit(1 if broken else 0)
 
 

@@ -4,9 +4,9 @@ The signatures are read without importing the module (see `declared.py`), so an 
 these names, builtins and `typing.Literal`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt, Predicate
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
 
 def _name_of_a_file(text: str) -> bool:
@@ -25,6 +25,10 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
+
+# What there is to choose from, or to go through: AtLeastOne[Positive] is a list of such numbers that is not empty.
+Item = TypeVar("Item")
+AtLeastOne = Annotated[list[Item], MinLen(1)]
 
 # A file that a run leaves in its folder: a name, no path that leads out of it.
 FileName = Annotated[str, Predicate(_name_of_a_file)]

@@ -32,6 +32,10 @@ class Importance(Curvature):
 
     kind: ClassVar[str] = "fisher"
     result: ClassVar[type] = FisherDiagonal
+    counts_with: ClassVar[dict[str, dict[str, Any]]] = {
+        "batch_size": {"gradients": "batch_mean", "labels": "empirical"},
+        "order": {"gradients": "batch_mean", "labels": "empirical", "batch_size": 16},
+    }
 
     labels: Literal["empirical", "pseudo", "sampled", "expected"] = "empirical"
     gradients: Literal["per_sample", "batch_mean"] = "per_sample"

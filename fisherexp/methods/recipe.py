@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,14 @@ class Recipe:
     schedule: 'constant', 'cosine' (to zero, per step) or 'multistep' (times `gamma` at each of `milestones`, epochs).
     warmup_epochs: linear rise from zero, before and on top of the schedule.
     """
+
+    counts_with: ClassVar[dict[str, dict[str, Any]]] = {
+        "optimizer": {"weight_decay": 0.1},  # without, Adam is AdamW
+        "momentum": {"optimizer": "sgd"},
+        "schedule": {"milestones": [1]},
+        "milestones": {"schedule": "multistep", "milestones": [1]},
+        "gamma": {"schedule": "multistep", "milestones": [1]},
+    }
 
     epochs: Size = 50
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"

@@ -22,6 +22,7 @@ class KroneckerFactors(Curvature):
 
     kind: ClassVar[str] = "kfac"
     result: ClassVar[type] = KFAC
+    without_effect: ClassVar[dict[str, str]] = {"batch_size": "a matter of speed and memory"}
 
     labels: Literal["empirical", "pseudo", "sampled", "expected"] = "expected"
     approximation: Literal["expand", "reduce"] = "expand"

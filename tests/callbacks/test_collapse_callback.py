@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fisherexp.callbacks.neural_collapse import Look, NeuralCollapse
 from fisherexp.config.explain import composed
-from fisherexp.contract import StopAfter, Stopped
+from fisherexp.contract.method import StopAfter, Stopped
 from fisherexp.experiment import run_experiment
 from fisherexp.metrics.channels import LAMBDAS, outward
 from fisherexp.metrics.neural_collapse import ClassMoments, collapse

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from fisherexp.callbacks import measures
 from fisherexp.callbacks.measure import Measure
 from fisherexp.config.explain import composed, explain
-from fisherexp.contract import StopAfter, Stopped
+from fisherexp.contract.method import StopAfter, Stopped
 from fisherexp.curvature import fisher_diagonal
 from fisherexp.experiment import run_experiment
 from fisherexp.methods.method import ModelMethod

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fisherexp.catalogue import Entry, entries
-from fisherexp.contract import Contract
+from fisherexp.contract.method import Contract
 
 CHECKS = [name.removeprefix("check_") for name in vars(Contract) if name.startswith("check_")]
 

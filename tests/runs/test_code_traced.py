@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fisherexp.config.explain import composed
-from fisherexp.contract import shrunk
+from fisherexp.contract.method import shrunk
 from fisherexp.experiment import run_experiment
 from fisherexp.runs import code
 from fisherexp.runs.closure import Closure, closure

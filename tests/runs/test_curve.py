@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fisherexp.config.explain import composed
-from fisherexp.contract import StopAfter, Stopped
+from fisherexp.contract.method import StopAfter, Stopped
 from fisherexp.experiment import run_experiment
 from fisherexp.runs.wandb_logger import RecordingWandb
 

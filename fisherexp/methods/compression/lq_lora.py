@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Positive
+from fisherexp.config.types import AtLeastOne, Count, Positive
 from fisherexp.methods.compression.bit_budget import assign
 from fisherexp.methods.compression.factorization import Parts
 from fisherexp.methods.compression.low_rank import LowRank
@@ -62,6 +62,8 @@ class LQLoRA(LowRank):
     name = "lq_lora"
     paper = "Guo et al., ICLR 2024, arXiv 2311.12023"
     start = "source"
+    # Where a budget is given, the formats it rules out are not missed.
+    counts_with = {option: {"budget": None} for option in ("weight_bits", "scale_bits", "scale_type", "group")}
 
     def __init__(
         self,
@@ -70,11 +72,11 @@ class LQLoRA(LowRank):
         init: Literal["lq", "zero"],
         weighted: bool,
         budget: Positive | None,
-        weight_bits: list[Literal[2, 3, 4, 8]],
-        scale_bits: list[Literal[2, 3, 4, 8]],
-        scale_type: list[Literal["bfloat16", "float16", "float32"]],
-        block: list[Count],
-        group: list[Count],
+        weight_bits: AtLeastOne[Literal[2, 3, 4, 8]],
+        scale_bits: AtLeastOne[Literal[2, 3, 4, 8]],
+        scale_type: AtLeastOne[Literal["bfloat16", "float16", "float32"]],
+        block: AtLeastOne[Count],
+        group: AtLeastOne[Count],
         offset: Literal["group", "matrix"],
         iterations: Count,
         importance: Importance,

@@ -7,7 +7,7 @@ Han, Pool, Tran, Dally 2015, arXiv 1506.02626; the schedule is in pruning.py. Th
 
 from torch import Tensor, nn
 
-from fisherexp.config.types import Probability
+from fisherexp.config.types import AtLeastOne, Probability
 from fisherexp.methods.compression.pruning import Pruning, lowest
 from fisherexp.methods.recipe import Recipe
 
@@ -18,7 +18,7 @@ class MagnitudePruning(Pruning):
     paper = "Han et al., NeurIPS 2015, arXiv 1506.02626"
     start = "source"
 
-    def __init__(self, model: nn.Module, sparsities: list[Probability], finetune: Recipe) -> None:
+    def __init__(self, model: nn.Module, sparsities: AtLeastOne[Probability], finetune: Recipe) -> None:
         super().__init__(model, sparsities, finetune)
 
     def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Probability
+from fisherexp.config.types import AtLeastOne, Count, Probability
 from fisherexp.curvature.vectors import ravel, unravel
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.recipe import Recipe
@@ -45,7 +45,7 @@ class Pruning(CalibrateAndTrain):
     start = "source"
 
     def __init__(
-        self, model: nn.Module, sparsities: list[Probability], finetune: Recipe, recomputations: Count = 1
+        self, model: nn.Module, sparsities: AtLeastOne[Probability], finetune: Recipe, recomputations: Count = 1
     ) -> None:
         super().__init__(model, finetune, steps=len(sparsities), looks=recomputations)
         if not sparsities or any(b <= a for a, b in zip([0.0, *sparsities], [*sparsities, 2.0], strict=True)):

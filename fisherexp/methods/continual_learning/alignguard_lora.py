@@ -70,6 +70,16 @@ class AlignGuardLoRA(SequentialLoRA):
     paper = "AlignGuard-LoRA, 2025, arXiv 2508.02079"
     search = {"lambda_": "tag(log, interval(1, 1e5))"}
     weighs_samples = False
+    counts_with = {
+        "importance.labels": {"split": "mask", "damping": "diagonal"},
+        "importance.gradients": {"split": "mask", "damping": "diagonal"},
+        "importance.batch_size": {
+            "split": "mask",
+            "damping": "diagonal",
+            "importance.gradients": "batch_mean",
+            "importance.labels": "empirical",
+        },
+    }
 
     def __init__(
         self,

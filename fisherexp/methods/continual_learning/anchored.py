@@ -50,6 +50,7 @@ class AnchoredTraining(TaskTraining):
 
     factor: ClassVar[float] = 0.5  # c
     weighs_samples = True
+    counts_with = {"floor": {"schedule": "linear_floor", "lambda_": 1.0}}
 
     def __init__(
         self,

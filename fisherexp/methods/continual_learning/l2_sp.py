@@ -27,6 +27,7 @@ class L2SP(AnchoredTraining):
     paper = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483"
     search = {"lambda_": "tag(log, interval(0.001, 10))"}
     weighs_samples = True
+    counts_with = {"beta": {"head": "new"}}
 
     def __init__(
         self,

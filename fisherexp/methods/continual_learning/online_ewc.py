@@ -22,6 +22,7 @@ class OnlineEWC(EWC):
     """gamma: what is left of the running Fisher when a task is added. The others as for EWC."""
 
     paper = "Schwarz et al., ICML 2018, arXiv 1805.06370"
+    counts_with = {"gamma": {"/scenario.tasks": ["plain", "permuted_1", "permuted_2"]}}  # before the third all is new
 
     def __init__(
         self,

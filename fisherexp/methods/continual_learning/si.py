@@ -32,6 +32,8 @@ class SI(AnchoredTraining):
     paper = "Zenke, Poole, Ganguli, ICML 2017, arXiv 1703.04200"
     search = {"lambda_": "tag(log, interval(0.01, 1e4))"}
     factor = 1.0
+    # The penalty takes part from the second task on, and what it changed counts in the third.
+    counts_with = {"gradient": {"/scenario.tasks": ["plain", "permuted_1", "permuted_2"]}}
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ batch, from features and logits of its own share and those that the others send.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,15 @@ from fisherexp.scenarios.setting import Setting
 class DomainMethod(ModelMethod):
     """A subclass says what is to be alike in all domains by `misalignment`, and may weigh their losses by `risk`.
 
+    penalizes: whether it has a penalty at all; without one no weight changes, and no optimizer begins anew.
+
     training: one epoch is a pass over the largest domain. penalty: how the penalty joins the loss.
     """
 
     scenarios = ("domains",)
     requires = ("class_labels", "features")
     fits_on = "domains"
+    penalizes: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module, training: Recipe, penalty: Penalty) -> None:
         super().__init__(model)
@@ -68,7 +71,7 @@ class DomainMethod(ModelMethod):
         return of_every_domain(setting)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if self.penalty.reset_optimizer and 0 < self.penalty.anneal == self.global_step:
+        if self.penalizes and self.penalty.reset_optimizer and 0 < self.penalty.anneal == self.global_step:
             self.optimizers().state.clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

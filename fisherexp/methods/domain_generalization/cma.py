@@ -50,6 +50,11 @@ class CMA(TwoTerms):
     """scaled: g_e / √d and H_e / dC, as the code has it. gradient: all of its rows, or the official first one."""
 
     paper = "Chen, Si, Zhang, Zhao, UAI 2025, arXiv 2506.07378"
+    counts_with = {
+        "scaled": {"penalty.before": 5.0, "penalty.weight": 5.0},
+        "gradient": {"/data": "digits", "penalty.before": 5.0, "penalty.weight": 5.0},
+    }
+    without_effect = {"penalty.detach_center": "the mean is always differentiated"}
 
     def __init__(
         self,

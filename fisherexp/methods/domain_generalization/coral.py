@@ -35,6 +35,11 @@ class CORAL(DomainMethod):
     """Penalize differences of feature means and covariances."""
 
     paper = "Sun, Saenko, ECCV workshops 2016, arXiv 1607.01719"
+    without_effect = {
+        "penalty.over": "a mean over pairs of domains",
+        "penalty.detach_center": "no domain is compared with a mean",
+        "penalty.terms": "there is one term",
+    }
 
     def misalignment(self, domains: Sequence[Domain]) -> Tensor:
         return coral_penalty(domains)

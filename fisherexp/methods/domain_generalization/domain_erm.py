@@ -6,11 +6,14 @@ With domains of equal size, this is ERM on the pooled samples.
 """
 
 from fisherexp.methods.domain_generalization.base import DomainMethod
+from fisherexp.methods.domain_generalization.penalty import L2_ALONE
 
 
 class DomainERM(DomainMethod):
     """Of `penalty` only l2 has a say."""
 
+    penalizes = False
+    without_effect = L2_ALONE
     paper = "Vapnik, NeurIPS 1991"
     # Accuracies (%), mean and standard deviation over 10 restarts: README of the official code of arXiv 2109.02934.
     published = {

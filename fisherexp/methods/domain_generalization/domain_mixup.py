@@ -17,7 +17,7 @@ from fisherexp.data.batch import Batch
 from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.methods.domain_generalization.batches import by_domain
 from fisherexp.methods.domain_generalization.domain import Domain, seen
-from fisherexp.methods.domain_generalization.penalty import Penalty
+from fisherexp.methods.domain_generalization.penalty import L2_ALONE, Penalty
 from fisherexp.methods.recipe import Recipe
 
 
@@ -30,6 +30,8 @@ def mixed(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 class DomainMixup(DomainMethod):
     """alpha: of the Beta distribution. Of `penalty` only l2 has a say."""
 
+    penalizes = False
+    without_effect = L2_ALONE
     paper = "Zhang et al., ICLR 2018, arXiv 1710.09412; Xu et al., AAAI 2020, arXiv 1912.01805"
 
     def __init__(self, model: nn.Module, alpha: Positive, training: Recipe, penalty: Penalty) -> None:

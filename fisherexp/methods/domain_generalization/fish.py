@@ -18,7 +18,7 @@ from fisherexp.data.batch import Batch
 from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.methods.domain_generalization.batches import by_domain
 from fisherexp.methods.domain_generalization.domain import Domain, seen, whole
-from fisherexp.methods.domain_generalization.penalty import Penalty
+from fisherexp.methods.domain_generalization.penalty import L2_ALONE, Penalty
 from fisherexp.methods.recipe import Recipe
 
 
@@ -32,6 +32,8 @@ def step_towards(parameters: Sequence[Tensor], start: Sequence[Tensor], rate: fl
 class Fish(DomainMethod):
     """meta_lr: ε. Of `penalty` only l2 has a say."""
 
+    penalizes = False
+    without_effect = L2_ALONE
     paper = "Shi et al., ICLR 2022, arXiv 2104.09937"
 
     def __init__(self, model: nn.Module, meta_lr: Positive, training: Recipe, penalty: Penalty) -> None:

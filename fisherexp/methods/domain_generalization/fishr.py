@@ -37,6 +37,10 @@ class Fishr(DomainMethod):
     """ema: decay of the moving average of variances; 0 for none."""
 
     paper = "Rame et al., ICML 2022, arXiv 2109.02934"
+    without_effect = {
+        "penalty.detach_center": "its gradient is the same",
+        "penalty.terms": "there is one term",
+    }
     # Accuracies (%), mean and standard deviation over 10 restarts: README of the official code.
     published = {
         "colored_mnist": {"train_accuracy": (71.0, 0.9), "target_accuracy": (69.5, 1.0), "gray_accuracy": (70.2, 1.1)}

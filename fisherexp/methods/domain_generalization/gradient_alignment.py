@@ -31,6 +31,10 @@ class GradientAlignment(DomainMethod):
     """Penalize differences of the head's gradient between domains."""
 
     paper = "Hemati et al., ICCV 2023, arXiv 2308.11778"
+    without_effect = {
+        "penalty.detach_center": "its gradient is the same",
+        "penalty.terms": "there is one term",
+    }
 
     def misalignment(self, domains: Sequence[Domain]) -> Tensor:
         return gradient_penalty(domains, self.penalty.over)

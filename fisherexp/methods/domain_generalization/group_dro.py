@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fisherexp.config.types import NonNegative
 from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.methods.domain_generalization.domain import Domain, losses
-from fisherexp.methods.domain_generalization.penalty import Penalty
+from fisherexp.methods.domain_generalization.penalty import L2_ALONE, Penalty
 from fisherexp.methods.recipe import Recipe
 
 
@@ -26,6 +26,8 @@ def updated(weights: Tensor, each: Tensor, eta: float) -> Tensor:
 class GroupDRO(DomainMethod):
     """eta: step of the weights; 0 keeps them equal. Of `penalty` only l2 has a say."""
 
+    penalizes = False
+    without_effect = L2_ALONE
     paper = "Sagawa et al., ICLR 2020, arXiv 1911.08731"
 
     def __init__(self, model: nn.Module, eta: NonNegative, training: Recipe, penalty: Penalty) -> None:

@@ -33,6 +33,9 @@ class HessianExact(TwoTerms):
     """diagonal: align the Hessians' diagonals only."""
 
     paper = "after Hemati et al., ICCV 2023, arXiv 2308.11778"
+    without_effect = {
+        "penalty.detach_center": "its gradient is the same",
+    }
 
     def __init__(
         self,

@@ -31,6 +31,11 @@ class IGA(DomainMethod):
     """Penalize differences of the whole model's gradients, by double backward."""
 
     paper = "Koyama, Yamaguchi 2020, arXiv 2008.01883"
+    without_effect = {
+        "penalty.over": "a sum over domains, as published",
+        "penalty.detach_center": "never differentiated, as published",
+        "penalty.terms": "there is one term",
+    }
 
     def misalignment(self, domains: Sequence[Domain]) -> Tensor:
         return iga_penalty(losses(domains), [p for p in self.model.parameters() if p.requires_grad])

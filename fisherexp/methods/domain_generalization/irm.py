@@ -42,6 +42,11 @@ class IRM(DomainMethod):
     """half_batches: the unbiased product of two halves, which may be negative, instead of a square."""
 
     paper = "Arjovsky et al. 2019, arXiv 1907.02893"
+    without_effect = {
+        "penalty.over": "a mean over domains, as published",
+        "penalty.detach_center": "no domain is compared with a mean",
+        "penalty.terms": "there is one term",
+    }
     # Accuracies (%), mean and standard deviation over 10 restarts: README of the official code of arXiv 2109.02934.
     published = {
         "colored_mnist": {"train_accuracy": (71.0, 0.5), "target_accuracy": (65.6, 1.8), "gray_accuracy": (66.1, 0.2)}

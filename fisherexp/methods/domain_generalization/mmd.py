@@ -13,7 +13,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Positive
+from fisherexp.config.types import AtLeastOne, Count, Positive
 from fisherexp.methods.domain_generalization.base import DomainMethod
 from fisherexp.methods.domain_generalization.domain import Domain
 from fisherexp.methods.domain_generalization.penalty import Penalty
@@ -49,9 +49,14 @@ class MMD(DomainMethod):
     are compared, others in every step; null for all."""
 
     paper = "Li et al., CVPR 2018"
+    without_effect = {
+        "penalty.over": "a mean over pairs of domains",
+        "penalty.detach_center": "no domain is compared with a mean",
+        "penalty.terms": "there is one term",
+    }
 
     def __init__(
-        self, model: nn.Module, gammas: list[Positive], samples: Count | None, training: Recipe, penalty: Penalty
+        self, model: nn.Module, gammas: AtLeastOne[Positive], samples: Count | None, training: Recipe, penalty: Penalty
     ) -> None:
         super().__init__(model, training, penalty)
         self.gammas, self.samples = gammas, samples

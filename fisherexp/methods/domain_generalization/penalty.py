@@ -1,11 +1,15 @@
 """How a penalty joins the loss: its weight over time, and the conventions in which published codes differ."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from fisherexp.config.types import NonNegative, Size
+
+# For methods without a penalty.
+UNUSED = ("weight", "before", "anneal", "over", "detach_center", "terms", "reset_optimizer", "rescale")
+L2_ALONE = {f"penalty.{option}": "there is no penalty" for option in UNUSED}
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,17 @@ class Penalty:
     rescale: divide the whole loss by the weight where it is above 1, which keeps float32 and Adam at ease.
     l2: weight of the sum of all squared parameters in the loss.
     """
+
+    counts_with: ClassVar[dict[str, dict[str, Any]]] = {
+        "weight": {"anneal": 0},
+        "before": {"anneal": 2},
+        "anneal": {"before": 1.0, "weight": 5.0, "anneal": 1},
+        "over": {"before": 5.0, "weight": 5.0},
+        "detach_center": {"before": 5.0, "weight": 5.0},
+        "terms": {"before": 5.0, "weight": 5.0},
+        "reset_optimizer": {"anneal": 1},
+        "rescale": {"before": 5.0, "weight": 5.0},
+    }
 
     weight: NonNegative = 1.0
     before: NonNegative = 1.0

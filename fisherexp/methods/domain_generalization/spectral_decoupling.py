@@ -22,6 +22,11 @@ class SpectralDecoupling(DomainMethod):
     """Penalize the size of the logits."""
 
     paper = "Pezeshki et al., NeurIPS 2021, arXiv 2011.09468"
+    without_effect = {
+        "penalty.over": "it knows nothing of domains",
+        "penalty.detach_center": "no domain is compared with a mean",
+        "penalty.terms": "there is one term",
+    }
 
     def misalignment(self, domains: Sequence[Domain]) -> Tensor:
         return logit_penalty(domains)

@@ -25,6 +25,10 @@ class VREx(DomainMethod):
 
     name = "vrex"
     paper = "Krueger et al., ICML 2021, arXiv 2003.00688"
+    without_effect = {
+        "penalty.detach_center": "its gradient is the same",
+        "penalty.terms": "there is one term",
+    }
     # Accuracies (%), mean and standard deviation over 10 restarts: README of the official code of arXiv 2109.02934.
     published = {
         "colored_mnist": {"train_accuracy": (71.7, 1.5), "target_accuracy": (67.2, 1.5), "gray_accuracy": (68.6, 2.2)}

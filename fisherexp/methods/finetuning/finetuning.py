@@ -119,6 +119,10 @@ class AdapterTuning(FineTuning):
     """
 
     weighs_samples = True
+    counts_with = {
+        "targets": {"exclude": None, "targets": "^head$"},
+        "by_layer": {"by_layer": {"backbone": {"rank": 2}}},
+    }
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class MergedStatistics(ModelMethod):
     """
 
     requires = ("class_labels",)
+    counts_with = {"batch_norm": {"/model.batch_norm": True}}  # where the network leaves the choice
     statistics_of: ClassVar[str] = "train"
 
     def __init__(self, model: nn.Module, batch_norm: Literal["average", "recompute"] = "average") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fisherexp.config.types import Positive, Probability
+from fisherexp.config.types import AtLeastOne, Positive, Probability
 from fisherexp.methods.merging.merging import Merging, State, moved, task_vectors
 from fisherexp.methods.merging.task_arithmetic import summed
 from fisherexp.scenarios.setting import Setting
@@ -27,7 +27,7 @@ class DARE(Merging):
 
     paper = "Yu et al., ICML 2024, arXiv 2311.03099"
 
-    def __init__(self, rates: list[Probability], scales: list[Positive], **options: Any) -> None:
+    def __init__(self, rates: AtLeastOne[Probability], scales: AtLeastOne[Positive], **options: Any) -> None:
         super().__init__(**options)
         if max(rates) == 1:
             raise ValueError(f"method.rates={rates}: at 1 nothing would be left to rescale")

@@ -62,6 +62,12 @@ class RTSVM(TSVM):
     """sparse: what counts as no change, as a share of the largest. reweight, adapt: the two additions to TSVM."""
 
     name = "r_tsvm"
+    # After a few steps of Adam no change stands out, and none is small.
+    counts_with = {
+        option: {"experts.training.optimizer": "sgd", "experts.training.lr": 0.1, "/model.hidden": [64]}
+        for option in ("sparse", "reweight", "adapt")
+    }
+    counts_with["adapt"]["sparse"] = 0.1
     paper = "reconstruction after Yang et al., arXiv 2502.06876"
 
     def __init__(self, sparse: Probability = 0.01, reweight: bool = True, adapt: bool = True, **options: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Positive, Probability
+from fisherexp.config.types import AtLeastOne, Positive, Probability
 from fisherexp.methods.merging.experts import ExpertGrams, Experts
 from fisherexp.methods.merging.merging import Merging, State, mean_of
 
@@ -47,7 +47,7 @@ class RegMean(Merging):
     paper = "Jin et al., ICLR 2023, arXiv 2212.09849"
     needs = (Experts(), ExpertGrams())
 
-    def __init__(self, scales: list[Probability], ridge: Positive = 1e-6, **options: Any) -> None:
+    def __init__(self, scales: AtLeastOne[Probability], ridge: Positive = 1e-6, **options: Any) -> None:
         super().__init__(**options)
         self.scales, self.ridge = scales, ridge
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, NonNegative
+from fisherexp.config.types import AtLeastOne, Count, NonNegative
 from fisherexp.methods.merging.merging import Merging, State, mean_of
 
 
@@ -63,7 +63,9 @@ class RobustWeightSignatures(Merging):
 
     paper = "Cai et al., ICML 2023, arXiv 2302.12480"
 
-    def __init__(self, layers: Count, alphas: list[NonNegative], **options: Any) -> None:
+    counts_with = {"batch_norm": {"/model": "mlp", "/model.batch_norm": True, "layers": 1}}
+
+    def __init__(self, layers: Count, alphas: AtLeastOne[NonNegative], **options: Any) -> None:
         super().__init__(**options)
         self.patched_layers, self.patched_norms = first_layers(self.model, layers)
         self.alphas = alphas

@@ -8,7 +8,7 @@ Ilharco et al., ICLR 2023, arXiv 2212.04089. With K experts λ = 1/K is their me
 from collections.abc import Sequence
 from typing import Any
 
-from fisherexp.config.types import Positive
+from fisherexp.config.types import AtLeastOne, Positive
 from fisherexp.methods.merging.merging import Merging, State, moved, task_vectors
 
 
@@ -22,7 +22,7 @@ class TaskArithmetic(Merging):
 
     paper = "Ilharco et al., ICLR 2023, arXiv 2212.04089"
 
-    def __init__(self, scales: list[Positive], **options: Any) -> None:
+    def __init__(self, scales: AtLeastOne[Positive], **options: Any) -> None:
         super().__init__(**options)
         self.scales = scales
 

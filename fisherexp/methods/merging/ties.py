@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fisherexp.config.types import Positive, Probability
+from fisherexp.config.types import AtLeastOne, Positive, Probability
 from fisherexp.methods.merging.merging import Merging, State, moved, task_vectors
 
 
@@ -46,7 +46,7 @@ class TIES(Merging):
 
     paper = "Yadav et al., NeurIPS 2023, arXiv 2306.01708"
 
-    def __init__(self, keep: Probability, scales: list[Positive], **options: Any) -> None:
+    def __init__(self, keep: Probability, scales: AtLeastOne[Positive], **options: Any) -> None:
         super().__init__(**options)
         self.keep, self.scales = keep, scales
 

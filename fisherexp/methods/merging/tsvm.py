@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Positive
+from fisherexp.config.types import AtLeastOne, Positive
 from fisherexp.methods.merging.merging import Merging, State, mean_of, moved, task_vectors
 
 
@@ -58,10 +58,11 @@ def singular_merge(deltas: Sequence[State], kernels: str = "average") -> State:
 class TSVM(Merging):
     """scales: α to choose from. kernels: 'average', or 'matrix' to merge convolutions like matrices."""
 
+    counts_with = {"kernels": {"/model": "small_cnn"}}
     paper = "Gargiulo et al., CVPR 2025, arXiv 2412.00081"
 
     def __init__(
-        self, scales: list[Positive], kernels: Literal["average", "matrix"] = "average", **options: Any
+        self, scales: AtLeastOne[Positive], kernels: Literal["average", "matrix"] = "average", **options: Any
     ) -> None:
         super().__init__(**options)
         self.scales, self.kernels = scales, kernels

@@ -8,7 +8,7 @@ Here the new distribution is one task, and the others are those the source has s
 
 from typing import Any
 
-from fisherexp.config.types import Probability, Size
+from fisherexp.config.types import AtLeastOne, Probability, Size
 from fisherexp.methods.merging.merging import Merging, State, mean_of
 
 
@@ -18,7 +18,7 @@ class WiSEFT(Merging):
     name = "wise_ft"
     paper = "Wortsman et al., CVPR 2022, arXiv 2109.01903"
 
-    def __init__(self, alphas: list[Probability], expert: Size = 0, **options: Any) -> None:
+    def __init__(self, alphas: AtLeastOne[Probability], expert: Size = 0, **options: Any) -> None:
         super().__init__(**options)
         self.alphas, self.expert = alphas, expert
 

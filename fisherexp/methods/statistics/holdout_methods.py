@@ -38,6 +38,8 @@ class NaiveHoldout(IterativeMethod):
 
     problem: ReusableHoldout
 
+    counts_with = {"sizes": {"sizes": [0, 10, 20]}}
+
     def __init__(self, sizes: list[Size] | None = None) -> None:
         super().__init__()
         self.sizes = list(SIZES) if sizes is None else sizes

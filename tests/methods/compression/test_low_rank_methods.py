@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fisherexp.adapters import AdaptedLayer, merge
-from fisherexp.contract import StopAfter, Stopped
+from fisherexp.contract.method import StopAfter, Stopped
 from fisherexp.methods.compression.factorization import factorize
 
 LAYERS = [

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import get_class
@@ -83,9 +84,9 @@ class StopAfterSteps(DummyLogger):
             raise Stopped
 
 
-def shrunk(config: DictConfig) -> list[str]:
+def shrunk(config: DictConfig, sizes: dict[str, Any] = SMALL) -> list[str]:
     """Overrides that make what a method is at home with small."""
-    small = {option: value for option, value in SMALL.items() if _has(config, *option.split("."))}
+    small = {option: value for option, value in sizes.items() if _has(config, *option.split("."))}
     if _has(config, "scenario", "tasks"):
         small["scenario.tasks"] = list(config.scenario.tasks[:TASKS])
     return [f"{option}={_written(value)}" for option, value in small.items()]

@@ -1,0 +1,1 @@
+"""What every method owes its users, and each of its options."""
