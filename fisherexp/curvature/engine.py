@@ -74,6 +74,7 @@ class Engine:
         self.channels_last = False
         self.unseen: set[str] = set()
         self.distrusted: set[str] = set()  # parameters for which the identity failed
+        self.fewest = 1  # samples of a part
         self.verified = Verified(self.wanted.values())
         self.size = sum(p.numel() for p in self.wanted.values())
 
@@ -288,6 +289,7 @@ class Engine:
                 return tape, outputs, tape.opaque | self.unseen | self.distrusted
             except UnknownLayout as unknown:
                 reason = unknown
+                self.fewest = 2  # a sample alone may take a path of its own (positions that are not expanded)
             except (CoupledSamples, _Checkpointed, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -306,7 +308,7 @@ class Engine:
     def _draw(self, batch: int, samples: int, everything: bool) -> Part:
         """The samples by which a batch is verified."""
         everything |= (samples + 1) * self.size <= WHOLE or samples == 1
-        return Part.draw(samples, batch // samples, everything, self._generator, self.device)
+        return Part.draw(samples, batch // samples, everything, self._generator, self.device, self.fewest)
 
     def _say(self, what: str, message: str) -> None:
         """Warn once per engine."""

@@ -63,9 +63,11 @@ class Part:
         self.outputs: Tensor | None = None
 
     @classmethod
-    def draw(cls, samples: int, each: int, everything: bool, generator: Random, device: torch.device) -> "Part":
+    def draw(
+        cls, samples: int, each: int, everything: bool, generator: Random, device: torch.device, fewest: int = 1
+    ) -> "Part":
         """Random samples. everything: all of them and one twice, so that a part is never the batch itself."""
-        size = samples if everything else max(1, samples // SHARE)
+        size = samples if everything else min(samples, max(fewest, samples // SHARE))
         start = generator.randrange(samples - size + 1)
         order = generator.sample(range(start, start + size), size)
         order += order[:1] if everything else []

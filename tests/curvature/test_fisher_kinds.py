@@ -841,3 +841,26 @@ def test_regression_targets_must_have_the_shape_of_outputs():
     model.head = nn.Linear(D, 1)
     with pytest.raises(ValueError, match="shape of outputs"):
         fisher_diagonal(model, [(x, y.double())], loss="gaussian")
+
+
+class Positioned(nn.Module):
+    """Expands its positions for several samples only, as transformers does with those it makes itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.at, self.head = nn.Parameter(torch.randn(1, T, D)), nn.Linear(D, C)
+
+    def forward(self, x):
+        at = self.at if len(x) == 1 else self.at.expand(len(x), -1, -1)
+        return self.head((x + at).tanh().mean(1))
+
+
+def test_a_sample_alone_may_take_a_path_of_its_own(monkeypatch):
+    """Of a large problem one sample is looked at, whose path is none to follow; two show the batch's."""
+    monkeypatch.setattr(engine, "WHOLE", 0)
+    model, batches = Positioned(), [data() for _ in range(2)]
+    expected = reference(model, batches)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fisher_diagonal(model, batches)
+    assert worst(found, expected) <= 1e-9
