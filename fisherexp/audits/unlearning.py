@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fisherexp.audits.relearn import Relearn, probe
 from fisherexp.audits.shadows import Game, shadow_confidence
-from fisherexp.config.types import Count, NonNegative, Probability, Size
+from fisherexp.config.types import AtLeastOne, Count, NonNegative, Probability, Size
 from fisherexp.methods.method import ModelMethod
 from fisherexp.metrics.band import deviation_of, gaps, mean_of
 from fisherexp.metrics.divergence import jensen_shannon, softmax_distance, weight_distance, zrf, zrf_official
@@ -71,7 +71,7 @@ class UnlearningAudit:
         shadows: Literal[0, 4, 8, 16, 32, 64, 128, 256] = 0,
         population: Literal["online", "unlearned"] = "online",
         variance: Literal["shared", "per_sample"] = "shared",
-        false_positive_rates: list[Probability] | None = None,
+        false_positive_rates: AtLeastOne[Probability] | None = None,
     ) -> None:
         self.oracles, self.shadows = oracles, shadows
         self.relearn_cap, self.relearn_tolerance = relearn_cap, relearn_tolerance

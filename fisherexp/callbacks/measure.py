@@ -17,8 +17,6 @@ from fisherexp.data.batch import Batch
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
 
-Measurement = Callable[..., dict[str, Tensor]]
-
 
 class Measure(Watcher):
     """Calls `measure(model, batches, loss=…)` and keeps its tensors as `file` (safetensors) in the run's folder.
@@ -36,7 +34,7 @@ class Measure(Watcher):
 
     def __init__(
         self,
-        measure: Measurement,
+        measure: Callable[..., dict[str, Tensor]],
         during: Literal["fit", "test"],
         file: FileName,
         every: Count = 1,

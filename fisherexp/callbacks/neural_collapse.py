@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fisherexp.callbacks.collapse_figures import draw
 from fisherexp.callbacks.collapse_tables import write_tables
 from fisherexp.callbacks.watcher import Watcher
-from fisherexp.config.types import ClassLabel, Count, Size
+from fisherexp.config.types import AtLeastOne, ClassLabel, Count, Size
 from fisherexp.curvature.undisturbed import Undisturbed
 from fisherexp.data.loader import Loader
 from fisherexp.files import write_atomically
@@ -54,10 +54,10 @@ class NeuralCollapse(Watcher):
 
     def __init__(
         self,
-        epochs: list[Count],
+        epochs: AtLeastOne[Count],
         samples: Count | None = None,
         pairs: Count = 1000,
-        classes: list[ClassLabel] | None = None,
+        classes: AtLeastOne[ClassLabel] | None = None,
         points: Count = 1000,
         layer: Size = 0,
         bn_mode: Literal["train", "eval"] = "train",

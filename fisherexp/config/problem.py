@@ -30,5 +30,11 @@ class ConfigError(Exception):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like `name`, if any is like it at all."""
-    return next(iter(difflib.get_close_matches(name, list(valid), n=1, cutoff=0.4)), None)
+    """The valid name most like `name`, if any is like it at all; capitals do not count."""
+    names = {known.lower(): known for known in valid}
+    return next((names[near] for near in difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)), None)
+
+
+def shortened(text: str) -> str:
+    """A text as a line can repeat it."""
+    return text if len(text) <= 80 else f"{text[:40]}…"

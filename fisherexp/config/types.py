@@ -21,7 +21,7 @@ MOST_CLASSES = 100_000
 ClassCount = Annotated[int, Ge(1), Le(MOST_CLASSES)]
 # What torch's generators take.
 Seed = Annotated[int, Ge(0), Lt(2**63)]
-# Numbers are finite, here and in a plain `float`; strings are not empty: the validator sees to both.
+# Numbers are finite, here and in a plain `float`; strings are not blank: the validator sees to both.
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
@@ -29,6 +29,9 @@ Probability = Annotated[float, Ge(0), Le(1)]
 # What there is to choose from, or to go through: AtLeastOne[Positive] is a list of such numbers that is not empty.
 Item = TypeVar("Item")
 AtLeastOne = Annotated[list[Item], MinLen(1)]
+
+# What stands between the values of a line.
+Separator = Literal[",", ";", "\t", " ", "|", ":"]
 
 # A file that a run leaves in its folder: a name, no path that leads out of it.
 FileName = Annotated[str, Predicate(_name_of_a_file)]

@@ -15,19 +15,30 @@ from fisherexp.config.declared import Declared, TargetNotFound, declared
 from fisherexp.config.fit import misfits
 from fisherexp.config.machine import beyond_jobs
 from fisherexp.config.nodes import num_classes
-from fisherexp.config.problem import Problem, nearest
+from fisherexp.config.problem import Problem, nearest, shortened
 from fisherexp.config.skeleton import misshapen
 
 ROOT = "fisherexp.config.root.Root"
 # Keys Hydra's instantiate reads itself.
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # the choices of a Literal, which may be words of the file as well
+# What a sweep has that chooses nothing.
+SWEEP = {"launcher": "basic", "sweeper": "grid"}
+# What networks, heads and loggers need beyond their nodes (shapes, folders) a run gives them.
+GIVEN_BY_A_RUN = ("model", "head", "logger")
+# In an annotation: the option is a function, which only a node can describe.
+MADE_LATER = {"Callable"}
+# More unknown options of one node than this are a wrong class, which is one problem.
+SLIPS = 3
+# Tensors are single precision unless told otherwise: beyond this a number is infinite to them.
+LARGEST = 3.4e38
 OF_ITS_OWN = "is made from options of its own (a node with _target_)"
-# Of every option whatever its type: no infinity, no NaN, no empty text, no text that no file could be named by.
+# Of every option whatever its type: no infinity, no NaN, no blank text, no text that no file could be named by.
 CHECKS = {
     "strict": True,
     "arbitrary_types_allowed": True,
     "allow_inf_nan": False,
+    "str_strip_whitespace": True,
     "str_min_length": 1,
     "str_max_length": 4096,
 }
@@ -40,7 +51,8 @@ def validate(cfg: DictConfig) -> list[Problem]:
     if problems := list(misshapen(plain, set(run.parameters))):
         return problems  # the rest would stumble over them
     namespace = _namespace(cfg)
-    own = {key: value for key, value in plain.items() if key in run.parameters}
+    own = {key: OmegaConf.select(cfg, key) for key in plain if key in run.parameters}
+    own = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in own.items()}
     problems = list(_check_options("", own, run, namespace))
     for path, target in _targets(plain):
         try:
@@ -51,6 +63,8 @@ def validate(cfg: DictConfig) -> list[Problem]:
             continue
         node = OmegaConf.to_container(OmegaConf.select(cfg, path), resolve=True)
         problems += _check_options(path, node, declaration, namespace)
+        if path.partition(".")[0] not in GIVEN_BY_A_RUN:
+            problems += _check_required(path, node, declaration, namespace)
     return [*problems, *misfits(cfg)]
 
 
@@ -59,6 +73,9 @@ def validate_sweep(hydra: DictConfig) -> list[Problem]:
     declares them), and how many processes joblib is asked for."""
     problems = []
     for part in ("launcher", "sweeper"):
+        if OmegaConf.select(hydra, f"{part}._target_") is None:
+            problems.append(Problem(f"hydra.{part}", "names no class to make it of", f"hydra/{part}={SWEEP[part]}"))
+            continue
         node = OmegaConf.to_container(hydra[part], resolve=True)
         try:
             known = declared(node["_target_"])
@@ -101,26 +118,41 @@ def _names() -> dict[str, Any]:
 
 
 def _check_options(path: str, node: dict, declaration: Declared, namespace: dict) -> Iterator[Problem]:
+    yield from _check_names(path, node, declaration)
     for key, value in node.items():
         option = f"{path}.{key}" if path else key
-        if key in HYDRA_KEYS:
-            continue
-        if key not in declaration.parameters:
-            if not declaration.open:
-                near = nearest(key, declaration.parameters)
-                name = declaration.target.rpartition(".")[2]
-                yield Problem(option, f"{name} has no such option", near and f"{path}.{near}".lstrip("."))
+        if key in HYDRA_KEYS or key not in declaration.parameters:
             continue
         if value == "???":
             yield Problem(option, "needs a value")
-        elif not (isinstance(value, dict) and "_target_" in value):
+        else:
             annotation = declaration.parameters[key]
-            if declaration.classes.intersection(re.findall(r"\w+", QUOTED.sub("", annotation or ""))):
+            if (declaration.classes | MADE_LATER).intersection(re.findall(r"\w+", QUOTED.sub("", annotation or ""))):
                 problem = None if _is_made(value, annotation) else Problem(f"{option}={_show(value)}", OF_ITS_OWN)
             else:
                 problem = _check_value(option, value, annotation, namespace)
             if problem:
                 yield problem
+
+
+def _check_names(path: str, node: dict, declaration: Declared) -> Iterator[Problem]:
+    unknown = [] if declaration.open else [key for key in node if key not in {*declaration.parameters, *HYDRA_KEYS}]
+    name = declaration.target.rpartition(".")[2]
+    if len(unknown) > SLIPS:
+        reason = f"{name} has no options {', '.join(unknown)}; is it the class that is meant?"
+        yield Problem(f"{path}._target_={declaration.target}", reason)
+        return
+    for key in unknown:
+        near = nearest(key, declaration.parameters)
+        option, advice = (f"{path}.{text}".lstrip(".") if text else None for text in (key, near))
+        yield Problem(option, f"{name} has no such option", advice)
+
+
+def _check_required(path: str, node: dict, declaration: Declared, namespace: dict) -> Iterator[Problem]:
+    """Options without a default that a node leaves out; what has a type of its own (`model: nn.Module`) a run gives."""
+    for key in sorted(declaration.required - node.keys()):
+        if _checker(declaration.parameters.get(key), namespace) is not None:
+            yield Problem(f"{path}.{key}", f"{declaration.target.rpartition('.')[2]} needs a value of it")
 
 
 def unchecked(cfg: DictConfig) -> list[Problem]:
@@ -155,7 +187,7 @@ def _is_made(value: Any, annotation: str | None) -> bool:
 
 
 def _check_value(option: str, value: Any, annotation: str | None, namespace: dict) -> Problem | None:
-    checker = _checker(annotation or "Any", namespace)
+    checker = None if annotation is None else _checker(annotation, namespace)
     if checker is None:  # a type from some other package, say: its constructor will check
         return None
 
@@ -165,9 +197,19 @@ def _check_value(option: str, value: Any, annotation: str | None, namespace: dic
         found = checker.validate_python(value)
     except ValidationError as error:
         return _describe(option, value, error.errors())
+    if any(abs(number) > LARGEST for number in _floats(value)):
+        return Problem(f"{option}={_show(value)}", f"should be at most {LARGEST:g}; beyond, tensors hold infinity")
     if isinstance(value, bool) and not isinstance(found, bool):  # Literal[1, 2] takes true for 1
         return Problem(f"{option}={_show(value)}", "should be no truth value")
     return None
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _floats(item)
 
 
 def _checker(annotation: str | None, namespace: dict) -> Any:
@@ -215,7 +257,8 @@ def _describe(option: str, value: Any, errors: list[dict]) -> Problem:
 def _words(error: dict) -> str:
     if error["type"] == "predicate_failed":
         return "should be the name of a file, which stays in the run's folder"
-    return error["msg"].replace("Input should be", "should be").replace("String should have", "should have")
+    said = re.sub(r"^(Input|String|List) should", "should", error["msg"])
+    return said.partition(" after validation")[0]
 
 
 def _show(value: Any) -> str:
@@ -223,6 +266,5 @@ def _show(value: Any) -> str:
         return "[" + ",".join(map(_show, value)) + "]"
     if value is None:
         return "null"
-    if isinstance(value, str) and len(value) > 80:
-        return f"{value[:40]}…"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return shortened(text)

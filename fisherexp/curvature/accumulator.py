@@ -7,7 +7,7 @@ batch_mean: F = (1/B) Σ_b (∇ mean loss of batch b)∘2, the quantity most pub
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,8 @@ class DiagonalAccumulator:
         self,
         model: nn.Module,
         *,
-        labels: str = "empirical",
-        gradients: str = "per_sample",
+        labels: Literal["empirical", "pseudo", "sampled", "expected"] = "empirical",
+        gradients: Literal["per_sample", "batch_mean"] = "per_sample",
         group: int | None = None,
         loss: Any = None,
         outputs: Callable[[Any], Tensor] | None = None,

@@ -9,7 +9,7 @@ for Modern Neural Network Architectures", 2023 (eqs. 19-22); Martens & Grosse 20
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,8 @@ class KFACAccumulator:
         self,
         model: nn.Module,
         *,
-        approximation: str = "expand",
-        labels: str = "empirical",
+        approximation: Literal["expand", "reduce"] = "expand",
+        labels: Literal["empirical", "pseudo", "sampled", "expected"] = "empirical",
         loss: Any = None,
         outputs: Callable[[Any], Tensor] | None = None,
         parameters: Any = None,

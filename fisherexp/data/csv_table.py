@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from fisherexp.config.types import Probability
+from fisherexp.config.types import Probability, Separator
 from fisherexp.data.table_files import Table, read_table, split_rows
 from fisherexp.data.tabular import TableOfClasses, TableOfNumbers
 from fisherexp.seeds import generator
@@ -26,7 +26,7 @@ class Csv(TableOfClasses):
         target: str,
         test_path: str | None = None,
         test_share: Probability = 0.2,
-        separator: str = ",",
+        separator: Separator = ",",
         task: Literal["auto", "classification"] = "auto",
         **options: Any,
     ) -> None:
@@ -50,7 +50,7 @@ class CsvRegression(TableOfNumbers):
         target: str,
         test_path: str | None = None,
         test_share: Probability = 0.2,
-        separator: str = ",",
+        separator: Separator = ",",
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from fisherexp.config.locations import data_folder, located
-from fisherexp.config.types import Count, Probability, Size
+from fisherexp.config.types import AtLeastOne, Count, Probability, Size
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
 from fisherexp.data.remarks import Remarks
@@ -224,8 +224,8 @@ class ImageData(LabeledData):
         validation: Probability = 0.0,
         train_size: Count | None = None,
         seed: Size = 0,
-        classes: list[Size] | None = None,
-        superclasses: list[list[Size]] | None = None,
+        classes: AtLeastOne[Size] | None = None,
+        superclasses: AtLeastOne[AtLeastOne[Size]] | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, root, validation, train_size, seed)
         self.augment, self.download = augment, download

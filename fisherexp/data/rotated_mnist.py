@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fisherexp.config.types import AtLeastOne
 from fisherexp.data.augment import rotate
 from fisherexp.data.domains import DomainData, pooled
 from fisherexp.data.tensors import TensorSet
@@ -27,7 +28,7 @@ class RotatedMNIST(DomainData):
     std = MNIST.std
     mirrors = False
 
-    def __init__(self, angles: list[float] = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0), **options: Any) -> None:
+    def __init__(self, angles: AtLeastOne[float] = (0.0, 15.0, 30.0, 45.0, 60.0, 75.0), **options: Any) -> None:
         super().__init__(**options)
         self.angles = angles
         self._upright: TensorSet | None = None

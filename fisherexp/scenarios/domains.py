@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from fisherexp.config.types import Probability
+from fisherexp.config.types import AtLeastOne, Probability
 from fisherexp.data.datamodule import ImageData, TensorSet
 from fisherexp.data.domains import DomainData, pooled
 from fisherexp.data.rotated_mnist import turned
@@ -45,8 +45,8 @@ class Domains:
         holdout: Probability = 0.2,
         label_shift: Probability = 0.0,
         made_by: Literal["rotation", "patch"] = "rotation",
-        angles: list[float] = (0.0, 30.0, 60.0),
-        agreement: list[Probability] = (0.8, 0.9, 0.1),
+        angles: AtLeastOne[float] = (0.0, 30.0, 60.0),
+        agreement: AtLeastOne[Probability] = (0.8, 0.9, 0.1),
     ) -> None:
         self.target, self.leave_out, self.holdout, self.label_shift = target, leave_out, holdout, label_shift
         self.made_by, self.angles, self.agreement = made_by, angles, agreement

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from fisherexp.config.types import ClassLabel, Probability, Size
+from fisherexp.config.types import AtLeastOne, ClassLabel, Probability, Size
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.forgetting import ForgettingMetrics
@@ -31,7 +31,7 @@ class ClassForgetting:
     requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
-    def __init__(self, classes: list[ClassLabel]):
+    def __init__(self, classes: AtLeastOne[ClassLabel]):
         self.classes = classes
 
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
@@ -60,7 +60,7 @@ class SubclassForgetting:
     requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
-    def __init__(self, classes: list[Size]):
+    def __init__(self, classes: AtLeastOne[Size]):
         self.classes = classes
 
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
@@ -130,7 +130,7 @@ class SequentialForgetting:
     requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
-    def __init__(self, requests: list[list[ClassLabel]]):
+    def __init__(self, requests: AtLeastOne[AtLeastOne[ClassLabel]]):
         self.requests = requests
 
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Corruption, Count, NonNegative, Size
+from fisherexp.config.types import AtLeastOne, Corruption, Count, NonNegative, Size
 from fisherexp.data.corruptions import BENCHMARK, Suite
 from fisherexp.data.corruptions.suite import Images, joined
 from fisherexp.data.corruptions.tables import JPEG_QUALITY
@@ -68,7 +68,7 @@ class Stream:
 
     def __init__(
         self,
-        corruptions: list[Corruption] | None = None,
+        corruptions: AtLeastOne[Corruption] | None = None,
         severity: Literal[1, 2, 3, 4, 5] = 5,
         table: Literal["cifar", "imagenet"] = "cifar",
         images: Count | None = None,

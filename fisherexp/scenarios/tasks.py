@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fisherexp.config.types import Count, Probability
+from fisherexp.config.types import AtLeastOne, Count, Probability
 from fisherexp.data.datamodule import LabeledData, TensorSet
 from fisherexp.data.domains import pooled
 from fisherexp.data.task_transforms import refuse_foreign, transform
@@ -26,7 +26,7 @@ class TaskSuite:
 
     references = {"before": "source"}
 
-    def __init__(self, tasks: list[str], validation: Probability = 0.2, severity: Count = 5) -> None:
+    def __init__(self, tasks: AtLeastOne[str], validation: Probability = 0.2, severity: Count = 5) -> None:
         if not tasks or len(set(tasks)) < len(tasks):
             raise ValueError(f"scenario.tasks={tasks}: at least one, and each only once")
         for task in tasks:
@@ -78,7 +78,7 @@ class Tasks(TaskSuite):
     requires = ("images",)
     kind = "tasks"
 
-    def __init__(self, tasks: list[str], shared: Count = 150, **options: Any) -> None:
+    def __init__(self, tasks: AtLeastOne[str], shared: Count = 150, **options: Any) -> None:
         super().__init__(tasks, **options)
         self.shared = shared
 
@@ -107,7 +107,7 @@ class TaskSequence(TaskSuite):
     paper = "Kirkpatrick et al., PNAS 2017, arXiv 1612.00796"
     kind = "task_sequence"
 
-    def __init__(self, tasks: list[str], few: Count | None = None, **options: Any) -> None:
+    def __init__(self, tasks: AtLeastOne[str], few: Count | None = None, **options: Any) -> None:
         super().__init__(tasks, **options)
         self.few = few
 

@@ -1,6 +1,7 @@
 """Values that no option may have: not finite, without a bound, of another type, a lone value where a node is made."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from fisherexp.config.validate import validate, validate_sweep
 
@@ -97,3 +98,80 @@ def test_options_of_launchers_and_sweepers(lines):
     (found,) = validate_sweep(composed(lines, with_hydra=True).hydra)
     assert found.option.startswith(lines[-1].lstrip("+").partition("=")[0])
     assert validate_sweep(composed(lines[:-1], with_hydra=True).hydra) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "option", "valid"),
+    [
+        (["method=dare"], "method.scales", "[0.5]"),
+        (["method=wise_ft"], "method.alphas", "[0.5]"),
+        (["method=magnitude_pruning"], "method.sparsities", "[0.5]"),
+        (["method=eata"], "scenario.corruptions", "[fog]"),
+        (["method=ties"], "scenario.tasks", "[plain,fog]"),
+        (["method=ssd"], "scenario.classes", "[3]"),
+        (["method=ssd", "scenario=sequential_forgetting"], "scenario.requests", "[[3],[8]]"),
+        (["callbacks=[neural_collapse]"], "callbacks.neural_collapse.epochs", "[1]"),
+        ([], "data.superclasses", "[[1,2],[3]]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_list_of_nothing_is_nothing_to_do(lines, option, valid, compose_quickly):
+    assert problems(compose_quickly, *lines, f"{option}=[]") == [option]
+    assert problems(compose_quickly, *lines, f"{option}={valid}") == []
+
+
+@pytest.mark.parametrize("option", ["output_dir", "data.root", "callbacks.fisher.file"])
+def test_blank_text_is_no_text(option, compose_quickly):
+    assert problems(compose_quickly, "callbacks=[fisher]", f"{option}=' '") == [option]
+    assert problems(compose_quickly, "callbacks=[fisher]", f"{option}='a b'") == []
+
+
+@pytest.mark.parametrize("value", ["1e39", "-1e300"])
+def test_what_tensors_hold_as_infinity(value, compose_quickly):
+    assert problems(compose_quickly, "method=n_harpg", f"data.far={value}") == ["data.far"]
+    assert problems(compose_quickly, "method=n_harpg", "data.far=1e38") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "callbacks.fisher.accumulator=5",
+        "callbacks.fisher.accumulator=null",
+        "callbacks.fisher.accumulator.labels=abc",
+        "callbacks.fisher.accumulator.gradients=abc",
+        "callbacks.kfac.accumulator.approximation=abc",
+        "callbacks.eigenvalues.measure=abc",
+    ],
+)
+def test_curvature_of_callbacks(line, compose_quickly):
+    lines = ["callbacks=[fisher,kfac,eigenvalues]"]
+    assert problems(compose_quickly, *lines, line) == [line.partition("=")[0]]
+    assert problems(compose_quickly, *lines) == []
+
+
+@pytest.mark.parametrize("option", ["output_dir", "training.lr", "training.schedule", "scenario.classes", "data.root"])
+def test_a_node_is_no_value(option, compose_quickly):
+    assert option in problems(compose_quickly, f"{option}=${{method}}")
+
+
+def test_options_of_the_run_are_checked_as_they_resolve(compose_quickly):
+    assert problems(compose_quickly, "output_dir=${seed}") == ["output_dir"]
+
+
+def test_an_option_without_default_may_not_be_taken_away(compose_quickly):
+    assert problems(compose_quickly, "method=ties", "~method.keep") == ["method.keep"]
+    assert problems(compose_quickly, "~training.gamma") == []
+
+
+def test_a_wrong_class_is_one_problem(compose_quickly):
+    found = validate(compose_quickly(["training._target_=fisherexp.data.digits.Digits"]))
+    (problem,) = [problem for problem in found if problem.option.startswith("training.")]
+    assert "Digits has no options" in problem.reason
+
+
+@pytest.mark.parametrize("part", ["launcher", "sweeper"])
+def test_a_sweep_has_a_launcher_and_a_sweeper(part):
+    node = {"launcher": {"_target_": "nope.Launcher"}, "sweeper": {"_target_": "nope.Sweeper"}}
+    assert validate_sweep(OmegaConf.create(node)) == []
+    (problem,) = validate_sweep(OmegaConf.create(node | {part: None}))
+    assert problem.option == f"hydra.{part}"

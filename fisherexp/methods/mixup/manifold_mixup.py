@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import Size
+from fisherexp.config.types import AtLeastOne, Size
 from fisherexp.methods.mixup.mixing import mix
 from fisherexp.methods.mixup.mixup import Mixup
 from fisherexp.methods.recipe import Recipe
@@ -24,7 +24,7 @@ class ManifoldMixup(Mixup):
 
     paper = "Verma et al., ICML 2019, arXiv 1806.05236"
 
-    def __init__(self, model: nn.Module, training: Recipe, layers: list[Size], **options: Any) -> None:
+    def __init__(self, model: nn.Module, training: Recipe, layers: AtLeastOne[Size], **options: Any) -> None:
         super().__init__(model, training, **options)
         for layer in layers:  # a layer the network does not have is refused before anything is trained
             stage(model, layer)
