@@ -66,8 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.argv = [sys.argv[0], *natives(arguments)]
-    command = get_args_parser().parse_args(sys.argv[1:])
+    # Flags first: between overrides, argparse would take those behind a flag for unknown arguments.
+    sys.argv = [sys.argv[0], *sorted(natives(arguments), key=lambda argument: argument not in ("-m", "--multirun"))]
+    parser = get_args_parser()
+    parser.usage = "python run.py option=value …  (--help, --hydra-help)"
+    command = parser.parse_args(sys.argv[1:])
     overrides = command.overrides
     # A sweep is checked before its first run; a single run checks itself, once it is composed.
     problems = explain(overrides) if command.multirun or unknown_choices(overrides) else []

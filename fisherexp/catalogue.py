@@ -40,8 +40,8 @@ class Entry:
 
 def wing(file: Path) -> str:
     """The package below fisherexp.methods in which the class of a method's file lies; of a class from elsewhere its
-    top package."""
-    return (target(file) or "").removeprefix(METHODS).partition(".")[0]
+    top package; "own" where the file names no class."""
+    return (target(file) or "own").removeprefix(METHODS).partition(".")[0]
 
 
 def by_wing(files: Iterable[Path]) -> dict[str, list[Path]]:
@@ -128,6 +128,6 @@ def check(overrides: list[str]) -> list[Problem]:
     try:
         cfg = composed(overrides)
         found = [*validate(cfg), *unchecked(cfg)]
-    except UNCOMPOSABLE as error:
+    except (*UNCOMPOSABLE, OSError) as error:  # OmegaConf's of a file that holds a lone number
         return [Problem(" ".join(overrides), " ".join(str(error).split()))]
     return [problem for problem in found if problem.reason != "needs a value"]

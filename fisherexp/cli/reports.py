@@ -101,7 +101,8 @@ def report(
     from fisherexp.reports.page import page
 
     if to.suffix != ".html" or to.is_dir():
-        _refuse(f"{to}: the report is a page, written to a file that ends in .html (-o {to.with_suffix('.html')})")
+        near = to.with_suffix(".html") if to.name else "report.html"
+        _refuse(f"{to}: the report is a page, written to a file that ends in .html (-o {near})")
     shown, found = _shown(output_dir, filters, trials)
     if shown:
         try:

@@ -46,8 +46,15 @@ def standard() -> dict[str, str | list[str] | None]:
 
 
 def companions(file: Path) -> dict[str, str | list[str]]:
-    """Config group -> option that a method's file names for it; the option is a list where the group takes several."""
-    defaults = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    """Config group -> option that a method's file names for it; the option is a list where the group takes several.
+    Nothing of a file that is no config: composing says what is wrong with it."""
+    try:
+        held = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    defaults = held.get("defaults") if isinstance(held, dict) else None
+    if not isinstance(defaults, list):
+        return {}
     named = [item for entry in defaults if isinstance(entry, dict) for item in entry.items()]
     return {
         key.removeprefix(OVERRIDE).partition(GLOBAL)[2]: option for key, option in named if key.startswith(OVERRIDE)

@@ -33,6 +33,7 @@ UNCOMPOSABLE = (
     TypeError,
     AttributeError,
     AssertionError,
+    RecursionError,
 )
 # Groups whose options choose options of other groups.
 BRINGS_CHOICES = {"method", "experiment"}
@@ -217,5 +218,7 @@ def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "a config file names itself in its defaults"
     # Hydra would list every option of a group.
     return " ".join(str(error).partition("Available options")[0].split())

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from fisherexp.config.declared import declared
 from fisherexp.config.locations import files_nearby, options, search_path, target
 from fisherexp.config.nodes import attribute, file_of_source, provides, requirements, requires
-from fisherexp.config.problem import Problem, nearest
+from fisherexp.config.problem import Problem, nearest, shortened
 
 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
@@ -110,7 +110,7 @@ def _check_source(cfg: DictConfig) -> Iterator[Problem]:
         except FileNotFoundError as error:
             given = cfg.source[option]
             near = nearest(Path(given).name, files_nearby(cfg.data.get("root"), Path(given).suffix))
-            yield Problem(f"source.{option}", f"'{given}': {error}", near and f"source.{option}={near}")
+            yield Problem(f"source.{option}", f"'{shortened(given)}': {error}", near and f"source.{option}={near}")
 
 
 def _option(group: str, suits: Callable[[dict], bool]) -> str | None:

@@ -68,7 +68,7 @@ def groups(directories: list[Path]) -> set[str]:
 
 def headline(file: Path) -> str:
     """The first comment line of a config file that is not a Hydra directive: its one-line description."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").strip()
     return ""
@@ -77,11 +77,13 @@ def headline(file: Path) -> str:
 def target(file: Path) -> str | None:
     """What a config file instantiates: its `_target_`, else that of the file it extends (`defaults: [base]`); None
     where neither has one. Read without a parser of YAML: `--help` asks every file."""
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace")
     if found := TARGET.search(text):
         return None if found[1] == "null" else found[1]
     base = BASE.search(text)
-    return target(file.with_stem(base[1])) if base else None
+    if not base or base[1] == file.stem or not (extended := file.with_stem(base[1])).is_file():
+        return None
+    return target(extended)
 
 
 def located(path: str, root: str | None) -> Path | None:
@@ -117,7 +119,7 @@ def files_nearby(root: str | None, suffix: str) -> list[str]:
 def finished_run(run: str, output_dir: Path) -> Path:
     """The folder of a run that has left weights, given by the folder or by the beginning of its hash. Raises
     FileNotFoundError, in one line, for none or several, or one that is not done."""
-    if Path(run).is_dir():
+    if os.path.isdir(run):  # of a name longer than any file's, Path.is_dir raises an error
         folder = Path(run)
     else:
         found = [folder for folder in sorted(output_dir.glob(f"*/*/{glob.escape(run)}*")) if folder.is_dir()]

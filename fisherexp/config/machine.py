@@ -17,7 +17,7 @@ LAUNCHERS = ("SLURM_NTASKS", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "LSB_JOBID", 
 def beyond(cfg: DictConfig) -> Iterator[Problem]:
     """Options of a run that ask for more than this machine has."""
     cores = os.cpu_count() or 1
-    for option in ("threads", "trainer.devices"):
+    for option in ("threads", "trainer.devices", "data.workers"):
         number = OmegaConf.select(cfg, option)
         if isinstance(number, int) and number > cores:
             yield Problem(f"{option}={number}", f"this machine has {_cores(cores)}", f"{option}={cores}")

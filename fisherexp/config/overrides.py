@@ -6,7 +6,7 @@ from types import NoneType
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from yaml import YAMLError
 
@@ -106,7 +106,8 @@ def _chooses_nothing(override: Override) -> bool:
     """`method=null`, `method=`, `~method`: Hydra takes it for a choice, or leaves the node out."""
     if override.is_delete():
         return _place(override) == group_of(override.input_line)
-    return any(value in NOTHING for value in _values(override))
+    one = not isinstance(standard().get(group_of(override.input_line), []), list)
+    return any(value.strip("'\"") in NOTHING or (one and value == "[]") for value in _values(override))
 
 
 def _holds_options(file: Path) -> bool:
@@ -119,7 +120,7 @@ def _holds_options(file: Path) -> bool:
 
 
 def _are_several(override: Override) -> bool:
-    return any(value.startswith("[") and "," in value for value in _values(override))
+    return any(value.startswith("[") for value in _values(override))
 
 
 def _place(override: Override) -> str:
@@ -130,6 +131,8 @@ def _place(override: Override) -> str:
 def single_lines(override: Override) -> list[str]:
     """The override as lines without a sweep: one for each swept value."""
     if override.is_sweep_override() and override.is_discrete_sweep():
+        if isinstance(steps := override.value(), RangeSweep) and steps.step == 0:
+            return []
         return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if override.is_sweep_override() and isinstance(interval := override.value(), IntervalSweep):
         return [f"{override.get_key_element()}={bound}" for bound in (interval.start, interval.end)]

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fisherexp import app, single
+from fisherexp.catalogue import check, entries
 from fisherexp.config.explain import composed, explain
 from fisherexp.config.validate import validate
 
@@ -48,6 +49,12 @@ def test_a_group_cannot_be_left_out(line, group):
     ("line", "words"),
     [
         (["~seed"], "seed: a run needs a value"),
+        (["method=''"], "some method has to be chosen"),
+        (["data=[]"], "some data has to be chosen"),
+        (["method=[ssd]"], "a run has one method"),
+        (["method=EATA"], "nearest valid: method=eata"),
+        (["seed=range(0,10,0)"], "a sweep over nothing"),
+        (["source=run", f"source.run={'y' * 300}"], "no run in outputs"),
         (["method=[ssd,erm]"], "a run has one method; nearest valid: -m method=a,b"),
         (["seed=range(0)"], "a sweep over nothing"),
         (["seed=range(5,1)"], "a sweep over nothing"),
@@ -98,6 +105,8 @@ def test_no_experiment_is_what_a_run_begins_with(main):
         (["-m", "seed=range(0)"], "a sweep over nothing"),
         (["--help", "method=sdd"], "method=sdd: there is no such method"),
         (["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=abc"], "hydra.sweeper.n_trials=abc: should be"),
+        (["-m", "hydra.launcher=null", "seed=0,1"], "hydra.launcher: names no class to make it of"),
+        (["data=image_folder", "data.path=x", "data.workers=100000"], "data.workers=100000: this machine has"),
         (["trainer.devices=999"], "trainer.devices=999: this machine has"),
         (["threads=100000"], "threads=100000: this machine has"),
         (["trainer.num_nodes=2"], "trainer.num_nodes=2: nothing started this process on several machines"),
@@ -112,6 +121,17 @@ def test_refused_before_anything_is_run(main, monkeypatch, arguments, words):
     assert status == 2
     assert words in said
     assert len(said.splitlines()) == 1
+
+
+def test_flags_may_stand_among_the_options(main):
+    status, said = main("method=erm", "-m", "scenario=none", "seed=0,abc")
+    assert (status, said.splitlines()) == (2, ["seed=abc: should be a valid integer; nearest valid: seed=0"])
+
+
+def test_an_unknown_flag_is_two_lines(main, capfd):
+    with pytest.raises(SystemExit):
+        main("--nope")
+    assert len(capfd.readouterr().err.splitlines()) == 2
 
 
 def test_several_machines_are_taken_where_something_started_them(main, monkeypatch):
@@ -132,6 +152,8 @@ OWN = "from fisherexp.methods.method import ModelMethod\n\n\nclass Own(ModelMeth
         (OWN, "_target_: [\n", "while parsing"),
         (OWN, "_target_: {}.Onw\n", "has no class or function 'Onw'; nearest valid: method._target_={}.Own"),
         (OWN, "_target_: {}x.Own\n", "there is no module"),
+        (OWN, "defaults: [own]\n_target_: {}.Own\n", "a config file names itself in its defaults"),
+        (OWN.replace("pass", "def __init__(self, model, a: float): pass"), "_target_: {}.Own\n", "method.a: Own needs"),
         (OWN, "_target_: {}.Own\nfactor: 1\n", "Own has no such option"),
     ],
 )
@@ -144,6 +166,18 @@ def test_a_file_of_ones_own(code, config, words, tmp_path, monkeypatch, request)
     (problem,) = explain([f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "method=own", "scenario=none"])
     assert words.format(name) in str(problem)
     assert f"nearest valid: method._target_={name}.Onw" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "config", [b"- a\n", b"5\n", b"_target_: [\n", b"defaults: 5\n", b"# \xe9\n", b"defaults: [own]\n", b""]
+)
+def test_a_file_that_is_no_config_is_listed(config, tmp_path):
+    """`list` and `methods` show the others; `check own` says what is wrong with it."""
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "own.yaml").write_bytes(config)
+    own = {entry.name: entry for entry in entries("method", [str(tmp_path)])}["own"]
+    assert own.companions == {}
+    assert check([f"hydra.searchpath=[file://{tmp_path}]", "method=own"])
 
 
 def test_options_that_nothing_reads_are_said_to_be_misplaced():
