@@ -376,12 +376,12 @@ def test_shot(passes):
     same_outcome(method, [model(x).detach() for x in BATCHES] if passes else answers, found, model)
 
 
-def roid(rule, temperature, ensembling, momentum, consistency, prior_correction, correct, over, flip):
+def roid(rule, temperature, ensembling, momentum, consistency, prior_correction, correct, over, flip, size=BATCH):
     model, moving = adapting()
     origin = [p.detach().clone() for p in moving]
     optimizer, drawn = optimizer_of(rule, moving), generator("views", 0, "ROID")
     mean, answers = torch.full((CLASSES,), 1 / CLASSES), []
-    for x in BATCHES:
+    for x in torch.cat(BATCHES).split(size):
         logits = model(x)
         log_p = logits.log_softmax(1)
         weights = sample_weights(log_p.detach(), mean, temperature)
@@ -392,7 +392,7 @@ def roid(rule, temperature, ensembling, momentum, consistency, prior_correction,
             view = model(jittered(x[chosen], drawn, blur=False, flip=flip)).log_softmax(1)
             loss = loss + (weights[chosen] * symmetric_cross_entropy(view, log_p[chosen])).sum()
         optimizer.zero_grad()
-        (loss / len(x)).backward()
+        (loss / (len(x) if over == "batch" else size)).backward()
         optimizer.step()
         for p, o in zip(moving, origin, strict=True):
             p.data = ensembling * p.data + (1 - ensembling) * o
@@ -432,6 +432,18 @@ def test_roid():
     differ(outcomes)
 
 
+@pytest.mark.parametrize("over", ["batch", "batch_size"])
+def test_roid_divides_a_short_batch_as_it_says(over):
+    """The batch size is that of the stream, which is not the one the data are evaluated in."""
+    rule, size = UpdateRule("sgd", 0.05, 0.0), 7  # the last batch has four images
+    options = {"temperature": 0.5, "ensembling": 1.0, "momentum": 0.7, "consistency": False, "flip": True}
+    options |= {"prior_correction": "none", "correct": "every_answer", "over": over}
+    method = ROID(Net(), rule, **options)
+    found = follow(method, size=size)
+    model, answers = roid(rule, **options, size=size)
+    same_outcome(method, answers, found, model)
+
+
 def cotta(rule, views, threshold, momentum, restore, flip, parameters, loss):
     teacher, _ = adapting()
     teacher.requires_grad_(True)
@@ -466,6 +478,23 @@ def test_cotta():
         teacher, answers = cotta(SGD, **plain | options)
         same_outcome(method, answers, outcomes[-1], teacher)
     differ(outcomes)
+
+
+THRESHOLD = 0.74
+
+
+def test_cotta_looks_at_the_confidence_of_the_source():
+    """A threshold that the source stays below for good and the teacher, which grows more certain, does not."""
+    options = {"views": 3, "threshold": THRESHOLD, "momentum": 0.2, "restore": 0.0, "flip": True}
+    options |= {"parameters": "all", "loss": "cross_entropy"}
+    rule = UpdateRule("sgd", 0.3, 0.9)
+    method = CoTTA(Net(), rule, **options)
+    found = follow(method)
+    teacher, answers = cotta(rule, **options)
+    same_outcome(method, answers, found, teacher)
+    with torch.no_grad():
+        of_source, of_teacher = ([m(x).softmax(1).amax(1).mean() for x in BATCHES] for m in (adapting()[0], teacher))
+    assert sum(c < THRESHOLD for c in of_source) != sum(c < THRESHOLD for c in of_teacher)
 
 
 def mixed(model, share, x, unbiased):

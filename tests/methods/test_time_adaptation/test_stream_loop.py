@@ -165,6 +165,16 @@ def test_a_window_predicts_the_newest_and_uses_each_image_in_one_update(make, st
     assert method.outcome["samples"] == 20
 
 
+def test_a_window_holds_images_of_its_own_segment(make, stream, follow):
+    """A method without state: what it answers in a segment does not depend on those before."""
+    setting = stream(NEVER, NEVER, size=1, window=8, images=11)
+    found = follow(make("bn_adapt", "mode=test"), setting)
+    alone = dataclasses.replace(setting, evaluated=("noise_1",), segments=(NEVER,))
+    again = follow(make("bn_adapt", "mode=test"), alone)
+    assert all(torch.equal(one, other) for one, other in zip(found[11:], again, strict=True))
+    assert not torch.equal(found[0], again[0])
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_stream_shorter_than_a_batch_is_one_batch(make, stream, follow, name):
     found = follow(make(name, *options(name)), stream(NEVER, size=64, images=7))
