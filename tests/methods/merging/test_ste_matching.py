@@ -1,5 +1,7 @@
 """The straight-through estimator: its value, its gradient, where it begins and what it keeps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -70,3 +72,14 @@ def test_keeps_the_best_permutation_it_met(bench, method, tmp_path):
     with torch.no_grad():
         loss = F.cross_entropy(method.model(method.probe.inputs), method.probe.targets).item()
     assert loss == pytest.approx(min(method.losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_the_search_steps_as_its_options_say(momentum):
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    optimizer = STEMatching.configure_optimizers(SimpleNamespace(model=net, lr=0.2, momentum=momentum))
+    start = net[0].bias.detach().clone()
+    for _ in range(2):  # along a gradient of ones
+        net[0].bias.grad = torch.ones(2)
+        optimizer.step()
+    torch.testing.assert_close(net[0].bias.detach(), start - 0.2 * (1 + 1 + momentum))

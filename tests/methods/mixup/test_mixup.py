@@ -132,6 +132,18 @@ def test_same_class_partners_are_a_permutation_within_classes():
     assert moved > 0.9  # one fixed point per class on average
 
 
+def test_same_class_mixup_pairs_within_classes(monkeypatch):
+    """The class, against the loss of the pairs it names: labels stay, images do not."""
+    method, drawn = made(SameClassMixup), torch.tensor([0.3])
+    monkeypatch.setattr("fisherexp.methods.mixup.mixup.draw_lambda", lambda alpha, count: drawn)
+    torch.manual_seed(1)
+    partners = same_class_partners(LABELS)
+    images = mix(intensities(IMAGES), intensities(IMAGES)[partners], drawn)
+    expected = F.cross_entropy(made(ERM).model(images), LABELS)
+    torch.testing.assert_close(seeded_loss(method), expected)
+    assert not torch.equal(partners, torch.arange(len(LABELS)))
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 11)])
 def test_box_is_a_rectangle_of_the_drawn_sides_cut_at_the_border(height, width):
     torch.manual_seed(0)
