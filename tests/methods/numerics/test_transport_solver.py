@@ -37,6 +37,15 @@ def test_steps_are_those_of_the_pure_functions():
     assert torch.equal(sinkhorn.solution()[1], state.y)
 
 
+def test_entries_are_kept_per_point_of_the_larger_side():
+    """Of 25 sources and 15 targets."""
+    problem = PointClouds(**SPREAD).load(0)
+    method = SinkhornNewton(warmup=0, kept_per_point=2.0)
+    method.begin(problem, 0)
+    assert min(problem.transport.cost.shape) < max(problem.transport.cost.shape) == 25
+    assert method.step()["kept"] == 50
+
+
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
