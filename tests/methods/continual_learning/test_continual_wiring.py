@@ -9,12 +9,14 @@ from torch.nn import functional as F
 
 from fisherexp.adapters import adapted_layers
 from fisherexp.data.tensors import TensorSet
+from fisherexp.methods.continual_learning.alignguard_lora import AlignGuardLoRA
 from fisherexp.methods.continual_learning.cstrl import CSTRL
 from fisherexp.methods.continual_learning.ewc import EWC
 from fisherexp.methods.continual_learning.l2_sp import L2SP
 from fisherexp.methods.continual_learning.lora_ewc import LoRAEWC
 from fisherexp.methods.continual_learning.mas import MAS
 from fisherexp.methods.continual_learning.online_ewc import OnlineEWC
+from fisherexp.methods.continual_learning.rows import row_fisher
 from fisherexp.methods.continual_learning.sequential_lora import SequentialLoRA
 from fisherexp.methods.continual_learning.si import SI
 from fisherexp.methods.importance import Importance
@@ -265,3 +267,51 @@ def test_lora_ewc_weighs_the_update_by_the_fisher():
     torch.testing.assert_close(method.penalty(), expected)
     loss = DATA.objective.loss(method.model(BATCH.inputs), BATCH.targets)
     torch.testing.assert_close(method.loss(BATCH), loss + 0.35 * expected)
+
+
+GUARD = {"split": "two_adapters", "share": 0.4, "damping": "rows", "stabilizer": "identity", "importance": Importance()}
+GUARD |= {"lambda_": 2.0, "lambda_t": 0.5, "lambda_nc": 3.0, "mix": 0.3, "beta": 1.5, "tau": 0.2}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"damping": "diagonal"}, {"stabilizer": "diagonal"}, {"split": "mask"}, {"split": "eig"}], ids=str
+)
+def test_alignguard_weighs_its_terms(options):
+    """All four of them, written out for every layer."""
+    given = GUARD | options
+    method = lora(AlignGuardLoRA, **given)
+    layers, plain, drawn = adapted_layers(method.model), Net(), torch.Generator().manual_seed(2)
+    rows, diagonal, parts, total = {}, {}, {}, 0.0
+    for name, layer in layers.items():
+        n, m = layer.frozen_weight.shape
+        rows[name], diagonal[f"{name}.weight"] = torch.rand(n, n, generator=drawn).double(), torch.rand(n, m).double()
+        basis = torch.linalg.qr(torch.rand(n, 2, generator=drawn).double())[0]
+        parts[name] = basis if given["split"] == "eig" else torch.rand(n, m, generator=drawn) < 0.4
+        changes = [adapter.up @ adapter.down * 3.0 for adapter in layer.adapters]
+        if given["split"] == "two_adapters":
+            with torch.no_grad():
+                layer.adapters[1].up.copy_(torch.rand(n, 2, generator=drawn))
+            a, t = changes[0], layer.adapters[1].up @ layer.adapters[1].down * 3.0
+        else:
+            (change,) = changes
+            a = basis @ basis.T @ change if given["split"] == "eig" else change * parts[name]
+            t = change - a
+        f, weight = diagonal[f"{name}.weight"], plain.get_submodule(name).weight
+        aligned = (a * (rows[name] @ a)).sum() if given["damping"] == "rows" else (f * a**2).sum()
+        rest = ((f if given["stabilizer"] == "diagonal" else 1.0) * t**2).sum()
+        both = ((1 + 1.5 * torch.sigmoid(weight.abs() - 0.2)) * (a * t).abs()).sum()
+        cosine = (a * t).sum() ** 2 / ((a**2).sum() * (t**2).sum())
+        total = total + 2.0 * aligned + 0.5 * rest + 3.0 * (0.3 * both + 0.7 * cosine)
+    method.memory |= {"rows": rows, "diagonal": diagonal, "parts": parts}
+    loss = DATA.objective.loss(method.model(BATCH.inputs), BATCH.targets)
+    torch.testing.assert_close(method.loss(BATCH), loss + total)
+
+
+def test_alignguard_adds_up_the_fishers_of_its_tasks():
+    method = AlignGuardLoRA(Net().eval(), TRAINING, rank=2, alpha=6.0, lr=0.3, **GUARD)
+    ends = after_two_tasks(method)
+    parts = [task.parts["train"] for task in TASKS]
+    each = [row_fisher(model, [part.batch]) for model, part in zip(ends, parts, strict=True)]
+    same(method.memory["rows"], {name: each[0][name] + each[1][name] for name in each[0]})
+    old, new = (squared(model, part) for model, part in zip(ends, parts, strict=True))
+    same(method.memory["diagonal"], {name: old[name] + new[name] for name in new})
