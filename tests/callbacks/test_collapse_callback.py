@@ -104,6 +104,16 @@ def test_features_of_a_linear_network_are_convex_combinations():
     assert outward(found["channels"]) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_only_in_train_mode_a_mixture_depends_on_those_beside_it(mode):
+    """Statistics of the batch at hand know its size, stored ones do not."""
+    bench = Workbench(composed([*SMALL, "data.train_size=60"]))
+    method, loader = bench.method("method").eval(), bench.setting.loader("train", shuffle=True)
+    looks = [NeuralCollapse([], pairs=10, points=20, bn_mode=mode, batch_size=size) for size in (40, 7)]
+    whole, parts = (Look(options, method, loader).everything()["picture/same"] for options in looks)
+    assert torch.allclose(whole, parts, atol=1e-5) == (mode == "eval")
+
+
 def test_a_resumed_run_has_every_look(watched, tmp_path):
     """Stopped in the second epoch, after the look at the first."""
     with pytest.raises(Stopped):

@@ -11,10 +11,11 @@ from fisherexp.callbacks import measures
 from fisherexp.callbacks.measure import Measure
 from fisherexp.config.explain import composed, explain
 from fisherexp.contract.method import StopAfter, Stopped
-from fisherexp.curvature import fisher_diagonal
+from fisherexp.curvature import fisher_diagonal, hutchinson_hessian_diagonal
 from fisherexp.experiment import run_experiment
 from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.workbench import Workbench
+from fisherexp.seeds import generator
 
 SMALL = ["method=erm", "scenario=none", "model=mlp", "model.hidden=[6]", "training.epochs=3", "progress=off"]
 MEASURES = {
@@ -114,3 +115,15 @@ def test_a_training_that_was_done_before_is_done_again_to_be_watched(tmp_path):
     assert found[0]["test_nll"] == found[1]["test_nll"]
     # Kept apart: nothing keeps a callback of a user's from changing what it watches.
     assert len(list((tmp_path / "artefacts" / "weights").glob("*.safetensors"))) == 2
+
+
+def test_the_estimated_diagonal_has_the_error_of_the_estimate():
+    """A single process: what the curvature engine gives for the same signs."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2).double()
+    batches = [(torch.randn(n, 3, dtype=torch.float64), torch.randint(2, (n,))) for n in (4, 3)]
+    found = measures.hutchinson(model, batches, probes=5, seed=2)
+    expected = hutchinson_hessian_diagonal(model, "cross_entropy", batches, 5, generator=generator("hutchinson", 2, 0))
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(found[f"mean/{name}"], expected.mean[name])
+        torch.testing.assert_close(found[f"error/{name}"], expected.standard_error[name])
