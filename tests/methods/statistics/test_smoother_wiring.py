@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+from sklearn.neighbors import KNeighborsRegressor
 
 from fisherexp.methods.statistics.boosting_smoother import BoostingSmoother
 from fisherexp.methods.statistics.forest_smoother import ForestSmoother
+from fisherexp.methods.statistics.neighbor_smoother import NeighborSmoother
 from fisherexp.seeds import derive
 
 DRAWN = np.random.default_rng(0)
@@ -44,3 +46,13 @@ def test_every_option_reaches_the_estimator(cls, plain, options, changes, seed):
         found.append(cls(**given).fit(INPUTS, OUTCOMES, seed).predict(TEST))
         np.testing.assert_allclose(found[-1], plain(seed, **given).fit(INPUTS, OUTCOMES).predict(TEST))
     assert all(not np.allclose(one, other) for n, one in enumerate(found) for other in found[:n])
+
+
+def test_the_curve_of_neighbors_is_of_one_more_at_each_step():
+    """Errors of scikit-learn's own regressors; k neighbors of n samples leave n / k parameters."""
+    truth = TEST[:, 0]
+    for k, found in enumerate(NeighborSmoother(3).curves((INPUTS, OUTCOMES), (TEST, truth)), start=1):
+        model = KNeighborsRegressor(k).fit(INPUTS, OUTCOMES)
+        errors = [np.square(model.predict(x) - y).mean() for x, y in ((INPUTS, OUTCOMES), (TEST, truth))]
+        np.testing.assert_allclose(found, [k, 60 / k, 60 / k, *errors], atol=1e-12)
+    assert k == 3
