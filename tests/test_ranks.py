@@ -30,6 +30,7 @@ def two_processes(tmp_path_factory):
     return output_dir, options, done
 
 
+@pytest.mark.end_to_end
 def test_two_processes_make_one_run(two_processes):
     output_dir, options, done = two_processes
     (file,) = output_dir.glob("ssd/digits/*/run.json")
@@ -52,6 +53,7 @@ def test_two_processes_make_one_run(two_processes):
                 torch.testing.assert_close(model(bench.setting.parts[part].inputs), logits, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.end_to_end
 def test_two_processes_get_the_numbers_of_one(two_processes, tmp_path):
     """Fisher, SSD's weights and every metric, from the same source model; some parts are odd in number."""
     output_dir, options, _ = two_processes

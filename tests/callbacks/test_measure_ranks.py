@@ -9,6 +9,8 @@ from torch import nn
 
 from fisherexp.callbacks import measures
 
+pytestmark = pytest.mark.end_to_end
+
 # The second rank has fewer batches, and its last one is smaller.
 SHARES = ([12, 12, 12], [12, 5])
 EXACT = {

@@ -8,6 +8,8 @@ from pathlib import Path
 import forked
 import pytest
 
+pytestmark = pytest.mark.end_to_end  # wandb's own process, and its reader
+
 
 def inspect(file: Path, *options: str) -> str:
     reader = Path(sys.executable).with_name("wandb")

@@ -16,6 +16,8 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
 
+pytestmark = pytest.mark.end_to_end
+
 METHODS = ["domain_erm", "irm", "vrex", "fishr", "gradient_alignment", "hgp", "hutchinson", "hessian_exact", "cma"]
 METHODS += ["coral", "mmd", "iga", "group_dro", "spectral_decoupling"]
 # Samples that each rank has of each of three domains.

