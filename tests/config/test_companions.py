@@ -147,7 +147,7 @@ def test_options_that_companions_may_have_are_left_to_each_run(line, expected):
 def test_a_sweep_over_methods_of_different_companions_runs(tmp_path):
     """From the command line, with an option that the default method's companions do not have."""
     small = ["training.epochs=1", "model.width=2", "threads=1", "progress=off", f"output_dir={tmp_path}"]
-    done = forked.run("run.py", "-m", "method=eata,tent", "scenario.images=8", *small)
+    done = forked.run("run.py", "-m", "method=eata,tent", "scenario.images=8", "scenario.corruptions=[fog]", *small)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("*/digits/*/run.json"))) == 2
 
