@@ -135,6 +135,9 @@ def _shown(output_dir: Path, filters: list[str] | None, trials: bool) -> tuple[l
     """The records that are asked for; says which are left out, and exits with 2 for a wrong filter."""
     from fisherexp.reports.records import choose, left_out, nothing_found
 
+    for text in filters or []:  # as a run is told
+        if text.startswith("output_dir="):
+            _refuse(f"{text} is no filter: write --output-dir {text.partition('=')[2]}")
     try:
         found = choose(output_dir, filters or [], trials)
     except ValueError as error:

@@ -114,6 +114,7 @@ def test_trials_are_left_out_unless_asked_for(command, output_dir, tmp_path):
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
+        ("table", ["output_dir=elsewhere"], "write --output-dir elsewhere"),
         ("table", ["--metrics", "retain_acuracy"], "nearest: retain_accuracy"),
         ("table", ["--baseline", "sdd"], "there are erm, ssd"),
         ("table", ["-o", "t.xlsx"], "a table is written as .md, .tex, .csv, .parquet"),
