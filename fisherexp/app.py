@@ -3,12 +3,9 @@
 Nothing heavy is imported before it is certain that something has to be computed.
 """
 
-import contextlib
 import os
-import re
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import hydra
@@ -23,7 +20,7 @@ from yaml import YAMLError
 
 from fisherexp.catalogue import by_wing
 from fisherexp.config.explain import CONFIG_NAME, UNCOMPOSABLE, composed, explain, unknown_choices, within_sweeps
-from fisherexp.config.locations import conf_dir, groups, options, search_path, searched
+from fisherexp.config.locations import allow_namespaces, conf_dir, groups, options, search_path, searched
 from fisherexp.config.problem import ConfigError, Problem
 from fisherexp.config.shorthand import natives
 from fisherexp.ranks import is_follower
@@ -82,7 +79,7 @@ def _main(arguments: list[str] | None) -> int:
         return _help(overrides)
     if command.multirun:
         sys.argv = [within_sweeps(argument, overrides) for argument in sys.argv]
-    _allow_namespaces(overrides)
+    allow_namespaces(overrides)
     # Hydra would print a stack trace and exit; it re-raises when asked for the full error, and we print one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.pop(VARIABLE, None)
@@ -179,15 +176,6 @@ def _sum_up(entries: list[Entry]) -> int:
     if kinds[Outcome.FAILED] or (kinds[Outcome.REFUSED] and kinds[Outcome.REFUSED] < len(entries)):
         return FAILED
     return REFUSED if kinds[Outcome.REFUSED] else 0
-
-
-def _allow_namespaces(overrides: list[str]) -> None:
-    """Hydra warns that a package without __init__.py is not available, and then reads its configs: keep that quiet."""
-    for name in re.findall(r"pkg://([\w.]+)", " ".join(overrides)):
-        with contextlib.suppress(ModuleNotFoundError):  # that one is not there: the warning stays
-            if len(search_path([f"pkg://{name}"])) > 1:
-                told = f"provider=hydra.searchpath in command-line, path={re.escape(name)} is not available"
-                warnings.filterwarnings("ignore", message=told)
 
 
 def _help(overrides: list[str]) -> int:

@@ -6,14 +6,15 @@ import warnings
 
 import pytest
 
-from fisherexp import app, cli
+from fisherexp import cli
+from fisherexp.config.locations import allow_namespaces
 
 
 def warned(name: str) -> bool:
     """Whether Hydra's words about this package would be seen."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("default")
-        app._allow_namespaces([f"hydra.searchpath=[pkg://{name}]", "method=mine"])
+        allow_namespaces([f"hydra.searchpath=[pkg://{name}]", "method=mine"])
         warnings.warn(f"provider=hydra.searchpath in command-line, path={name} is not available.", stacklevel=1)
     return bool(seen)
 

@@ -8,12 +8,13 @@ import typer
 
 
 def _there(entries: list[str]) -> list[str]:
-    from fisherexp.config.locations import folders_of
+    from fisherexp.config.locations import allow_namespaces, folders_of
 
     there = {entry for entry in entries if entry.strip() and any(folder.is_dir() for folder in folders_of(entry))}
     if lost := [entry for entry in entries if entry not in there]:
         print(f"--search-path '{lost[0]}': there is no such package or folder", file=sys.stderr)
         raise typer.Exit(2)
+    allow_namespaces(entries)
     return entries
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def folders_of(entry: str) -> list[Path]:
     except (ImportError, ValueError):  # of a package around it
         return []
     return [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+
+
+def allow_namespaces(lines: Iterable[str]) -> None:
+    """Hydra warns that a package without __init__.py is not available, and then reads its configs: keep that quiet for
+    those that the lines name and that are there."""
+    for name in re.findall(r"pkg://([\w.]+)", " ".join(lines)):
+        if folders_of(f"pkg://{name}"):
+            told = f"provider=hydra.searchpath in command-line, path={re.escape(name)} is not available"
+            warnings.filterwarnings("ignore", message=told)
 
 
 def searched(sources: Iterable[Mapping[str, str]]) -> list[str]:
