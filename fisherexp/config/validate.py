@@ -79,7 +79,9 @@ def validate_sweep(hydra: DictConfig) -> list[Problem]:
         node = OmegaConf.to_container(hydra[part], resolve=True)
         try:
             known = declared(node["_target_"])
-        except TargetNotFound:
+        except TargetNotFound as error:
+            near = f"hydra/{part}={SWEEP[part]}"
+            problems.append(Problem(f"hydra.{part}._target_={node['_target_']}", str(error), near))
             continue
         if options := known.attributes.get("options"):
             listed = {**declared(options).parameters, **known.parameters}
@@ -87,6 +89,9 @@ def validate_sweep(hydra: DictConfig) -> list[Problem]:
         problems += _check_options(f"hydra.{part}", node, known, _names())
         if known.target.endswith("JoblibLauncher"):
             problems += beyond_jobs(node.get("n_jobs"))
+            if (backend := node.get("backend")) not in (None, "loky"):
+                reason = "Hydra's joblib launcher always takes loky"
+                problems.append(Problem(f"hydra.launcher.backend={backend}", reason, "hydra.launcher.backend=loky"))
     return problems
 
 

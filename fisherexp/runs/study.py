@@ -46,11 +46,18 @@ class StudyFile:
 
 
 def storage(path: str) -> Any:
-    """Optuna's storage for a URL or the path of a journal file."""
+    """Optuna's storage for a URL or the path of a journal file. Raises ValueError, in one line, where it has none."""
     from optuna.storages import JournalStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
-    return get_storage(path) if "://" in path else JournalStorage(JournalFileBackend(path))
+    if "://" not in path:
+        return JournalStorage(JournalFileBackend(path))
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return get_storage(path)
+    except (SQLAlchemyError, ImportError) as error:  # of a database that is none, or whose driver is not installed
+        raise ValueError(f"hydra.sweeper.storage={path}: {str(error).partition(chr(10))[0]}") from error
 
 
 def handle(file: Path, number: int) -> str:

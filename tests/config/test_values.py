@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate, validate_sweep
 
 NUMBERS = ["nan", "inf", "-inf", "1e999", "abc", "''", "[1]", "{a:1}", "true"]
@@ -80,6 +81,9 @@ def test_a_file_of_a_run_stays_in_its_folder(name, compose_quickly):
     [
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
         ["hydra/launcher=joblib", "hydra.launcher.n_jobs=100000"],
+        ["hydra/launcher=joblib", "hydra.launcher.backend=threading"],
+        ["hydra/launcher=joblib", "hydra.launcher._target_=nowhere.Launcher"],
+        ["hydra.sweeper._target_=nope"],
         ["hydra/launcher=slurm", "hydra.launcher.time=-5"],
         ["hydra/launcher=slurm", "hydra.launcher.array_parallelism=0"],
         ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=all"],
@@ -93,8 +97,6 @@ def test_a_file_of_a_run_stays_in_its_folder(name, compose_quickly):
     ids=lambda lines: lines[-1],
 )
 def test_options_of_launchers_and_sweepers(lines):
-    from fisherexp.config.explain import composed
-
     (found,) = validate_sweep(composed(lines, with_hydra=True).hydra)
     assert found.option.startswith(lines[-1].lstrip("+").partition("=")[0])
     assert validate_sweep(composed(lines[:-1], with_hydra=True).hydra) == []
@@ -171,7 +173,7 @@ def test_a_wrong_class_is_one_problem(compose_quickly):
 
 @pytest.mark.parametrize("part", ["launcher", "sweeper"])
 def test_a_sweep_has_a_launcher_and_a_sweeper(part):
-    node = {"launcher": {"_target_": "nope.Launcher"}, "sweeper": {"_target_": "nope.Sweeper"}}
+    node = OmegaConf.to_container(composed([], with_hydra=True).hydra)
     assert validate_sweep(OmegaConf.create(node)) == []
     (problem,) = validate_sweep(OmegaConf.create(node | {part: None}))
     assert problem.option == f"hydra.{part}"

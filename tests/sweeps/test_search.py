@@ -15,6 +15,7 @@ from fisherexp.files import write_json
 from fisherexp.runs.identity import run_folder
 from fisherexp.runs.prune import Prune
 from fisherexp.runs.study import VARIABLE, StudyFile, handle
+from fisherexp.runs.study import storage as storage_of
 from fisherexp.runs.workbench import Workbench
 from fisherexp.stop import Pruned
 from fisherexp.sweeps.search import Options, Search
@@ -159,6 +160,11 @@ def test_a_study_of_another_line_is_not_mixed_with_this_one(tmp_path):
     search(tmp_path, Landscape(), n_trials=1, study="mine").run()
     with pytest.raises(ConfigError, match="made for another line"):
         search(tmp_path, Landscape(), n_trials=1, study="mine", direction="minimize", metric="after/test_nll").run()
+
+
+def test_a_database_that_is_none_is_one_line():
+    with pytest.raises(ValueError, match=r"^hydra\.sweeper\.storage=nope://x: .*nope$"):
+        storage_of("nope://x")
 
 
 def test_a_search_without_validation_data_is_refused(tmp_path):
