@@ -10,6 +10,7 @@ visits the whole package before it answers for one class, which takes longer tha
 import ast
 import functools
 import importlib.util
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,10 +169,22 @@ def _parse(module: str, target: str) -> ast.Module:
     if file is None:
         raise TargetNotFound(f"there is no module '{module}' to take '{target}' from")
     try:
-        return ast.parse(file.read_text(encoding="utf-8"), str(file))
+        tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
     except (SyntaxError, UnicodeDecodeError) as error:
         where = f"{file}:{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else str(file)
         raise TargetNotFound(f"{where} is no Python: {getattr(error, 'msg', None) or error}") from None
+    for node in tree.body:  # what is imported within a `try` or a function may be missing
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+        for package in (name.partition(".")[0] for name in names):
+            if not _installed(package):
+                raise TargetNotFound(f"{file}:{node.lineno} imports '{package}', which is not installed")
+    return tree
+
+
+@functools.cache
+def _installed(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
 def _source(module: str) -> Path | None:

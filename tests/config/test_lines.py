@@ -146,6 +146,12 @@ OWN = "from fisherexp.methods.method import ModelMethod\n\n\nclass Own(ModelMeth
     ("code", "config", "words"),
     [
         ("class Own(:\n", "_target_: {}.Own\n", ".py:1 is no Python: "),
+        ("import nope_there\n" + OWN, "_target_: {}.Own\n", ".py:1 imports 'nope_there', which is not installed"),
+        (
+            "try:\n    import nope_there\nexcept ImportError:\n    pass\n" + OWN,
+            "_target_: {}.Own\nb: 1\n",
+            "no such option",
+        ),
         (OWN, "", "method: names no class"),
         (OWN, "factor: 1\n", "method: names no class"),
         (OWN, "5\n", "holds no options"),
