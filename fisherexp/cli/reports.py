@@ -32,6 +32,8 @@ def table(
     from fisherexp.reports.comparison import compare
 
     shown, found = _shown(output_dir, filters, trials)
+    if baseline is not None and not baseline.strip():
+        _refuse("--baseline names no method: leave it out to compare with none")
     if shown:
         try:
             comparison = compare(shown, _keys(rows), _keys(cols), _keys(over), _keys(metrics), references, baseline)
@@ -64,6 +66,7 @@ def plot(
 ) -> None:
     """Draw finished runs: trade-offs, sweeps, corruptions, forgetting, collapse, Fisher mass, cost."""
     from fisherexp.figures import save
+    from fisherexp.reports.grouping import require
     from fisherexp.reports.plots import Request, kind_named, kinds
     from fisherexp.reports.records import Damaged
 
@@ -79,6 +82,7 @@ def plot(
     shown, found = _shown(output_dir, filters, trials)
     if shown:
         try:
+            require(shown, _keys(over))
             figure, files = wanted.draw(shown, Request(x, y, tuple(_keys(over)))), to or [Path(f"{kind}.png")]
             for file in files:
                 save(figure, file)
@@ -158,6 +162,8 @@ def _leave(damaged: Mapping[Path, str], unwritten: bool = False) -> None:
 
 def _keys(texts: Iterable[str]) -> list[str]:
     """Options may be repeated or hold several keys with commas between them."""
+    if any(not text.strip(" ,") for text in texts):
+        _refuse("a list of keys or metrics is empty: name some, or leave the option out")
     return [key for text in texts for key in text.split(",") if key]
 
 

@@ -11,9 +11,9 @@ from fisherexp.reports.grouping import (
     Row,
     below,
     flattened,
-    instead_of,
     natural,
     references,
+    require,
     rows,
     selected,
     value_of,
@@ -90,9 +90,7 @@ def compare(
     Raises ValueError where a cell would average over runs that answer different questions, for a metric no run has, and
     for a baseline that is unknown or has several rows in one setting.
     """
-    for key in (*by, *columns, *over):
-        if not any(has_key(record, key) for record in records):
-            raise ValueError(f"no run has a '{key}': {instead_of(records, key)}")
+    require(records, (*by, *columns, *over))
     for key in (*by, *columns):
         if not any(key in record["names"] or key in flattened(record) for record in records):
             inner = sorted({k for record in records for k in flattened(record) if k.startswith(f"{key}.")})
@@ -136,11 +134,6 @@ def _merged(records: list[Record], name: str) -> dict[str, str]:
 
 def _tells(label: str, index: int, found: list[Row], by: Sequence[str]) -> bool:
     return (label == "method" and not by) or len({row.labels[index] for row in found}) > 1
-
-
-def has_key(record: Record, key: str) -> bool:
-    """Is it the name of a config group, or a dotted key of what decides the run's result, or a parent of some?"""
-    return key in record["names"] or any(k == key or k.startswith(f"{key}.") for k in flattened(record))
 
 
 def _value(record: Record, columns: Sequence[str]) -> str:

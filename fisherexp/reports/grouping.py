@@ -99,6 +99,18 @@ def selected(records: list[Record], filters: Sequence[str]) -> list[Record]:
     return records
 
 
+def has_key(record: Record, key: str) -> bool:
+    """Is it the name of a config group, or a dotted key of what decides the run's result, or a parent of some?"""
+    return key in record["names"] or any(k == key or k.startswith(f"{key}.") for k in flattened(record))
+
+
+def require(records: list[Record], keys: Sequence[str]) -> None:
+    """Raises ValueError, with what to write instead, for a key that no record has."""
+    for key in keys:
+        if not any(has_key(record, key) for record in records):
+            raise ValueError(f"no run has a '{key}': {instead_of(records, key)}")
+
+
 def instead_of(records: list[Record], key: str) -> str:
     """What to write for a key that no record has: one that ends so (of a run's source, say), or is like it."""
     there = {known for record in records for known in flattened(record)}

@@ -114,6 +114,9 @@ def test_trials_are_left_out_unless_asked_for(command, output_dir, tmp_path):
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
+        ("table", ["--metrics", ""], "name some, or leave the option out"),
+        ("table", ["--baseline", " "], "names no method"),
+        ("plot trade_off", ["--over", "nope"], "no run has a 'nope'"),
         ("table", ["output_dir=elsewhere"], "write --output-dir elsewhere"),
         ("table", ["--metrics", "retain_acuracy"], "nearest: retain_accuracy"),
         ("table", ["--baseline", "sdd"], "there are erm, ssd"),

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fisherexp.files import write_text
-from fisherexp.reports.comparison import compare, has_key, headings
-from fisherexp.reports.grouping import Record, rows
+from fisherexp.reports.comparison import compare, headings
+from fisherexp.reports.grouping import Record, require, rows
 from fisherexp.reports.page.figures import MOST
 from fisherexp.reports.page.run import CURVES, run_data
 from fisherexp.reports.page.section import Section, problems, section
@@ -39,9 +39,7 @@ class Written:
 
 def page(records: list[Record], over: Sequence[str], damaged: Mapping[Path, str], to: Path) -> Written:
     """Write the page; `damaged` says which files could not be read. Raises ValueError for keys that no run has."""
-    for key in over:
-        if not any(has_key(record, key) for record in records):
-            compare(records, over=over)  # says which keys there are
+    require(records, over)
     budget, runs, torn = PICTURE_BYTES, [], {}
     together = problems(records, over)
     methods = sorted({record["names"]["method"] for record in records})

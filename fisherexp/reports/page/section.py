@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-from fisherexp.reports.comparison import Comparison, compare, has_key
-from fisherexp.reports.grouping import Record
+from fisherexp.reports.comparison import Comparison, compare
+from fisherexp.reports.grouping import Record, has_key
 from fisherexp.reports.page.figures import Figure, figures
 from fisherexp.reports.page.winners import Winner, winners
 from fisherexp.reports.table import formatted, html
