@@ -159,7 +159,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
 
 def test_a_failed_run_is_one_line_and_keeps_its_traceback(tmp_path):
     arguments = [*PLAIN, f"output_dir={tmp_path}"]
-    failed = run("-m", "method=ssd", "scenario.classes=[],[3]", *arguments)
+    failed = run("-m", "method=ssd", "scenario=random_forgetting", "scenario.fraction=0.0,0.1", *arguments)
     assert failed.returncode == 1
     (line,) = [line for line in failed.stderr.splitlines() if line.startswith("failed:")]
     assert "the scenario would forget no training sample" in line

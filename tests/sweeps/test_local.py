@@ -98,7 +98,7 @@ def test_a_full_disk_fails_in_one_line_and_loses_nothing(tmp_path, undisturbed):
 
 
 def test_failures_are_summed_up_and_may_stop_the_sweep(tmp_path):
-    sweep = [*ERM, "scenario=class_forgetting", "scenario.classes=[],[3]"]  # nothing to forget: the first run fails
+    sweep = [*ERM, "scenario=random_forgetting", "scenario.fraction=0.0,0.1"]  # nothing to forget: the first run fails
     stopped = ["-m", *sweep, "on_error=stop", f"output_dir={tmp_path / 'stop'}"]
     continued = ["-m", *sweep, f"output_dir={tmp_path / 'continue'}"]
     statuses, _, errors = commands(stopped, continued)

@@ -58,7 +58,7 @@ def test_a_signature_makes_a_clean_model_robust(records):
     step, clean digits hardly lost. The margins are about half of what the whole patch is worth under a corruption."""
     options = ["experiment=merging_corrupted_digits", "method=robust_weight_signatures"]
     clean, half, patched = (records(*options, f"method.alphas=[{alpha}]") for alpha in (0.0, 0.5, 1.0))
-    for corruption, gain in (("contrast", 40), ("fog", 20)):
+    for corruption, gain in (("contrast", 25), ("fog", 20)):
         found = [mean(runs, f"{corruption}_accuracy") for runs in (clean, half, patched)]
         assert found == sorted(found), corruption
         assert found[-1] - found[0] >= gain, corruption
