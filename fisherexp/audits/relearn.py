@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fisherexp.data.batch import Batch
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 from fisherexp.models.eval_mode import eval_mode
@@ -40,14 +41,15 @@ class Relearn(ERM):
         super().__init__(model, dataclasses.replace(training, epochs=cap, schedule="constant", warmup_epochs=0))
         self.target, self.cap = target, cap
         self.steps: int | None = None
-        self.images, self.labels = torch.empty(0), torch.empty(0)
+        self.probed: list[Batch] = []
 
     def batches(self, setting: Setting) -> Any:
         """Raises ValueError for a single forgotten sample, which makes no batch."""
         if len(setting.parts["forget"]) < 2:
             raise ValueError("relearning needs two forgotten samples at least: set audit.relearn_cap=0")
         probed = setting.parts["forget"].subset(probe(setting))
-        self.images, self.labels = probed.inputs.to(setting.device), probed.targets.to(setting.device)
+        whole = {"rank": 0, "world_size": 1}  # every rank decides alike
+        self.probed = list(setting.loader_of(probed, shuffle=False, batch_size=PROBED_AT_ONCE, **whole))
         return super().batches(setting)
 
     def on_train_batch_end(self, *batch: Any) -> None:
@@ -57,7 +59,7 @@ class Relearn(ERM):
 
     def probed_loss(self) -> float:
         """Mean loss of the probed samples, in eval mode."""
-        pieces = zip(self.images.split(PROBED_AT_ONCE), self.labels.split(PROBED_AT_ONCE), strict=True)
         with torch.no_grad(), eval_mode(self.model):
-            total = sum(self.objective.loss(self.model(x), y, reduction="sum").item() for x, y in pieces)
-        return total / len(self.labels)
+            outputs = ((self.model(batch.inputs), batch.targets) for batch in self.probed)
+            total = sum(self.objective.loss(*found, reduction="sum").item() for found in outputs)
+        return total / sum(batch.size for batch in self.probed)

@@ -14,6 +14,7 @@ from fisherexp.config.types import AtLeastOne, Count, Probability, Size
 from fisherexp.data.errors import DataError
 from fisherexp.data.loader import Loader
 from fisherexp.data.remarks import Remarks
+from fisherexp.data.store import Store
 from fisherexp.data.tensors import TensorSet
 from fisherexp.objectives.classification import Classification
 from fisherexp.objectives.objective import Objective
@@ -33,8 +34,8 @@ class LabeledData(LightningDataModule):
     files fill in num_classes, input_shape, class_names, mean and std then, too; `remarks` say for the run's record
     what was converted in reading and what was not read.
 
-    provides: what models, methods and scenarios may require of the samples: 'images', 'tokens', 'floats' (inputs that
-        can be mixed), 'class_labels'.
+    provides: what models, methods and scenarios may require of the samples: 'images', 'tokens' (characters or words of
+        the data's own), 'text' (tokens of the model's), 'floats' (inputs that can be mixed), 'class_labels'.
     problems: the kinds of problem that can be made of it.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
     marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count
@@ -62,6 +63,7 @@ class LabeledData(LightningDataModule):
     mirrors: bool = True  # a mirrored image means the same; of a digit, it is another one or none
     published_corruptions: str | None = None  # the folder name under which corrupted copies of its test set are given
     one_logit: bool = False  # of two classes: published with a single output, see Classifier
+    store: Store | None = None  # where what is costly to read may be kept; the problem gives it
 
     def __init__(
         self,
@@ -113,6 +115,10 @@ class LabeledData(LightningDataModule):
     def architecture_options(self) -> dict[str, Any]:
         """What an architecture is told of its inputs, by keyword."""
         return {"input_shape": self.input_shape}
+
+    def blank(self, count: int) -> Any:
+        """Inputs of `count` samples, of their shape and without content."""
+        return torch.zeros(count, *self.input_shape, dtype=self.input_dtype)
 
     def load(self) -> "LabeledData":
         """Read the data, once; later calls do nothing. Returns self."""

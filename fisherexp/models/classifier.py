@@ -1,6 +1,6 @@
 """The one model interface of the project: inputs → normalization → backbone → features → head → logits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from fisherexp.models.heads import linear_head
 class Classifier(nn.Module):
     """A classifier with its input normalization inside, so that images stay uint8 up to the device.
 
-    backbone: module mapping normalized images (B, C, H, W) to features (B, d).
+    backbone: module mapping normalized images (B, C, H, W) to features (B, d); it is given several inputs by name.
     num_features: d. num_classes: width of the head.
     mean, std: one number per channel, for intensities in [0, 1]; None leaves intensities as they are.
     head: maps features to logits; by default a linear layer with bias.
@@ -57,15 +57,16 @@ class Classifier(nn.Module):
             images = images.to(self.mean.dtype) / 255
         return (images - self.mean) / self.std
 
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate features (B, d) of images (B, C, H, W); (B, T, d) of tokens (B, T), one per position."""
-        return self.backbone(self.normalize(images))
+    def features(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """Penultimate features (B, d) of images (B, C, H, W), or of several inputs by name; (B, T, d) of tokens (B, T),
+        one per position."""
+        return self.backbone(**inputs) if isinstance(inputs, Mapping) else self.backbone(self.normalize(inputs))
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (…, num_classes) of features (…, d)."""
         logits = self.head(features)
         return torch.cat([torch.zeros_like(logits), logits], dim=-1) if self.one_logit else logits
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes), or (B, T, num_classes) of tokens."""
-        return self.logits(self.features(images))
+    def forward(self, inputs: Tensor | Mapping[str, Tensor] | None = None, **named: Tensor) -> Tensor:
+        """Logits (B, num_classes), or (B, T, num_classes) of tokens. Several inputs come as a mapping or by keyword."""
+        return self.logits(self.features(named if inputs is None else inputs))

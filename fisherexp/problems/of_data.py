@@ -4,8 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.objectives.objective import Objective
@@ -29,16 +28,16 @@ class OfData(Problem):
     ) -> None:
         self.data, self.scenario, self.backbone = data, scenario, backbone
         self.on_validation, self.store = on_validation, store
+        data.store = store
         self.setting: Setting | None = None
 
     @abstractmethod
     def build_model(self) -> nn.Module:
         """A new network, its weights drawn from torch's global generator."""
 
-    def example(self) -> tuple[Tensor, ...]:
+    def example(self) -> tuple[Any, ...]:
         """What the network is called with: zeros of the shape of one training batch."""
-        data = self.data
-        return (torch.zeros(min(data.batch_size, len(data.train)), *data.input_shape, dtype=data.input_dtype),)
+        return (self.data.blank(min(self.data.batch_size, len(self.data.train))),)
 
     def load(self, seed: int) -> "OfData":
         if self.setting is None:
