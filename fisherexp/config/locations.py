@@ -1,6 +1,8 @@
 """Where files lie: configs in conf/ and in directories a user adds with hydra.searchpath, data in a folder."""
 
+import contextlib
 import glob
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -10,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 WEIGHTS = "weights.safetensors"  # what a run leaves in its folder
+PACKAGED = "pkg://"  # begins the name of a file of an installed package: pkg://<distribution>/<path>
 TARGET = re.compile(r"^_target_: *(\S+)", re.MULTILINE)
 BASE = re.compile(r"^defaults: *\[(\w+)\]", re.MULTILINE)
 
@@ -97,13 +100,23 @@ def target(file: Path) -> str | None:
 
 
 def located(path: str, root: str | None) -> Path | None:
-    """A file or folder the user names: absolute, in the working directory, or in the data folder; None where it is in
-    neither. root: as for `data_folder`."""
+    """A file or folder the user names: absolute, in the working directory, in the data folder, or in an installed
+    package (`PACKAGED`); None where it is in none. root: as for `data_folder`."""
+    if path.startswith(PACKAGED):
+        return _packaged(*path.removeprefix(PACKAGED).partition("/")[::2])
     given = Path(path).expanduser()
     try:
         return next((place for place in (given, data_folder(root) / given) if place.exists()), None)
     except OSError:  # a name longer than any file's
         return None
+
+
+def _packaged(distribution: str, inside: str) -> Path | None:
+    """What an installed package holds, found without importing it."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):  # not installed, no name
+        place = Path(str(importlib.metadata.distribution(distribution).locate_file(inside)))
+        return place if place.exists() else None
+    return None
 
 
 def data_folder(root: str | None) -> Path:

@@ -19,6 +19,8 @@ PACKAGES = (
     "omegaconf",
     "numpy",
     "scikit-learn",
+    "transformers",
+    "tokenizers",
 )
 
 TIMES = ("seconds", "cpu_seconds")  # metrics that are another number in every run

