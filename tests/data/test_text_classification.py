@@ -150,3 +150,9 @@ def test_a_model_of_text_brings_its_training_unless_another_is_chosen():
     assert composed(["method=erm", "model=minilm", "data=sst2"]).training.optimizer == "adamw"
     assert composed(["method=erm", "model=minilm", "data=sst2", "training=small"]).training.optimizer == "sgd"
     assert composed(["method=erm"]).training.optimizer == "sgd"
+
+
+def test_a_validation_file_is_something_to_choose_on():
+    line = ["method=erm", "model=minilm", "data=sst2", "evaluate_on=validation"]
+    assert [problem.option for problem in validate(composed(line))] == ["data.validation=0.0"]
+    assert validate(composed([*line, "data.validation_path=text/SST-2/heldout.tsv"])) == []
