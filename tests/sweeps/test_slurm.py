@@ -47,7 +47,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
 
 
 def test_only_what_is_missing_is_submitted(slurm_cluster, tmp_path):
-    sweep = [*ERM, "scenario=class_forgetting", "scenario.classes=[3],[]"]  # nothing to forget: the second run fails
+    sweep = [*ERM, "scenario=random_forgetting", "scenario.fraction=0.1,0.0"]  # nothing to forget: the second run fails
     assert "2 submitted" in submit(tmp_path, *sweep)
     assert "2 queued or running already" in submit(tmp_path, *sweep)
     wait_until(lambda: not queue())
