@@ -4,9 +4,18 @@ The signatures are read without importing the module (see `declared.py`), so an 
 these names, builtins and `typing.Literal`.
 """
 
+import re
 from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
+
+
+def _regular_expression(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _name_of_a_file(text: str) -> bool:
@@ -35,6 +44,9 @@ Separator = Literal[",", ";", "\t", " ", "|", ":"]
 
 # A file that a run leaves in its folder: a name, no path that leads out of it.
 FileName = Annotated[str, Predicate(_name_of_a_file)]
+
+# What names of layers or parameters are searched with.
+Pattern = Annotated[str, Predicate(_regular_expression)]
 
 # An index of a class of the data set in use: the validator narrows it to 0 ≤ label < num_classes.
 ClassLabel = Annotated[int, Ge(0)]

@@ -22,6 +22,11 @@ ROOT = "fisherexp.config.root.Root"
 # Keys Hydra's instantiate reads itself.
 HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # the choices of a Literal, which may be words of the file as well
+# Of types.py, in words.
+PREDICATES = {
+    "_name_of_a_file": "should be the name of a file, which stays in the run's folder",
+    "_regular_expression": "should be a regular expression",
+}
 # What a sweep has that chooses nothing.
 SWEEP = {"launcher": "basic", "sweeper": "grid"}
 # What networks, heads and loggers need beyond their nodes (shapes, folders) a run gives them.
@@ -264,7 +269,7 @@ def _describe(option: str, value: Any, errors: list[dict]) -> Problem:
 
 def _words(error: dict) -> str:
     if error["type"] == "predicate_failed":
-        return "should be the name of a file, which stays in the run's folder"
+        return next(words for name, words in PREDICATES.items() if name in error["msg"])
     said = re.sub(r"^(Input|String|List) should", "should", error["msg"])
     return said.partition(" after validation")[0]
 

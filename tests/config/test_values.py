@@ -69,6 +69,12 @@ def test_a_name_is_made_for_each_class(given, compose_quickly):
     assert problems(compose_quickly, *line, "data.num_classes=100000") == []
 
 
+@pytest.mark.parametrize("option", ["targets", "exclude", "trained"])
+def test_names_of_layers_are_searched_with_an_expression(option, compose_quickly):
+    assert problems(compose_quickly, "method=lora", f"method.{option}='('") == [f"method.{option}"]
+    assert problems(compose_quickly, "method=lora", f"method.{option}='^(head|body)'") == []
+
+
 @pytest.mark.parametrize("name", ["../../../x", "/tmp/x", "a/b", "..", "a\\\\b"])
 def test_a_file_of_a_run_stays_in_its_folder(name, compose_quickly):
     line = ["callbacks=[fisher]"]

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fisherexp import adapters
 from fisherexp.adapters import Adapter
-from fisherexp.config.types import AtLeastOne, Positive, Probability
+from fisherexp.config.types import AtLeastOne, Pattern, Positive, Probability
 from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
 from fisherexp.methods.recipe import Recipe
@@ -128,10 +128,10 @@ class AdapterTuning(FineTuning):
         self,
         model: nn.Module,
         finetune: Recipe,
-        targets: str | AtLeastOne[str],
-        exclude: str | None = None,
-        by_layer: dict[str, dict[str, Any]] | None = None,
-        trained: str | None = None,
+        targets: Pattern | AtLeastOne[str],
+        exclude: Pattern | None = None,
+        by_layer: dict[Pattern, dict[str, Any]] | None = None,
+        trained: Pattern | None = None,
         dropout: Probability = 0.0,
         head_lr: Positive | None = None,
     ) -> None:
