@@ -18,6 +18,10 @@ def _regular_expression(text: str) -> bool:
     return True
 
 
+def _each_once(items: list) -> bool:
+    return len(set(items)) == len(items)
+
+
 def _name_of_a_file(text: str) -> bool:
     return "/" not in text and "\\" not in text and text not in (".", "..")
 
@@ -38,6 +42,7 @@ Probability = Annotated[float, Ge(0), Le(1)]
 # What there is to choose from, or to go through: AtLeastOne[Positive] is a list of such numbers that is not empty.
 Item = TypeVar("Item")
 AtLeastOne = Annotated[list[Item], MinLen(1)]
+Distinct = Annotated[list[Item], MinLen(1), Predicate(_each_once)]
 
 # What stands between the values of a line.
 Separator = Literal[",", ";", "\t", " ", "|", ":"]

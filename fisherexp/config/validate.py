@@ -24,6 +24,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # the choices of a Literal, which may be words of the file as well
 # Of types.py, in words.
 PREDICATES = {
+    "_each_once": "should have each only once",
     "_name_of_a_file": "should be the name of a file, which stays in the run's folder",
     "_regular_expression": "should be a regular expression",
 }

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from fisherexp.config.types import AtLeastOne, ClassLabel, Probability, Size
+from fisherexp.config.types import AtLeastOne, ClassLabel, Distinct, Probability, Size
 from fisherexp.data.datamodule import ImageData
 from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.forgetting import ForgettingMetrics
@@ -31,7 +31,7 @@ class ClassForgetting:
     requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
-    def __init__(self, classes: AtLeastOne[ClassLabel]):
+    def __init__(self, classes: Distinct[ClassLabel]):
         self.classes = classes
 
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
@@ -60,7 +60,7 @@ class SubclassForgetting:
     requires = ("class_labels",)
     references = {"before": "source", "oracle": "oracle"}
 
-    def __init__(self, classes: AtLeastOne[Size]):
+    def __init__(self, classes: Distinct[Size]):
         self.classes = classes
 
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:

@@ -69,6 +69,14 @@ def test_a_name_is_made_for_each_class(given, compose_quickly):
     assert problems(compose_quickly, *line, "data.num_classes=100000") == []
 
 
+@pytest.mark.parametrize(("classes", "wrong"), [("[3,3]", True), ("[3,4,3]", True), ("[3,4]", False)])
+@pytest.mark.parametrize(
+    "line", [["scenario=class_forgetting"], ["scenario=subclass_forgetting", "data=digits_parity"]]
+)
+def test_a_class_is_forgotten_once(line, classes, wrong, compose_quickly):
+    assert problems(compose_quickly, *line, f"scenario.classes={classes}") == ["scenario.classes"] * wrong
+
+
 @pytest.mark.parametrize("option", ["targets", "exclude", "trained"])
 def test_names_of_layers_are_searched_with_an_expression(option, compose_quickly):
     assert problems(compose_quickly, "method=lora", f"method.{option}='('") == [f"method.{option}"]
