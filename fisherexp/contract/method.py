@@ -141,10 +141,11 @@ class Contract:
         given = self.config("a").method
         typed = [name for name, kind in declared(given._target_).parameters.items() if kind and "str" not in kind]
         typed = [name for name in typed if name in given and not OmegaConf.is_dict(given[name])]
-        problems = explain([*self.overrides, *(f"method.{name}=no_such_value" for name in typed)])
+        # The open bracket is for options that are regular expressions, which take any other word.
+        problems = explain([*self.overrides, *(f"method.{name}='no_such_value('" for name in typed)])
         for name in typed:
             found = [problem for problem in problems if problem.option.startswith(f"method.{name}=")]
-            assert len(found) == 1, f"method.{name}=no_such_value: {len(found)} problems instead of one"
+            assert len(found) == 1, f"method.{name}='no_such_value(': {len(found)} problems instead of one"
             assert found[0].nearest is not None, f"no advice: {found[0]}"
         assert len(problems) == len(typed), "; ".join(map(str, problems))
 
