@@ -128,8 +128,9 @@ def same_outputs(found: Tensor, expected: Tensor, eps: float, tolerance: float |
 
 def differing(
     found: dict[str, Tensor], names: list[str], expected: list[Tensor | None], seeds: Tensor, eps: float
-) -> tuple[list[str], bool]:
-    """The parameters whose gradients do not agree, and whether any agrees less than rounding lets expect.
+) -> tuple[list[str], bool, bool]:
+    """The parameters whose gradients do not agree, whether any agrees less than rounding lets expect, and whether any
+    expected gradient is 0, as any mistake would be as well.
 
     found: by name, nothing for a parameter that was not met; its tensors are overwritten.
     """
@@ -148,7 +149,8 @@ def differing(
     agree = (errors <= allowed) | ~(errors.isfinite() | sizes.isfinite())  # others are refused by the layer's name
     bad = [n for (n, *_), right in zip(pairs, agree.tolist(), strict=True) if not right]
     bad += [n for (n, _), norm in zip(missing, left_out.tolist(), strict=True) if norm > 1e2 * eps * float(largest)]
-    return bad, bool((errors > 4 * DOUBT * eps * torch.maximum(sizes, eps**0.25 * largest)).any())
+    doubt = bool((errors > 4 * DOUBT * eps * torch.maximum(sizes, eps**0.25 * largest)).any())
+    return bad, doubt, any(e is None for e in expected) or not bool(sizes.all() and left_out.all())
 
 
 def _norms(tensors: list[Tensor], like: Tensor) -> Tensor:

@@ -154,6 +154,12 @@ def _settled(axis: Axis | _Open | None, seen: _Seen, siblings: list[tuple[Axis |
     return axis
 
 
+def _with_parameters(log: Log, parameters: set[int]) -> list[tuple[Callable, list[_Seen], list[_Seen]]]:
+    """The calls that were given a parameter or what was computed from one. Positions and masks may be prepared in one
+    way for a single sample and in another for several."""
+    return [call for call in log.calls if any(t.differentiable or t.identity in parameters for t in call[1])]
+
+
 def layout_of(first: Log, second: Log, parameters: set[int]) -> Layout:
     """The calls that involve parameters, in order, from the logs of two runs whose first rows are the same samples.
 
@@ -161,10 +167,11 @@ def layout_of(first: Log, second: Log, parameters: set[int]) -> Layout:
     as a parameter from then on. A step whose batch axis cannot be told is given as the `UnknownLayout` that says why.
     Raises UnknownLayout if the two runs take different paths.
     """
-    if [c[0] for c in first.calls] != [c[0] for c in second.calls]:
+    calls, others = _with_parameters(first, parameters), _with_parameters(second, parameters)
+    if [call[0] for call in calls] != [call[0] for call in others]:
         raise UnknownLayout("the forward pass takes another path when the batch size changes")
     like_parameters, found, sizes = set(parameters), [], (first.batch, second.batch)
-    for (func, *small), (_, *large) in zip(first.calls, second.calls, strict=True):
+    for (func, *small), (_, *large) in zip(calls, others, strict=True):
         if not any(seen.identity in like_parameters for seen in small[0]):
             continue
         try:

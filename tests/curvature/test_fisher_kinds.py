@@ -846,21 +846,31 @@ def test_regression_targets_must_have_the_shape_of_outputs():
 class Positioned(nn.Module):
     """Expands its positions for several samples only, as transformers does with those it makes itself."""
 
-    def __init__(self):
+    def __init__(self, learned):
         super().__init__()
-        self.at, self.head = nn.Parameter(torch.randn(1, T, D)), nn.Linear(D, C)
+        self.head, at = nn.Linear(D, C), torch.randn(1, T, D)
+        if learned:
+            self.at = nn.Parameter(at)
+        else:
+            self.register_buffer("at", at)
+        self.seen = []  # sizes of batches
 
     def forward(self, x):
+        self.seen.append(len(x))
         at = self.at if len(x) == 1 else self.at.expand(len(x), -1, -1)
         return self.head((x + at).tanh().mean(1))
 
 
-def test_a_sample_alone_may_take_a_path_of_its_own(monkeypatch):
-    """Of a large problem one sample is looked at, whose path is none to follow; two show the batch's."""
+@pytest.mark.parametrize(("learned", "looks"), [(True, [1, 2, 2, 3]), (False, [1, 2])])
+def test_a_sample_alone_may_take_a_path_of_its_own(monkeypatch, learned, looks):
+    """Of a large problem one sample is looked at. Where parameters take another path with it, two show the batch's;
+    what is prepared without parameters may differ."""
     monkeypatch.setattr(engine, "WHOLE", 0)
-    model, batches = Positioned(), [data() for _ in range(2)]
+    model, batches = Positioned(learned), [data() for _ in range(2)]
     expected = reference(model, batches)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        model.seen.clear()
         found = fisher_diagonal(model, batches)
     assert worst(found, expected) <= 1e-9
+    assert model.seen == [*looks, N, N]
