@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -254,14 +255,23 @@ def _zeros(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Te
         sums |= {n: part.view(p.shape) for (n, p), part in zip(vectors.items(), parts, strict=True)}
     for n, p in parameters.items():
         if n not in sums:
-            sums[n] = torch.zeros_like(p, dtype=accumulation_dtype(p.dtype), memory_format=_layout(p))
+            sums[n] = _zeros_like(p, accumulation_dtype(p.dtype))
     checked = [f for f in flat if len(f)]
     return {n: sums[n] for n in parameters}, checked or list(sums.values())
 
 
-def _layout(p: Tensor) -> torch.memory_format:
-    """Sums of convolution weights are kept as their rule forms them: channels last."""
-    return torch.channels_last if p.dim() == 4 else torch.contiguous_format
+def _zeros_like(p: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums of convolution weights are kept as their rule forms them: channels last.
+
+    On a CPU they take memory as they are written, in the backward pass, when the activations of the forward pass go.
+    """
+    order = (0, 2, 3, 1) if p.dim() == 4 else range(p.dim())
+    shape = [p.shape[d] for d in order]
+    if p.device.type == "cpu":
+        sums = torch.from_numpy(np.zeros(shape, "float64" if dtype == torch.float64 else "float32"))
+    else:
+        sums = torch.zeros(shape, dtype=dtype, device=p.device)
+    return sums.permute(0, 3, 1, 2) if p.dim() == 4 else sums
 
 
 def fisher_diagonal(

@@ -23,10 +23,12 @@ from .identity import (
     WHOLE,
     Part,
     coupled,
+    output_error,
     refuse_in_double,
     refuse_influence,
     rounding,
     same_outputs,
+    tolerance,
 )
 from .inputs import batch_size, outputs_of
 from .layout import Layout, Step, UnknownLayout
@@ -191,16 +193,18 @@ class Engine:
             evaluate(self._part, self.model, self.wanted.values(), inputs, batch)
         eps = rounding(outputs, *self.wanted.values())
         part = self._part
-        if not same_outputs(outputs[part.rows], part.outputs, eps):
+        error = output_error(outputs[part.rows], part.outputs)
+        if error > tolerance(eps):
             whole = outputs_of(self.model, inputs).detach()
             if not same_outputs(whole[part.rows], part.outputs, eps):
                 raise coupled("the outputs")
             tape.close()
             self._distrust(set(self.wanted))
-        if eps > DOUBLE and not same_outputs(outputs[part.rows], part.outputs, eps, DOUBT * eps):
+        if eps > DOUBLE and error > DOUBT * eps:
             with randomness.kept(self.device):
                 refuse_in_double(self.model, inputs, batch, part, None, [])
-        return Verification(part, path, [n for n in self.wanted if n not in lost], eps)
+        followed = {name: p for name, p in self.wanted.items() if name not in lost}
+        return Verification(part, path, followed, eps, self._generator.getrandbits(32))
 
     def _deliver(self, use: Use, g: Tensor) -> None:
         """Hand on a gradient; to whom is known when the forward pass is over."""
@@ -210,11 +214,13 @@ class Engine:
         """Return if the identity holds. Otherwise raise _Again with another layout or fewer parameters to follow, or
         CoupledSamples if samples influence each other.
         """
-        wrong, doubt = check.wrong(self.wanted)
+        wrong, doubt = check.wrong()
         if doubt and DOUBLE < check.eps <= SINGLE:
-            refuse_in_double(self.model, inputs, batch, check.part, check.seeds, check.names)
+            refuse_in_double(self.model, inputs, batch, check.part, check.seeds, list(check.parameters))
         if not wrong:
             return
+        with randomness.kept(self.device):
+            check.part.evaluate(self.model, inputs, batch)
         refuse_influence(
             self.model, inputs, batch, check.part, check.seeds, {n: self.wanted[n] for n in wrong}, check.eps
         )

@@ -15,7 +15,9 @@ in which a ReLU network's gradients differ by a tenth between batch sizes (in fl
 Smaller differences that rounding seldom makes, `DOUBT` times eps, are settled by a copy of the model in float64.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
+from math import inf, isfinite
 from random import Random
 
 import torch
@@ -84,20 +86,39 @@ class Part:
         total = torch.zeros(self.block.stop - self.block.start, dtype=torch.float64, device=like.device)
         return total.index_add_(0, self.order - self.block.start, self.weights.to(total)).to(like.dtype)
 
-    def seeds(self, whole: Tensor) -> Tensor:
-        """Rows of `whole`, seeds of the batch, weighted and in the shape of the part's outputs."""
-        scale = self.weights.repeat_interleave(self.each).to(whole)
-        return fitting(whole[self.rows], self.outputs) * scale.reshape(-1, *[1] * (whole.dim() - 1))
+    def weighted(self, seeds: Tensor) -> Tensor:
+        """Seeds of the part's rows times ε."""
+        scale = self.weights.repeat_interleave(self.each).to(seeds)
+        return seeds * scale.reshape(-1, *[1] * (seeds.dim() - 1))
 
-    def gradients(self, whole: Tensor, parameters: list[Tensor]) -> list[Tensor | None]:
-        """∇ Σ ε_n ℓ_n of the parameters, for seeds `whole` of the batch."""
-        return _gradients(self.outputs, self.seeds(whole), parameters)
+    def gradients(self, seeds: Tensor, parameters: list[Tensor], keep: bool = True) -> list[Tensor | None]:
+        """∇ Σ ε_n ℓ_n of the parameters, for seeds of the part's rows. keep: the graph."""
+        return _gradients(self.outputs, fitting(self.weighted(seeds), self.outputs), parameters, keep)
+
+    def hand_on(self, seeds: Tensor, parameters: dict[str, Tensor], take: Callable[[str, Tensor], None]) -> None:
+        """`take(name, gradient)` of these gradients, one at a time: those of a large network are never there at once.
+        Not called for a parameter that the outputs do not depend on. The graph is used up: `evaluate` anew for more.
+        """
+
+        def hook(name):
+            def forget(gradient):
+                take(name, gradient)
+                return gradient.new_zeros(()).expand_as(gradient)
+
+            return forget
+
+        hooks = [p.register_hook(hook(name)) for name, p in parameters.items()]
+        try:
+            self.gradients(seeds, list(parameters.values()), keep=False)
+        finally:
+            for handle in hooks:
+                handle.remove()
 
 
-def _gradients(outputs: Tensor, seeds: Tensor, parameters: list[Tensor]) -> list[Tensor | None]:
+def _gradients(outputs: Tensor, seeds: Tensor, parameters: list[Tensor], keep: bool = True) -> list[Tensor | None]:
     if not outputs.requires_grad:
         return [None] * len(parameters)
-    return torch.autograd.grad(outputs, parameters, seeds.to(outputs.dtype), retain_graph=True, allow_unused=True)
+    return torch.autograd.grad(outputs, parameters, seeds.to(outputs.dtype), retain_graph=keep, allow_unused=True)
 
 
 def fitting(seeds: Tensor, outputs: Tensor) -> Tensor:
@@ -115,69 +136,77 @@ def fitting(seeds: Tensor, outputs: Tensor) -> Tensor:
     raise coupled(f"the number of outputs ({tuple(outputs.shape[1:])} or {tuple(seeds.shape[1:])})")
 
 
-def same_outputs(found: Tensor, expected: Tensor, eps: float, tolerance: float | None = None) -> bool:
+def same_outputs(found: Tensor, expected: Tensor, eps: float) -> bool:
     """Whether outputs agree up to rounding, where both have entries."""
-    tolerance = min(1e3 * eps, 4 * eps**0.5) if tolerance is None else tolerance
+    return output_error(found, expected) <= tolerance(eps)
+
+
+def tolerance(eps: float) -> float:
+    """What `output_error` may be by rounding."""
+    return min(1e3 * eps, 4 * eps**0.5)
+
+
+def output_error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of outputs relative to the largest entry, where both have entries; NaN counts as ∞."""
     if found.dim() != expected.dim():
-        return False
+        return inf
     common = tuple(slice(min(a, b)) for a, b in zip(found.shape, expected.shape, strict=True))
-    found, expected = found.detach()[common].double(), expected.detach()[common].double()
-    scale = torch.maximum(found.abs().max(), expected.abs().max()) if found.numel() else 0.0
-    return bool(((found - expected).abs() <= tolerance * scale).all()) if found.numel() else True
+    found, expected = found.detach()[common], expected.detach()[common]
+    if not found.numel():
+        return 0.0
+    if found.dtype != torch.float32 or expected.dtype != torch.float32:  # else as they are: logits of tokens are many
+        found, expected = found.double(), expected.double()
+    scale, error = float(torch.maximum(found.abs().max(), expected.abs().max())), float((found - expected).abs().max())
+    if not isfinite(error):
+        return inf
+    return error / scale if error else 0.0
 
 
-def differing(
-    found: dict[str, Tensor], names: list[str], expected: list[Tensor | None], seeds: Tensor, eps: float
-) -> tuple[list[str], bool, bool]:
-    """The parameters whose gradients do not agree, whether any agrees less than rounding lets expect, and whether any
-    expected gradient is 0, as any mistake would be as well.
+def differing(sizes: dict[str, Tensor], errors: dict[str, Tensor], largest: Tensor, eps: float) -> tuple[list, bool]:
+    """The parameters whose gradients do not agree, and whether any agrees less than rounding lets expect.
 
-    found: by name, nothing for a parameter that was not met; its tensors are overwritten.
+    sizes: norm of the gradient that is expected, by name; errors: norm of what it differs by from the one found, for
+    parameters that were met; largest: norm of the seeds.
     """
-    pairs = [(n, found[n], e) for n, e in zip(names, expected, strict=True) if n in found]
-    missing = [(n, e) for n, e in zip(names, expected, strict=True) if n not in found and e is not None]
-    rights = [torch.zeros_like(left) if right is None else right for _, left, right in pairs]
-    lefts = [left for _, left, _ in pairs]
-    if any(left.dtype != right.dtype for left, right in zip(lefts, rights, strict=True)):  # sums are kept wider
-        rights = [right.to(left.dtype) for left, right in zip(lefts, rights, strict=True)]
-    sizes, left_out = _norms(rights, seeds), _norms([right for _, right in missing], seeds)
-    if pairs:
-        torch._foreach_sub_(lefts, rights)  # in place: a large network's gradients are large
-    errors = _norms(lefts, seeds)
-    largest = torch.cat([sizes, left_out, _norms([seeds], seeds)]).max()
-    allowed = 4 * torch.maximum(eps**0.5 * sizes, eps**0.75 * largest)
-    agree = (errors <= allowed) | ~(errors.isfinite() | sizes.isfinite())  # others are refused by the layer's name
-    bad = [n for (n, *_), right in zip(pairs, agree.tolist(), strict=True) if not right]
-    bad += [n for (n, _), norm in zip(missing, left_out.tolist(), strict=True) if norm > 1e2 * eps * float(largest)]
-    doubt = bool((errors > 4 * DOUBT * eps * torch.maximum(sizes, eps**0.25 * largest)).any())
-    return bad, doubt, any(e is None for e in expected) or not bool(sizes.all() and left_out.all())
+    met, missing = list(errors), [name for name in sizes if name not in errors]
+    known, wrong = [sizes.get(name, largest.new_zeros(())) for name in met], [errors[name] for name in met]
+    left_out = torch.stack([largest, *(sizes[name] for name in missing)])
+    known, wrong = torch.stack([largest, *known])[1:], torch.stack([largest, *wrong])[1:]
+    largest = torch.cat([known, left_out]).max()
+    allowed = 4 * torch.maximum(eps**0.5 * known, eps**0.75 * largest)
+    agree = (wrong <= allowed) | ~(wrong.isfinite() | known.isfinite())  # others are refused by the layer's name
+    bad = [name for name, right in zip(met, agree.tolist(), strict=True) if not right]
+    bad += [n for n, size in zip(missing, left_out[1:].tolist(), strict=True) if size > 1e2 * eps * float(largest)]
+    return bad, bool((wrong > 4 * DOUBT * eps * torch.maximum(known, eps**0.25 * largest)).any())
 
 
-def _norms(tensors: list[Tensor], like: Tensor) -> Tensor:
-    """The norm of each, on the device of `like`."""
-    if not tensors:
-        return torch.zeros(0, dtype=torch.float64, device=like.device)
-    tensors = [t.detach() for t in tensors]
-    wide = [t if t.dtype in (torch.float32, torch.float64) else t.float() for t in tensors]
-    return torch.stack([norm.to(like.device, torch.float64) for norm in torch._foreach_norm(wide)])
+def norm(tensor: Tensor) -> Tensor:
+    """In float64, whatever the tensor's dtype."""
+    tensor = tensor.detach()
+    wide = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return torch.linalg.vector_norm(wide).double()
+
+
+def _differing(names: list[str], found: list[Tensor | None], expected: list[Tensor | None], seeds: Tensor, eps: float):
+    """`differing` of gradients; None: a parameter that was not met."""
+    sizes = {n: norm(e) for n, e in zip(names, expected, strict=True) if e is not None}
+    pairs = [(n, f, e) for n, f, e in zip(names, found, expected, strict=True) if f is not None]
+    errors = {n: norm(f if e is None else f - e.to(f.dtype)) for n, f, e in pairs}
+    return differing(sizes, errors, norm(seeds), eps)[0]
 
 
 def refuse_influence(
     model: nn.Module, inputs, batch: int, part: Part, seeds: Tensor, parameters: dict[str, Tensor], eps: float
 ) -> None:
     """Raise CoupledSamples if plain autograd itself gives other gradients for the samples alone, in the part, and
-    in the whole batch. parameters: those whose gradients are in question. Differences within twice the rounding are not
-    refused: these parameters go one sample at a time, which is the definition.
+    in the whole batch. seeds: of the part's rows; parameters: those whose gradients are in question. Differences within
+    twice the rounding are not refused: these parameters go one sample at a time, which is the definition.
     """
     eps *= 4
     names, values = list(parameters), list(parameters.values())
-    expected, weighted = part.gradients(seeds, values), part.seeds(seeds)
+    expected, weighted = part.gradients(seeds, values), part.weighted(seeds)
     whole = outputs_of(model, inputs)
-    placed = torch.zeros_like(seeds)
-    scaled = seeds[part.rows] * part.weights.repeat_interleave(part.each).to(seeds).reshape(
-        -1, *[1] * (seeds.dim() - 1)
-    )
-    placed.index_add_(0, part.rows, scaled)
+    placed = seeds.new_zeros(whole.shape).index_add_(0, part.rows, weighted)
     references = [_gradients(whole, placed, values)]
     alone: list[Tensor] = [torch.zeros_like(v) for v in values]
     for i in range(len(part.order)):
@@ -191,8 +220,7 @@ def refuse_influence(
                 total += gradient
     references.append(alone)
     for found in references:
-        by_name = {n: g.clone() for n, g in zip(names, found, strict=True) if g is not None}
-        if differing(by_name, names, expected, weighted, eps)[0]:
+        if _differing(names, found, expected, weighted, eps):
             raise coupled("the gradients")
 
 

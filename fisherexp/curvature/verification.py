@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from . import randomness
-from .identity import Part, coupled, differing, rounding, same_outputs
+from .identity import Part, coupled, differing, norm, rounding, same_outputs
 from .inputs import outputs_of, select
 from .path import Path
 from .rules import Use
+from .sketch import Sketch
 from .tape import pull_back
 
 NOW_AND_THEN = 64  # batches from one verification of a known way to the next
@@ -58,44 +59,60 @@ class Verified:
 
 
 class Verification:
-    """Compares one sweep with the untouched model. `sums`: Σ_{n∈S} ε_n G_n by parameter, as gradients arrive."""
+    """Compares one sweep with the untouched model. `sums`: sketches of Σ_{n∈S} ε_n G_n by parameter, as gradients
+    arrive.
+    """
 
-    def __init__(self, part: Part, path: Path, names: list[str], eps: float):
-        self.part, self.path, self.names, self.eps = part, path, names, eps
+    def __init__(self, part: Part, path: Path, parameters: dict[str, Tensor], eps: float, seed: int):
+        self.part, self.path, self.parameters, self.eps = part, path, parameters, eps
+        generator = torch.Generator().manual_seed(seed)
+        self.sketches = {name: Sketch(p, generator) for name, p in parameters.items()}
         self.sums: dict[str, Tensor] = {}
         self.seeds: Tensor | None = None
-        self.vacuous = False  # whether a gradient was 0, which tells nothing
+        self.vacuous = False  # whether a gradient was 0, which any mistake would be as well
         self.weights: Tensor | None = None
 
     def add_seed(self, seed: Tensor) -> None:
         """The sum of all seeds is verified: gradients are linear in them."""
-        self.seeds = seed.clone() if self.seeds is None else self.seeds + seed
+        rows = seed[self.part.rows]
+        self.seeds = rows if self.seeds is None else self.seeds + rows
 
     def receive(self, use: Use, g: Tensor) -> None:
         """Add a use's share to the sums."""
-        uses = [(slot, h, [r for r in h.roots if r in self.names]) for slot, h in use.slots.items()]
+        uses = [(slot, h, [r for r in h.roots if r in self.sketches]) for slot, h in use.slots.items()]
         if not any(roots for *_, roots in uses):
             return
         g = use.grads(g)
         if self.weights is None:
             self.weights = self.part.sample_weights(g)
+        weights = self.weights.to(g.dtype)
         for slot, handle, roots in uses:
-            if not roots:
-                continue
-            total = use.weighted(slot, g, self.part.block, self.weights.to(g.dtype))
-            for root in roots:
-                share = total if handle.direct else pull_back(handle, root, total.unsqueeze(0))[0]
-                before = self.sums.get(root)
-                self.sums[root] = share if before is None else before + share
+            if handle.direct and roots:
+                (root,) = roots
+                self._add(root, use.sketched(slot, g, self.part.block, weights, self.sketches[root]))
+            elif roots:
+                total = use.weighted(slot, g, self.part.block, weights).unsqueeze(0)
+                for root in roots:
+                    self._add(root, self.sketches[root].of(pull_back(handle, root, total)[0]))
 
-    def wrong(self, wanted: dict[str, Tensor]) -> tuple[list[str], bool]:
+    def _add(self, root: str, share: Tensor) -> None:
+        before = self.sums.get(root)
+        self.sums[root] = share if before is None else before + share
+
+    def wrong(self) -> tuple[list[str], bool]:
         """The parameters for which the identity does not hold, and whether there is doubt about one that seems to."""
-        if not self.names:
+        if not self.parameters:
             return [], False
-        expected = self.part.gradients(self.seeds, [wanted[n] for n in self.names])
-        seeds = self.part.seeds(self.seeds)
-        wrong, doubt, self.vacuous = differing(self.sums, self.names, expected, seeds, self.eps)
-        return wrong, doubt
+        sizes, errors = {}, {name: norm(total) for name, total in self.sums.items()}
+
+        def compare(name: str, gradient: Tensor) -> None:
+            sizes[name] = norm(gradient)
+            if name in self.sums:
+                errors[name] = norm(self.sums[name] - self.sketches[name].of(gradient))
+
+        self.part.hand_on(self.seeds, self.parameters, compare)
+        self.vacuous = len(sizes) < len(self.parameters) or not all(sizes.values())
+        return differing(sizes, errors, norm(self.part.weighted(self.seeds)), self.eps)
 
 
 class RuleFailed(RuntimeError):

@@ -191,7 +191,7 @@ def test_verification_is_what_finds_a_parameter_that_was_missed(monkeypatch):
     monkeypatch.setattr("fisherexp.curvature.tape.Tape._lose", lambda self, handles: None)
     model, batch = Net(WRITTEN["copy into a view"][0]), data()
     assert_exact(model, [batch])  # the identity finds what the tape did not say
-    monkeypatch.setattr("fisherexp.curvature.verification.Verification.wrong", lambda self, wanted: ([], False))
+    monkeypatch.setattr("fisherexp.curvature.verification.Verification.wrong", lambda self: ([], False))
     with pytest.raises(AssertionError):
         assert_exact(model, [batch])
 
@@ -589,8 +589,8 @@ def test_a_change_that_is_noticed_late_is_no_silent_number(monkeypatch):
     model = Net(lambda m, h: h * m.w)
     accumulator = DiagonalAccumulator(model)
     accumulator.update(*data())
-    whole = linear.Linear.weighted
-    monkeypatch.setattr(linear.Linear, "weighted", lambda self, *a: 2 * whole(self, *a))
+    whole = linear.Linear.sketched
+    monkeypatch.setattr(linear.Linear, "sketched", lambda self, *a: 2 * whole(self, *a))
     for _ in range(4):
         accumulator.update(*data())
     with pytest.raises(RuntimeError, match="no longer agree"):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Axis, Step, batch_first
+from ..sketch import Sketch
 
 # Per-sample gradients are formed for a few samples at a time: what fits here stays in cache on a CPU.
 CHUNK_BYTES = 16 * 2**20
@@ -201,6 +202,10 @@ class Use:
             product = torch.tensordot(weights[part].to(some.dtype), some, 1)
             total = product if total is None else total + product
         return total.reshape(value.shape)
+
+    def sketched(self, slot: str, g: Tensor, rows: slice, weights: Tensor, sketch: Sketch) -> Tensor:
+        """The sketch of `weighted`."""
+        return sketch.of(self.weighted(slot, g, rows, weights))
 
     def release(self) -> None:
         """Forget the saved input, as backward forgets its own."""

@@ -49,9 +49,16 @@ class Embedding(Use):
         return out.scatter_add_(1, index[rows].unsqueeze(-1).expand_as(g[rows]), g[rows])
 
     def weighted(self, slot, g, rows, weights):
+        index, scaled = self._scaled(g, rows, weights)
+        return g.new_zeros(self.rows, g.shape[-1]).index_add_(0, index, scaled)
+
+    def sketched(self, slot, g, rows, weights, sketch):
+        return sketch.of_rows(*self._scaled(g, rows, weights), self.rows)
+
+    def _scaled(self, g: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of these samples (T,) and their weighted gradients (T, D)."""
         index, g = self.tokens(g)
-        scaled = (g[rows] * weights[:, None, None]).flatten(0, 1)
-        return g.new_zeros(self.rows, g.shape[-1]).index_add_(0, index[rows].flatten(), scaled)
+        return index[rows].flatten(), (g[rows] * weights[:, None, None]).flatten(0, 1)
 
     def add_squares(self, g, totals, last=True):
         index, g = self.tokens(g)

@@ -50,8 +50,18 @@ class Linear(Use):
     def weighted(self, slot, g, rows, weights):
         if slot == "bias":
             return torch.tensordot(weights, self.per_sample(slot, g, rows), 1)
+        g, x = self._outer(g, rows, weights)
+        return g.mT @ x
+
+    def sketched(self, slot, g, rows, weights, sketch):
+        if slot == "bias":
+            return super().sketched(slot, g, rows, weights, sketch)
+        return sketch.of_outer(*self._outer(g, rows, weights))
+
+    def _outer(self, g: Tensor, rows: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """(g, x), each (positions, features): the weighted sum of gradients is gᵀ x."""
         x, g = self.positions(g)
-        return (g[rows] * weights[:, None, None]).flatten(0, 1).mT @ x[rows].flatten(0, 1)
+        return (g[rows] * weights[:, None, None]).flatten(0, 1), x[rows].flatten(0, 1)
 
     def add_squares(self, g, totals, last=True):
         if g.dim() == 2:

@@ -21,8 +21,8 @@ class Matmul(Linear):
     def per_sample(self, slot, g, rows):
         return super().per_sample(slot, g, rows).mT
 
-    def weighted(self, slot, g, rows, weights):
-        return super().weighted(slot, g, rows, weights).mT
+    def _outer(self, g, rows, weights):
+        return super()._outer(g, rows, weights)[::-1]
 
     def add_squares(self, g, totals, last=True):
         super().add_squares(g, {"weight": totals["weight"].mT}, last)

@@ -1,0 +1,41 @@
+"""Random projections of gradients: linear, of the right size, and the same without forming the gradient."""
+
+import pytest
+import torch
+
+from fisherexp.curvature.sketch import PAIRS, SMALL, Sketch
+
+LARGE, TINY = (96, 8, 9), (5, 2, 3)
+
+
+def sketch(shape, seed=0):
+    return Sketch(torch.zeros(shape, dtype=torch.float64), torch.Generator().manual_seed(seed))
+
+
+def test_a_large_gradient_is_kept_as_a_few_numbers_and_a_small_one_whole():
+    assert sketch(LARGE).of(torch.randn(LARGE).double()).shape == (PAIRS,)
+    small = torch.randn(SMALL // 64, 64).double()
+    torch.testing.assert_close(sketch(small.shape).of(small), small.flatten())
+
+
+def test_squared_norm_is_right_in_the_mean():
+    """Of a random gradient and of one of rank one; oracle: the norm itself."""
+    for gradient in (torch.randn(LARGE).double(), torch.ones(LARGE).double()):
+        squares = torch.stack([sketch(LARGE, seed).of(gradient).square().sum() for seed in range(400)])
+        spread = float(squares.std()) / 400**0.5
+        assert float(squares.mean()) == pytest.approx(float(gradient.square().sum()), abs=5 * spread)
+
+
+@pytest.mark.parametrize("shape", [LARGE, TINY])
+def test_sketches_of_what_is_not_formed_are_those_of_the_gradient(shape):
+    rows, columns, made = shape[0], shape[1] * shape[2], sketch(shape)
+    g, x, index = torch.randn(7, rows), torch.randn(7, columns), torch.tensor([1, 4, 1, 0, 2, 2, 3])
+    g, x = g.double(), x.double()
+    torch.testing.assert_close(made.of_outer(g, x), made.of((g.mT @ x).reshape(shape)))
+    dense = x.new_zeros(rows, columns).index_add_(0, index, x)
+    torch.testing.assert_close(made.of_rows(index, x, rows), made.of(dense.reshape(shape)))
+
+
+def test_linear():
+    made, a, b = sketch(LARGE), torch.randn(LARGE).double(), torch.randn(LARGE).double()
+    torch.testing.assert_close(made.of(2 * a - b), 2 * made.of(a) - made.of(b))
