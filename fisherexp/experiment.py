@@ -9,12 +9,13 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from fisherexp.callbacks.finite import check_figures
 from fisherexp.config.locations import WEIGHTS
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.method import Method
+from fisherexp.models.backbone import origin_of
 from fisherexp.ranks import is_follower
 from fisherexp.runs.artefact import write_tensors
 from fisherexp.runs.code import code_behind
@@ -102,7 +103,18 @@ def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
         return {"metrics": {}, "outcome": {}}
     _leave(bench, method, folder, method.model.state_dict())
     metrics = {stage: stages[stage] for stage in STAGES if stage in stages}
-    return {"metrics": metrics, "outcome": method.outcome} | _shown(method)
+    pretrained = _pretrained(method.model)
+    return (
+        {"metrics": metrics, "outcome": method.outcome}
+        | ({"pretrained": pretrained} if pretrained else {})
+        | _shown(method)
+    )
+
+
+def _pretrained(model: nn.Module) -> dict[str, Any]:
+    """What weights the network came with, and with what constants its images are normalized; empty of a new one."""
+    found = origin_of(model)
+    return found and found | {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
 
 
 def _source(bench: Workbench) -> dict[str, Any] | None:

@@ -4,7 +4,9 @@ Lightning starts the others by running the same command line again, so they arri
 one has answered; where both must agree, the answer is broadcast.
 """
 
+import functools
 import os
+import sys
 
 
 def is_follower() -> bool:
@@ -12,6 +14,13 @@ def is_follower() -> bool:
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and int(os.environ.get("SLURM_PROCID", "0")) > 0:
         return True
     return any(int(os.environ.get(name) or 0) > 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """A line to the user, once in a process, however often it is found: a sweep would repeat it for every run."""
+    if not is_follower():
+        print(line, file=sys.stderr)
 
 
 def agreed(answer: bool) -> bool:

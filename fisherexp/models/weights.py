@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-# What holds the weights in files that also hold other things: Lightning's, this project's, the usual ones.
-WRAPPERS = ("state_dict", "model_state_dict", "model")
+# What holds the weights in files that also hold other things: Lightning's, this project's, the usual ones; averaged
+# weights where there are no others.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 PREFIXES = ("", "model.", "module.")
 
 
@@ -33,10 +34,40 @@ def load_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     best = max(fitting, key=len)
     kept = [name for name in own if name not in best]
     if wrong := [name for name in kept if not name.startswith("head.") and name not in ("mean", "std")]:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"the weights do not fit this model: nothing for {', '.join(wrong[:3])}{more}")
+        raise ValueError(f"the weights do not fit this model: nothing for {_first(wrong)}")
     model.load_state_dict(own | best)
     return kept
+
+
+def load_headless(network: nn.Module, tensors: Mapping[str, Tensor], head: str) -> nn.Linear | None:
+    """Load a library's weights, by its names or these with a prefix, into its network without the last layer.
+
+    head: path of that layer. Returns it as it is in `tensors`, for however many classes; None where it is no linear
+    layer there. Raises ValueError, with the first three names, where weights are missing, of another shape or left
+    over; then nothing is loaded.
+    """
+    own = network.state_dict()
+    given = max((_renamed(tensors, place) for place in PREFIXES), key=lambda some: len(some.keys() & own.keys()))
+    layer = {name: given.pop(f"{head}.{name}") for name in ("weight", "bias") if f"{head}.{name}" in given}
+    # Files from before torch counted batches lack the counts; no result depends on them.
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    wrong = [
+        ("nothing for", [name for name in needed if name not in given]),
+        ("another shape of", [name for name in own if name in given and given[name].shape != own[name].shape]),
+        ("no place for", [name for name in given if name not in own]),
+    ]
+    if found := [f"{what} {_first(names)}" for what, names in wrong if names]:
+        raise ValueError(f"the weights do not fit this model: {'; '.join(found)}")
+    network.load_state_dict(own | given)
+    if "weight" not in layer or layer["weight"].ndim != 2:
+        return None
+    made = nn.Linear(layer["weight"].shape[1], layer["weight"].shape[0], bias="bias" in layer)
+    made.load_state_dict(layer)
+    return made
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _renamed(tensors: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:

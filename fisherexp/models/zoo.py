@@ -1,23 +1,32 @@
 """Architectures of torchvision and timm by name, cut into features and head."""
 
 import difflib
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fisherexp.models.backbone import Backbone
+from fisherexp.config.nodes import names_a_file
+from fisherexp.config.types import AtLeastOne, Count, Positive
+from fisherexp.models.imported import Imported
+from fisherexp.models.preprocessing import of_timm, of_torchvision
+from fisherexp.models.weight_files import file_of_weights, read_weights
+from fisherexp.models.weights import load_headless, unwrapped
+
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
-class Torchvision(Backbone):
+class Torchvision(Imported):
     """A torchvision classification model by name, e.g. resnet50. The final Linear layer becomes the identity.
 
     name: as in torchvision.models. pretrained: ImageNet weights (downloaded once by torchvision).
-    weights: which of those, by torchvision's name, e.g. IMAGENET1K_V1; DEFAULT is the newest.
-    own_head: the classifier's head begins as the final layer that came with the model, for its 1000 classes.
-    freeze_batch_norm: BatchNorm keeps the statistics it came with, in training too.
-    input_shape: (C, H, W); one-channel images are repeated to three channels.
+    weights: which of those, by torchvision's name, e.g. IMAGENET1K_V1; DEFAULT is the newest. Or a file of weights,
+        which is read whatever `pretrained` says; the classifier's head begins as its head, where that is for as many
+        classes.
+    own_head: the classifier's head begins as the final layer that came with the model, for its classes.
+    Further options, input_shape: see Imported.
 
-    Raises ValueError for an unknown name, a model without a linear head, or images too small for the model.
+    Raises ValueError for an unknown name, a model without a linear head, weights that do not fit, or images too small
+    for the model.
     """
 
     def __init__(
@@ -27,77 +36,105 @@ class Torchvision(Backbone):
         weights: str = "DEFAULT",
         own_head: bool = False,
         freeze_batch_norm: bool = False,
+        mean: list[float] | None = None,
+        std: AtLeastOne[Positive] | None = None,
+        resize: Count | None = None,
         *,
         input_shape: tuple[int, int, int],
     ) -> None:
-        super().__init__()
         from torchvision import models
 
         _check_name(name, models.list_models(module=models), "torchvision")
-        if pretrained and weights != "DEFAULT":
-            known = [entry.name for entry in models.get_model_weights(name)]
-            if weights not in known:
-                raise ValueError(f"torchvision has weights {', '.join(known)} of '{name}', no '{weights}'")
-        self.network = models.get_model(name, weights=weights if pretrained else None)
-        _drop_auxiliary_heads(self.network)
-        linear = [path for path, module in self.network.named_modules() if isinstance(module, nn.Linear)]
-        if not linear or self.network.get_submodule(linear[-1]).out_features != 1000:
+        of_file = names_a_file(weights)
+        entries = {entry.name: entry for entry in models.get_model_weights(name)}
+        if pretrained and not of_file and weights not in ("DEFAULT", *entries):
+            raise ValueError(f"torchvision has weights {', '.join(entries)} of '{name}', no '{weights}'")
+        network = models.get_model(name, weights=weights if pretrained and not of_file else None)
+        _drop_auxiliary_heads(network)
+        linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+        if not linear or network.get_submodule(linear[-1]).out_features != 1000:
             raise ValueError(f"torchvision model '{name}' has no linear classification head to replace")
-        own = self.network.get_submodule(linear[-1])
-        # In a tuple: a part of the classifier, not of this backbone.
-        self.own = (own,) if own_head else ()
-        self.network.set_submodule(linear[-1], nn.Identity())
-        self.freeze_batch_norm = freeze_batch_norm
-        self.num_features = _probe(self, name, input_shape)
-
-    def initialize(self, head: nn.Linear) -> None:
-        """Give a head the weights that came with the model, if asked for.
-
-        Raises ValueError where it is for other than 1000 classes.
-        """
-        for own in self.own:
-            if head.weight.shape != own.weight.shape:
-                raise ValueError(
-                    f"model.own_head=true: the head of a torchvision model is for {own.out_features} classes, the data "
-                    f"have {head.out_features}"
-                )
-            head.load_state_dict(own.state_dict())
-
-    def train(self, mode: bool = True) -> "Torchvision":
-        super().train(mode)
-        if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalized images (B, C, H, W)."""
-        return self.network(x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x)
+        own = network.get_submodule(linear[-1])
+        network.set_submodule(linear[-1], nn.Identity())
+        title, preprocessing = name, None
+        if of_file or pretrained:
+            chosen = entries.get(weights) or models.get_model_weights(name).DEFAULT
+            title, preprocessing = f"torchvision {name} ({chosen.name})", of_torchvision(chosen.transforms())
+        if of_file:
+            title, own = _from_file(network, weights, linear[-1], f"torchvision {name}")
+        images = {"mean": mean, "std": std, "resize": resize, "freeze_batch_norm": freeze_batch_norm}
+        super().__init__(network, title, input_shape, preprocessing, own, own_head, of_file, **images)
 
 
-class Timm(Backbone):
-    """A timm model by name, e.g. resnet18.a1_in1k, made without head (num_classes=0) for C input channels.
+class Timm(Imported):
+    """A timm model by name, e.g. resnet18.a1_in1k, made without head for C input channels; for three, where it comes
+    with weights.
 
-    name: as in timm.list_models(). pretrained: weights from the model's hub. input_shape: (C, H, W).
+    name: as in timm.list_models(). pretrained: weights from the model's hub.
+    weights: a file of weights in place of these, read whatever `pretrained` says; the classifier's head begins as its
+        head, where that is for as many classes.
+    own_head: the classifier's head begins as the one that came with the weights, for its classes.
+    Further options, input_shape: see Imported.
 
-    Raises ValueError for an unknown name or images the model does not take, ImportError without timm.
+    Raises ValueError for an unknown name, weights that cannot be had or do not fit, or images the model does not take,
+    ImportError without timm.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, *, input_shape: tuple[int, int, int]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        own_head: bool = False,
+        freeze_batch_norm: bool = False,
+        mean: list[float] | None = None,
+        std: AtLeastOne[Positive] | None = None,
+        resize: Count | None = None,
+        *,
+        input_shape: tuple[int, int, int],
+    ) -> None:
         try:
             import timm
         except ImportError:
             raise ImportError("model=timm needs the package timm: pip install timm") from None
 
         _check_name(name, timm.list_models(), "timm")
-        self.network = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=input_shape[0])
-        self.num_features = _probe(self, name, input_shape)
+        title, preprocessing, own = name, None, None
+        if weights is not None:
+            network = timm.create_model(name, num_classes=0)
+            title, own = _from_file(network, weights, network.pretrained_cfg.get("classifier"), f"timm {name}")
+        elif pretrained:
+            network = _of_hub(timm, name)
+            title = f"timm {name.partition('.')[0]}.{network.pretrained_cfg.get('tag')}"
+            own = network.get_classifier()
+            network.reset_classifier(0)
+        else:
+            network = timm.create_model(name, num_classes=0, in_chans=input_shape[0])
+        if pretrained or weights is not None:
+            preprocessing = of_timm(network.pretrained_cfg)
+        own = own if isinstance(own, nn.Linear) else None
+        images = {"mean": mean, "std": std, "resize": resize, "freeze_batch_norm": freeze_batch_norm}
+        images["channels"] = input_shape[0] if preprocessing is None else 3
+        super().__init__(network, title, input_shape, preprocessing, own, own_head, weights is not None, **images)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (B, d) of normalized images (B, C, H, W)."""
-        return self.network(x)
+
+def _of_hub(timm: Any, name: str) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"model.name={name}: its weights cannot be had from the hub: {reason}") from None
+
+
+def _from_file(network: nn.Module, weights: str, head: str | tuple | None, title: str) -> tuple[str, nn.Linear | None]:
+    """Load a file into a network without head; (what it is called, the head of the file)."""
+    file = file_of_weights(weights)
+    try:
+        tensors = unwrapped(read_weights(file))
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(AUXILIARY)}
+        return f"{title} ({file.name})", load_headless(network, kept, head if isinstance(head, str) else "")
+    except ValueError as error:
+        raise ValueError(f"model.weights={weights}: {error}") from None
 
 
 def _check_name(name: str, known: list[str], library: str) -> None:
@@ -115,16 +152,3 @@ def _drop_auxiliary_heads(network: nn.Module) -> None:
         network.aux_logits, network.aux1, network.aux2 = False, None, None
     elif isinstance(network, Inception3):
         network.aux_logits, network.AuxLogits = False, None
-
-
-def _probe(backbone: nn.Module, name: str, input_shape: tuple[int, int, int]) -> int:
-    """Width of the features, by one forward pass of zeros: it also shows if the model takes the images."""
-    was_training = backbone.training
-    try:
-        with torch.no_grad():
-            return backbone.eval()(torch.zeros(1, *input_shape)).flatten(1).shape[1]
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"model '{name}' does not take images of shape {tuple(input_shape)}: {reason}") from None
-    finally:
-        backbone.train(was_training)

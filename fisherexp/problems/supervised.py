@@ -8,6 +8,7 @@ from torch import nn
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.metrics.over_batches import evaluated
+from fisherexp.models.backbone import Backbone
 from fisherexp.models.classifier import Classifier
 from fisherexp.problems.of_data import OfData
 from fisherexp.scenarios.setting import Store
@@ -36,7 +37,9 @@ class Supervised(OfData):
         backbone = self.backbone(**data.architecture_options)
         outputs = 1 if data.one_logit else data.num_outputs
         head = self.head(num_features=backbone.num_features, num_classes=outputs)
-        constants = {"mean": data.mean, "std": data.std, "one_logit": data.one_logit}
+        own = isinstance(backbone, Backbone) and backbone.mean is not None
+        normalized = backbone if own else data  # pretrained weights see images as those that they were trained on
+        constants = {"mean": normalized.mean, "std": normalized.std, "one_logit": data.one_logit}
         return Classifier(backbone, backbone.num_features, data.num_outputs, head=head, **constants)
 
     def evaluation(self) -> Evaluation:

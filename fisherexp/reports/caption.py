@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fisherexp.reports.summary import source_line
+from fisherexp.reports.summary import pretrained_line, source_line
 
 SIGNIFICANCE = 0.05
 CHANGED = "†"  # marks rows with runs whose code has changed since
@@ -18,6 +18,8 @@ def caption(
     notes.append(f"protocol: {'; '.join(_protocols(records, pooled))}; the weights each method ends with")
     if sources := sorted({line for record in records if (line := source_line(record))}):
         notes.append(f"source: {' | '.join(sources)}")
+    if weights := sorted({line for record in records if (line := pretrained_line(record))}):
+        notes.append(f"pretrained: {' | '.join(weights)}")
     if estimators := _estimators(records):
         notes.append(f"Fisher: {'; '.join(estimators)}")
     if any(cell.best for line in lines for cell in line.cells):

@@ -33,6 +33,8 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bo
         table.add_row(*line)
     if started := source_line(record):
         console.print(f"source   {started}", highlight=False, soft_wrap=True)
+    if pretrained := pretrained_line(record):
+        console.print(f"weights  {pretrained}", highlight=False, soft_wrap=True)
     console.print(table)
     if record.get("trial"):
         console.print(
@@ -73,6 +75,11 @@ def source_line(record: dict[str, Any]) -> str | None:
         return None
     new = f"; new: {', '.join(source['new'])}" if source["new"] else ""
     return source["origin"]["text"] + new
+
+
+def pretrained_line(record: dict[str, Any]) -> str | None:
+    """What weights the network came with, and how its images are normalized; None of one that was new."""
+    return record.get("pretrained", {}).get("text")
 
 
 def again(command: str) -> str:

@@ -1,7 +1,5 @@
 """What the config of a run describes: its data, its network, its method, its source."""
 
-import functools
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from fisherexp.methods.method import ModelMethod
 from fisherexp.problems.generative import Generative
 from fisherexp.problems.problem import Problem
 from fisherexp.problems.supervised import Supervised
-from fisherexp.ranks import is_follower
+from fisherexp.ranks import say_once
 from fisherexp.runs.identity import is_audited, name_of
 from fisherexp.runs.sources import Source
 from fisherexp.runs.store import ArtefactStore
@@ -133,11 +131,4 @@ class Described:
             return
         self.threads, why = choose_threads(self.cfg.threads, self.network("threads"), *self.problem.example())
         torch.set_num_threads(self.threads)
-        _say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    # A sweep in one process would repeat it for every run.
-    if not is_follower():
-        print(message, file=sys.stderr)
+        say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")

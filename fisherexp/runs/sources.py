@@ -4,7 +4,6 @@ Each is named by content, so that what is built on it is never that of other wei
 """
 
 import json
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,13 +14,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fisherexp.config.locations import WEIGHTS, finished_run
+from fisherexp.config.nodes import comes_with_weights
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.recipe import Recipe
+from fisherexp.models.backbone import origin_of
+from fisherexp.models.weight_files import read_weights
 from fisherexp.models.weights import load_matching, unwrapped
+from fisherexp.ranks import say_once
 from fisherexp.runs.artefact import Artefact, Damaged, read_tensors, weights_digest
 from fisherexp.runs.identity import name_of
 
+CONSTANTS = ("mean", "std")  # of the normalization
 FREE = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
 
 
@@ -91,17 +95,21 @@ class Trained(Source):
 
 
 class Pretrained(Source):
-    """The weights that came with the model (model.pretrained=true), and the head, if it came with one."""
+    """The weights that came with the model (model.pretrained=true, or model.weights=<file>), and the head, if it came
+    with one."""
 
     of_the_model = True
 
     def weights(self, bench: Any) -> Artefact:
-        if not bench.cfg.model.get("pretrained"):
+        if not comes_with_weights(bench.cfg):
             raise ValueError(
                 "source=pretrained needs a model that comes with weights, e.g. model=torchvision model.pretrained=true"
             )
-        state = bench.classifier("source").state_dict()
-        return _fitted(bench, state, {"text": "weights that came with the model", "model": bench.semantic["model"]})
+        model = bench.classifier("source")
+        origin = {"text": "weights that came with the model", "model": bench.semantic["model"]}
+        if came := origin_of(model):
+            origin |= {"weights": came}
+        return _fitted(bench, model.state_dict(), origin)
 
 
 class Checkpoint(Source):
@@ -145,24 +153,14 @@ class Run(Source):
             raise ValueError(f"source.run={self.run}: {error}") from None
 
 
-def _tensors_of(file: Path) -> dict[str, Any]:
+def _tensors_of(file: Path) -> Mapping[str, Any]:
     """What a file of weights holds. Raises ValueError, in one line, for one that holds anything else."""
+    if file.suffix != ".safetensors":
+        return read_weights(file)
     try:
-        if file.suffix == ".safetensors":
-            return read_tensors(file)[0]
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        return read_tensors(file)[0]
     except Damaged as error:
         raise ValueError(f"no file of safetensors, or a damaged one ({error})") from None
-    except pickle.UnpicklingError:
-        raise ValueError(
-            "no checkpoint of tensors: it holds other Python objects, which are not loaded, or is no file of torch; "
-            "torch.save(model.state_dict(), …) writes one"
-        ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"no file of torch ({' '.join(str(error).split()) or 'it ends too early'})") from None
-    if not isinstance(found, Mapping):
-        raise ValueError(f"it holds a {type(found).__name__}, not tensors by name")
-    return found
 
 
 def _differing(cfg: DictConfig) -> dict[str, Any]:
@@ -177,7 +175,10 @@ def _fitted(bench: Any, tensors: dict[str, Tensor], origin: dict, about: dict | 
     origin: plain containers for the record; its "text" is shown to the reader.
     """
     model = bench.classifier("source")
+    asked = {name: model.state_dict()[name].clone() for name in CONSTANTS if bench.cfg.model.get(name)}
     new = load_matching(model, tensors)
+    if any(not torch.equal(constant, model.state_dict()[name]) for name, constant in asked.items()):
+        say_once(f"{origin['text']}: images are normalized as these weights say, not by model.mean and model.std")
     state = model.state_dict()
     about = {"cost": FREE, "outcome": {}} | (about or {}) | {"origin": origin, "new": new}
     return Artefact(weights_digest(state), state, about, None, built=False)

@@ -24,6 +24,7 @@ from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import ModelMethod
 from fisherexp.metrics.predictions import Predictions
+from fisherexp.models.backbone import origin_of
 from fisherexp.ranks import take_buffers_of_first
 from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.code import code_of, targets
@@ -155,6 +156,8 @@ class Workbench(Described):
             "seed": self.seed,
             "code": self.code_of(Workbench.trained, *targets([described, callbacks])),
         }
+        if came := origin_of(method.model):
+            parts["pretrained"] = {name: value for name, value in came.items() if name != "text"}
         if callbacks:
             parts["callbacks"] = callbacks
         if method.looks_at:
