@@ -23,6 +23,9 @@ METHODS = [*COUNTS, "full", "head_only"]
 NEAR = {"rtol": 1e-5, "atol": 1e-6}
 
 
+TINY_VIT = ["model.patch=4", "model.dim=12", "model.depth=1", "training.epochs=1", "data.train_size=100"]
+
+
 def state(method):
     return method.model.state_dict()
 
@@ -172,6 +175,27 @@ def test_rank_and_scale_count_for_each_adapter(name, option, fitted):
 def test_every_option_of_the_baselines_changes_the_weights(name, option, fitted):
     plain, changed = state(fitted(name)), state(fitted(name, option))
     assert any(not torch.equal(tensor, plain[n]) for n, tensor in changed.items())
+
+
+def test_features_once_train_the_same_head_and_go_through_the_network_once(make_bench, fitted, tmp_path):
+    """A network that draws nothing has the same features in every pass."""
+    bench = make_bench("head_only", "method.features=once")
+    once, price = finished(bench, tmp_path)
+    each = state(fitted("head_only"))
+    assert all(torch.allclose(tensor, each[n], atol=1e-5) for n, tensor in state(once).items())
+    samples = len(bench.setting.parts["train"])
+    assert (price["forward_samples"], price["backward_samples"]) == (samples, 0)
+    assert finished(make_bench("head_only"), tmp_path / "each")[1]["forward_samples"] == 2 * samples
+
+
+def test_features_once_are_those_of_evaluation(make_bench, tmp_path):
+    """BatchNorm and dropout as in evaluation: the head's inputs are the features that it meets there."""
+    bench = make_bench("head_only", "method.features=once", "model=vit_tiny", "model.dropout=0.5", *TINY_VIT)
+    method, _ = finished(bench, tmp_path)
+    inputs = bench.setting.parts["train"].inputs[:5]
+    expected = method.model.eval().features(inputs)
+    torch.testing.assert_close(method.known[:5], expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(method.model.train().features(inputs), expected, atol=1e-2)
 
 
 def test_the_methods_differ_and_the_same_one_does_not(fitted, make_bench, tmp_path):
