@@ -1,5 +1,6 @@
 """Do the parts of a config fit together: data, model, scenario, method, source and trainer?"""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,7 +112,8 @@ def _check_source(cfg: DictConfig) -> Iterator[Problem]:
     if attribute(cfg, "source", "of_the_model") and not comes_with_weights(cfg):
         reason = "this model does not come with weights"
         near = "model.pretrained=true" if "pretrained" in cfg.model else "model=torchvision model.pretrained=true"
-        yield Problem("source=pretrained", reason, near)
+        words = re.findall("[A-Z][a-z]*", str(cfg.source._target_).rpartition(".")[2])
+        yield Problem(f"source={'_'.join(words).lower()}", reason, near)
     for option in attribute(cfg, "source", "reads", {}):
         try:
             file_of_source(cfg, option)

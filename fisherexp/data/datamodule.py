@@ -35,7 +35,8 @@ class LabeledData(LightningDataModule):
     what was converted in reading and what was not read.
 
     provides: what models, methods and scenarios may require of the samples: 'images', 'tokens' (characters or words of
-        the data's own), 'text' (tokens of the model's), 'floats' (inputs that can be mixed), 'class_labels'.
+        the data's own), 'text' (tokens of the model's), 'floats' (inputs that can be mixed), 'class_labels',
+        'domains'.
     problems: the kinds of problem that can be made of it.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
     marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count

@@ -21,6 +21,7 @@ class DomainData(ImageData):
     only_evaluated: names of domains that are variants of the target (in gray, say) and never trained on.
     """
 
+    provides = ("images", "floats", "class_labels", "domains")
     only_evaluated: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.curve import tell
 from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.code import targets
 from fisherexp.runs.workbench import Workbench
-from fisherexp.seeds import derive
 
 
 def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[ModelMethod, dict[str, float]]:
@@ -32,7 +29,7 @@ def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[ModelMe
     method.model.load_state_dict(source.tensors)
     costs = resolve_needs(bench, method, source)
     if not bench.setting.requests:
-        _announce(bench, method)
+        bench.announce(method)
     phase = type(method).__name__
     if method.epochs and not bench.setting.requests:
         bench.fit(method, folder, phase, own)
@@ -52,12 +49,6 @@ def resolve_needs(bench: Workbench, method: ModelMethod, source: Artefact) -> li
     return costs
 
 
-def _announce(bench: Workbench, method: ModelMethod) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive("source_loaded", bench.seed, method.stream_name()))
-        method.source_loaded()
-
-
 def _answered(bench: Workbench, method: ModelMethod, folder: Path, own: bool) -> tuple[ModelMethod, list[str]]:
     """The method after all requests of the setting, and the names of the phases that took. Each request is
     answered by a new method of the same kind, which begins with the weights that the last one left."""
@@ -66,7 +57,7 @@ def _answered(bench: Workbench, method: ModelMethod, folder: Path, own: bool) ->
         answer = bench.method("method")
         answer.given = method.given
         answer.model.load_state_dict(method.model.state_dict())
-        _announce(bench, answer)
+        bench.announce(answer)
         phases.append(f"{type(method).__name__}, request {number}")
         bench.fit(answer, folder / f"request_{number}", phases[-1], own, setting=request)
         outcomes.append(answer.outcome)

@@ -94,6 +94,12 @@ class Trained(Source):
         return self.training
 
 
+class TrainedHead(Trained):
+    """A new head, trained on the run's own data on top of a model that comes with weights. Arguments: see Trained."""
+
+    of_the_model = True
+
+
 class Pretrained(Source):
     """The weights that came with the model (model.pretrained=true, or model.weights=<file>), and the head, if it came
     with one."""

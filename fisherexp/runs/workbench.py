@@ -109,6 +109,12 @@ class Workbench(Described):
             resumable.remove()
         return curve.rows
 
+    def announce(self, method: ModelMethod) -> None:
+        """Tell a method that the weights it starts with are in its model."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive("source_loaded", self.seed, method.stream_name()))
+            method.source_loaded()
+
     def test(self, method: ModelMethod, folder: Path, phase: str, own: bool = False) -> dict[str, float]:
         """Run a method's test loop over the parts the scenario evaluates; returns the metrics."""
         cost = Cost()
@@ -138,6 +144,8 @@ class Workbench(Described):
         phase = f"training {name_of(self.cfg, node) if node == 'method' else node.removesuffix('.method')}"
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            if method.start == "source":  # the network as it came
+                self.announce(method)
             curve = self.fit(method, scratch, phase, own=node == "method")
             about = {"cost": self.costs[phase], "outcome": method.outcome, "curve": curve}
             return method.model.state_dict(), about

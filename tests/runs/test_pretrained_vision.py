@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fisherexp.config.explain import composed
+from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
 from fisherexp.ranks import say_once
 from fisherexp.reports.caption import caption
@@ -88,3 +88,19 @@ def test_weights_in_a_file_count_by_content(make, weights, tmp_path):
 
     look_again()
     assert identity(make()) != identity(make(f"model.weights={other}"))
+
+
+def test_a_trained_head_leaves_the_features_as_they_came(make, capsys):
+    options = ("source=trained_head", "source.training.epochs=3")
+    bench = Workbench(make(*options))
+    trained, came = bench.reference("source").tensors, Workbench(make("source=pretrained")).reference("source").tensors
+    moved = {name for name, tensor in trained.items() if not torch.equal(tensor, came[name])}
+    assert moved == {"head.weight", "head.bias"}
+    assert Workbench(make(*options)).reference("source").built is False
+
+
+def test_a_trained_head_needs_weights_to_stand_on():
+    found = explain(["method=full", "source=trained_head", "model=mlp"])
+    assert [(p.option, p.nearest) for p in found] == [
+        ("source=trained_head", "model=torchvision model.pretrained=true")
+    ]

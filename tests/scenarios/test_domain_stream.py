@@ -1,0 +1,79 @@
+"""A stream of domains: what is trained on, what comes, in which order, and how it is evaluated."""
+
+import pytest
+import torch
+
+from fisherexp.config.explain import explain
+from fisherexp.data.domains import DomainData
+from fisherexp.data.tensors import TensorSet
+from fisherexp.scenarios.domain_stream import DomainStream
+from fisherexp.scenarios.setting import Segment
+
+
+class Three(DomainData):
+    """Three domains of 6, 7 and 8 black, gray and white images, and a variant of the last one."""
+
+    num_classes, input_shape, title = 2, (1, 4, 4), "three"
+    only_evaluated = ("variant",)
+
+    def domains(self, seed: int) -> dict[str, TensorSet]:
+        found = {}
+        for number, name in enumerate(("black", "gray", "white", "variant")):
+            count = 6 + number
+            images = torch.full((count, 1, 4, 4), 100 * min(number, 2), dtype=torch.uint8)
+            images[:, 0, 0, 0] = torch.arange(count, dtype=torch.uint8)
+            found[name] = TensorSet(images, (torch.arange(count) >= count // 2).long())  # sorted by class, as files are
+        return found
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Three()
+
+
+def places(samples: TensorSet) -> list[int]:
+    return samples.inputs[:, 0, 0, 0].tolist()
+
+
+def test_others_than_the_one_trained_on_come_in_random_order(data):
+    setting = DomainStream("gray").setting(data, seed=0)
+    assert setting.evaluated == ("black", "white")
+    assert places(setting.parts["train"]) == list(range(7))
+    assert setting.segments == (Segment(True, "before"),) * 2
+    for name, count in (("black", 6), ("white", 8)):
+        assert sorted(places(setting.parts[name])) == list(range(count))
+        assert places(setting.parts[name]) != list(range(count))
+    again, other = (DomainStream("gray", seed=s).setting(data, seed=7) for s in (0, 1))
+    assert places(again.parts["white"]) == places(setting.parts["white"]) != places(other.parts["white"])
+
+
+def test_the_mean_is_over_domains(data):
+    """Of 6 and 4 images, the first domain is always wrong, the second one never."""
+    setting = DomainStream("gray", images=4).setting(data, seed=0)
+    evaluation = setting.evaluation()
+    for number, (name, right) in enumerate((("black", False), ("white", True))):
+        labels = setting.parts[name].targets
+        assert len(labels) == 4
+        evaluation.update(number, torch.nn.functional.one_hot(labels if right else 1 - labels, 2).float(), labels)
+    found = evaluation.compute()
+    assert (found["error/black"], found["error/white"], found["mean_error"]) == (100.0, 0.0, 50.0)
+    assert setting.altered
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trained_on": "blue"}, "scenario.trained_on=blue is no domain of these data; there are black, gray, white$"),
+        ({"images": 8}, "scenario.images=8, but domain gray has only 7 images"),
+    ],
+)
+def test_what_cannot_be_is_one_line(options, message, data):
+    with pytest.raises(ValueError, match=message):
+        DomainStream(**options).setting(data, seed=0)
+
+
+def test_data_without_domains_are_refused_before_they_are_read():
+    found = explain(["method=tent", "data=digits", "scenario=domain_stream"])
+    assert [problem.option for problem in found] == ["scenario"]
+    assert "requires domains" in found[0].reason
+    assert explain(["method=tent", "data=pacs", "scenario=domain_stream"]) == []
