@@ -35,8 +35,9 @@ class LabeledData(LightningDataModule):
     what was converted in reading and what was not read.
 
     provides: what models, methods and scenarios may require of the samples: 'images', 'tokens' (characters or words of
-        the data's own), 'text' (tokens of the model's), 'floats' (inputs that can be mixed), 'class_labels',
-        'domains'.
+        the data's own), 'text' (tokens of the model's), 'next_tokens' (of it, to be predicted one by one), 'floats'
+        (inputs that can be mixed), 'class_labels', 'domains'.
+    model_task: which task of a pretrained transformer they are for: 'classification' or 'causal_lm'.
     problems: the kinds of problem that can be made of it.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
     marks: of texts that a model is to write by itself, the token that ends one ('end') and one that does not count
@@ -48,6 +49,7 @@ class LabeledData(LightningDataModule):
 
     title: str = ""
     provides: tuple[str, ...] = ("images", "floats", "class_labels")
+    model_task: str = "classification"
     problems: tuple[str, ...] = ("supervised", "generative")
     tasks: tuple[str, ...] = ()
     marks: dict[str, int] | None = None

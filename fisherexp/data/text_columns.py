@@ -1,4 +1,4 @@
-"""Text files with a text and a label in each row, read row by row: .tsv, .csv, .jsonl."""
+"""Named columns of text files with a header, read row by row: .tsv, .csv, .jsonl."""
 
 import csv
 import json
@@ -11,21 +11,21 @@ from fisherexp.data.errors import DataError
 FORMS = (".tsv", ".csv", ".jsonl")
 
 
-def labelled_texts(path: Path, text: str, label: str) -> Iterator[tuple[str, str]]:
-    """(text, label) of each row of a file (UTF-8). text, label: names of the columns.
+def text_columns(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
+    """What stands in the columns of these names in each row of a file (UTF-8).
 
     .csv is quoted as spreadsheets do, .tsv is not quoted; both begin with a line of names. .jsonl has an object in each
     line. Raises DataError, in one line, for another kind of file, for what is unreadable or empty, for a column that is
-    not there, and for a row without a text or a label.
+    not there, and for a row in which one is empty.
     """
     read = {".tsv": _table, ".csv": _table, ".jsonl": _objects}.get(path.suffix.lower())
     if read is None:
         raise DataError(f"{path}: a file of texts ends in {', '.join(FORMS)}")
     count = 0
     try:
-        for line, found in read(path, text, label):
-            if any(not value or not value.strip() for value in found):
-                raise DataError(f"{path}: line {line} has no '{label if (found[0] or '').strip() else text}'")
+        for line, found in read(path, *columns):
+            if empty := [name for name, value in zip(columns, found, strict=True) if not (value or "").strip()]:
+                raise DataError(f"{path}: line {line} has no '{empty[0]}'")
             count += 1
             yield found
     except OSError as error:
@@ -36,7 +36,7 @@ def labelled_texts(path: Path, text: str, label: str) -> Iterator[tuple[str, str
         raise DataError(f"{path} is empty: it has no row")
 
 
-def _table(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str, str]]]:
+def _table(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     tab = path.suffix.lower() == ".tsv"
     form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tab else {"delimiter": ",", "strict": True}
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -57,7 +57,7 @@ def _table(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str, str]]]:
             raise DataError(f"{path}: line {reader.line_num}: {error}") from None
 
 
-def _objects(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str | None, str | None]]]:
+def _objects(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str | None, ...]]]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fisherexp.data.errors import DataError
-from fisherexp.data.text_files import labelled_texts
+from fisherexp.data.text_columns import text_columns
 
 ROWS = [('a "fine" film', "1"), ("dull, flat", "0")]
 FORMS = {
@@ -18,7 +18,7 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_agree(name, tmp_path):
     (tmp_path / name).write_text(FORMS[name], encoding="utf-8")
-    assert list(labelled_texts(tmp_path / name, "text", "label")) == ROWS
+    assert list(text_columns(tmp_path / name, "text", "label")) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_forms_agree(name, tmp_path):
 def test_what_is_wrong_is_said_in_one_line(name, content, said, tmp_path):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError) as error:
-        list(labelled_texts(tmp_path / name, "text", "label"))
+        list(text_columns(tmp_path / name, "text", "label"))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -49,4 +49,4 @@ def test_what_is_wrong_is_said_in_one_line(name, content, said, tmp_path):
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "it.tsv").write_bytes(b"text\tlabel\n\xff\t1\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        list(labelled_texts(tmp_path / "it.tsv", "text", "label"))
+        list(text_columns(tmp_path / "it.tsv", "text", "label"))
