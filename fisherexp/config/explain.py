@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fisherexp.config import companions, draws  # noqa: F401 - what they teach Hydra
+from fisherexp.config import companions, draws, nodes  # noqa: F401 - what they teach Hydra
 from fisherexp.config.companions import CONFIG_NAME
 from fisherexp.config.locations import conf_dir, groups, search_path
 from fisherexp.config.overrides import group_of, repaired, searched, single_lines, telling_lines

@@ -22,7 +22,8 @@ from fisherexp.config.problem import Problem, nearest, shortened
 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
-    for check in (_check_problem, _check_requires, _check_fit, _check_evaluate, _check_source, _check_weights):
+    checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_evaluate, _check_source)
+    for check in (*checks, _check_weights):
         yield from check(cfg)
 
 
@@ -63,6 +64,20 @@ def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
                 return kind_fits and set(requirements(declares, node)) <= provided
 
             yield Problem(node, reason, _option(node, fits))
+
+
+def _check_requires_with(cfg: DictConfig) -> Iterator[Problem]:
+    """Do the data provide what the model requires with the values of its options?"""
+    provided = provides(cfg)
+    if not set(requires(cfg, "model")) <= provided:
+        return
+    for option, required in attribute(cfg, "model", "requires_with", {}).items():
+        value = OmegaConf.select(cfg, f"model.{option}")
+        if missing := [what for what in required.get(value, ()) if what not in provided]:
+            data = str(OmegaConf.select(cfg, "data._target_")).rpartition(".")[2]
+            near = next((other for other, what in required.items() if set(what) <= provided), None)
+            reason = f"requires {' and '.join(missing)}, {data} provides {' and '.join(sorted(provided))}"
+            yield Problem(f"model.{option}={value}", reason, near and f"model.{option}={near}")
 
 
 def _check_fit(cfg: DictConfig) -> Iterator[Problem]:

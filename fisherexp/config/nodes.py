@@ -18,6 +18,14 @@ def attribute(cfg: DictConfig, node: str, name: str, default: Any = None) -> Any
         return default
 
 
+def _declared(node: str, name: str, default: Any, *, _root_: DictConfig) -> Any:
+    return attribute(_root_, node, name, default)
+
+
+# An option's default that another node decides: `task: ${declared:data,model_task,classification}`.
+OmegaConf.register_new_resolver("declared", _declared, replace=True)
+
+
 def provides(cfg: DictConfig) -> set[str]:
     """What data and model offer to those that require something."""
     return {*attribute(cfg, "data", "provides", ()), *attribute(cfg, "model", "provides", ("features",))}

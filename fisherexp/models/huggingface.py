@@ -1,4 +1,4 @@
-"""Pretrained transformers of text as backbones (Wolf et al. 2020, transformers)."""
+"""Pretrained transformers of text as backbones (Wolf et al. 2020, transformers): of texts, or of their next tokens."""
 
 import copy
 import functools
@@ -13,30 +13,37 @@ from fisherexp.models.backbone import Backbone
 from fisherexp.models.transformer_files import read, transformers, whereabouts
 
 
+CLASSES = {"classification": "AutoModel", "causal_lm": "AutoModelForCausalLM"}  # task -> class of transformers
+
+
 class HuggingFace(Backbone):
-    """A transformer of the library transformers; one feature vector a text, pooled from its last hidden states.
+    """A transformer of the library transformers; its features are one vector a text, pooled from its last hidden states,
+    or as a language model one vector a token, those states themselves.
 
     name: a folder, pkg://<distribution>/<folder> of an installed package, or a name of the hub. revision: commit or tag
         of the hub, which it needs. gguf_file: of the folder, where the weights are in this form.
-    task: what it is for; classification by a head on the features.
+    task: 'classification' by a new head on the features, or 'causal_lm': the next token, by the head that came with the
+        model, its weight tied to the token embedding where it was so.
     pooling: 'mean' over the tokens of a text, or 'cls': of its first token (of no use for a model that reads from left
         to right).
     pretrained: its weights, read once in a process; otherwise new ones, of its architecture.
-    dtype: of the weights; features are float32. attn_implementation: as transformers names them.
+    dtype: of the weights; features of a text are float32. attn_implementation: as transformers names them.
     input_shape: (T,), tokens at most. vocabulary: number of tokens of the data's tokenizer.
 
-    Raises ValueError, in one line, for what cannot be read, weights that are not all there, and for a tokenizer or
-    texts that the model is not made for; ImportError without transformers.
+    Raises ValueError, in one line, for what cannot be read, weights that are not all there, a language model that reads
+    from both sides or computes more of its logits than a linear layer does, and for a tokenizer or texts that the model
+    is not made for; ImportError without transformers.
     """
 
     requires = ("text",)
+    requires_with = {"task": {"classification": ("class_labels",), "causal_lm": ("next_tokens",)}}
     paths = ("name",)
     named_by = "name"
 
     def __init__(
         self,
         name: str,
-        task: Literal["classification"] = "classification",
+        task: Literal["classification", "causal_lm"] = "classification",
         pooling: Literal["mean", "cls"] = "mean",
         pretrained: bool = True,
         revision: str | None = None,
@@ -48,10 +55,11 @@ class HuggingFace(Backbone):
         vocabulary: int,
     ) -> None:
         super().__init__()
-        self.pooling = pooling
+        self.task, self.pooling = task, pooling
         place, options = whereabouts(name, revision, gguf_file)
         options |= {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
-        self.network = _pretrained(name, place, options) if pretrained else _new(name, place, options)
+        self.network, head = (_pretrained if pretrained else _new)(name, task, place, options)
+        self.own = (head,)  # in a tuple: a part of the classifier, not of this backbone
         config = self.network.config
         self.num_features = config.hidden_size
         if vocabulary > (rows := self.network.get_input_embeddings().num_embeddings):
@@ -63,9 +71,18 @@ class HuggingFace(Backbone):
         if input_shape[0] > longest:
             raise ValueError(f"data.max_length={input_shape[0]}: model.name={name} takes {longest} tokens at most")
 
+    def initialize(self, head: nn.Linear) -> None:
+        """Make a head the language model's own, for as many tokens as that knows; other heads stay."""
+        for own in self.own:
+            if own is not None:
+                head.weight, head.bias, head.out_features = own.weight, own.bias, own.out_features
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Features (B, d) of token ids (B, T), of which those with mask 1 (B, T) count."""
-        states = self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        """Features (B, d) of token ids (B, T), of which those with mask 1 (B, T) count; (B, T, d) of a language model."""
+        states = self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.task == "causal_lm":
+            return states
+        states = states.float()
         if self.pooling == "cls":
             return states[:, 0]
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
@@ -75,6 +92,7 @@ class HuggingFace(Backbone):
 class MiniLM(HuggingFace):
     """all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; Reimers, Gurevych 2019, arXiv 1908.10084)."""
 
+    requires = ("text", "class_labels")  # it reads from both sides
     named_by = None
     name = "minilm"
 
@@ -86,35 +104,69 @@ class SmolLM2(HuggingFace):
     name = "smollm2"
 
 
-def _pretrained(name: str, place: str, options: dict[str, Any]) -> nn.Module:
-    """A copy of its own of the pretrained network, in train mode like every new module."""
+def _pretrained(name: str, task: str, place: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear | None]:
+    """A copy of its own of the pretrained network, and of its head, in train mode like every new module."""
     known = content(Path(place)) if options.get("local_files_only") else None
-    return copy.deepcopy(_loaded(name, place, tuple(sorted(options.items())), known)).train()
+    network, head = copy.deepcopy(_loaded(name, task, place, tuple(sorted(options.items())), known))  # as one: tied
+    return network.train(), head
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, place: str, options: tuple[tuple[str, Any], ...], known: str | None) -> nn.Module:
+def _loaded(
+    name: str, task: str, place: str, options: tuple[tuple[str, Any], ...], known: str | None
+) -> tuple[nn.Module, nn.Linear | None]:
     """known: hash of the files, so that others under the same name are read anew."""
-    library = transformers()
     with torch.random.fork_rng(devices=[]):  # what is drawn next must not depend on whether the files are read
-        model, report = read(library.AutoModel, "its weights", name, place, output_loading_info=True, **dict(options))
+        model, report = read(
+            getattr(transformers(), CLASSES[task]),
+            "its weights",
+            name,
+            place,
+            output_loading_info=True,
+            **dict(options),
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(f"model.name={name}: its files hold no weights for {', '.join(missing[:3])}{more}")
-    return _features_only(model)
+    return _parts(name, task, model)
 
 
-def _new(name: str, place: str, options: dict[str, Any]) -> nn.Module:
+def _new(name: str, task: str, place: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear | None]:
     library = transformers()
     made = {key: options.pop(key) for key in ("dtype", "attn_implementation")}
     config = read(library.AutoConfig, "its config.json", name, place, **options)
-    return _features_only(library.AutoModel.from_config(config, **made)).train()
+    network, head = _parts(name, task, getattr(library, CLASSES[task]).from_config(config, **made))
+    return network.train(), head
+
+
+def _parts(name: str, task: str, model: nn.Module) -> tuple[nn.Module, nn.Linear | None]:
+    """The network that makes the hidden states, and the head of a language model."""
+    model.config.use_cache = False  # keys and values of a decoder, for writing
+    if task == "classification":
+        return _features_only(model), None
+    network, head = model.base_model, model.get_output_embeddings()
+    if reason := _unfit(model.eval(), network, head):
+        raise ValueError(f"model.name={name} is no language model of the kind model.task=causal_lm: {reason}")
+    return network, head
+
+
+@torch.no_grad()
+def _unfit(model: nn.Module, network: nn.Module, head: nn.Module | None) -> str | None:
+    """Why a model's logits are not those of a head on states that know nothing of later tokens; None where they are.
+    Found by asking it: some scale or cap their logits, and what reads from both sides can be loaded as well."""
+    tokens = torch.arange(4)[None] % network.get_input_embeddings().num_embeddings
+    states = network(input_ids=tokens).last_hidden_state
+    close = functools.partial(torch.allclose, rtol=1e-2, atol=1e-3 if states.dtype == torch.float32 else 0.1)
+    if not close(network(input_ids=tokens[:, :2]).last_hidden_state, states[:, :2]):
+        return "it reads from both sides"
+    if not isinstance(head, nn.Linear) or not close(head(states), model(input_ids=tokens).logits):
+        return "its logits are more than a linear layer on its last hidden states"
+    return None
 
 
 def _features_only(model: nn.Module) -> nn.Module:
     """Without the layer that BERT and its kin have for another task: it would be a weight that nothing uses."""
     if "pooler" in dict(model.named_children()):
         model.pooler = None
-    model.config.use_cache = False  # keys and values of a decoder, for writing
     return model

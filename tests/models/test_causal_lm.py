@@ -1,0 +1,97 @@
+"""A pretrained language model as backbone and head, against transformers' own logits; what is no such model."""
+
+import pytest
+import torch
+from tiny_bert import save_tiny_bert
+from tiny_language_model import CONTEXT, save_tiny_language_model
+
+from fisherexp.config.explain import composed
+from fisherexp.config.validate import validate
+from fisherexp.models.classifier import Classifier
+from fisherexp.models.huggingface import HuggingFace
+
+transformers = pytest.importorskip("transformers")
+
+INPUTS = {
+    "input_ids": torch.tensor([[5, 6, 8, 10, 11, 15], [5, 7, 13, 0, 0, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("models")
+    made = {"llama": {}, "gpt2": {}, "untied": {"kind": "llama", "tie_word_embeddings": False}}
+    return {name: save_tiny_language_model(place / name, **{"kind": name} | options) for name, options in made.items()}
+
+
+def classifier(folder: str, **options) -> Classifier:
+    backbone = HuggingFace(folder, "causal_lm", input_shape=(CONTEXT,), vocabulary=16, **options)
+    return Classifier(backbone, backbone.num_features, 16).eval()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "untied"])
+def test_logits_are_those_of_transformers(folders, name):
+    model = classifier(folders[name])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folders[name]).eval()
+    here = INPUTS["attention_mask"] > 0
+    torch.testing.assert_close(model(**INPUTS)[here], theirs(**INPUTS).logits[here])
+    embedding = model.backbone.network.get_input_embeddings().weight
+    assert (model.head.weight is embedding) == (name != "untied")
+    assert model.features(INPUTS).shape == (2, 6, 16)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert not model.backbone.network.config.use_cache
+
+
+def test_each_is_a_copy_of_its_own_and_new_weights_are_new(folders):
+    one, other = classifier(folders["llama"]), classifier(folders["llama"])
+    new = classifier(folders["llama"], pretrained=False)
+    assert not torch.equal(new.head.weight, one.head.weight)
+    assert new.head.weight is new.backbone.network.get_input_embeddings().weight
+    with torch.no_grad():
+        one.head.weight.zero_()
+    assert other.head.weight.any()
+
+
+def test_what_comes_later_and_padding_change_nothing(folders):
+    model, tokens = classifier(folders["gpt2"]), INPUTS["input_ids"]
+    changed = INPUTS | {"input_ids": torch.where(torch.arange(6) < 3, tokens, 9)}
+    torch.testing.assert_close(model(**changed)[:, :3], model(**INPUTS)[:, :3])
+
+
+def test_weights_in_sixteen_bits_learn_from_a_loss_in_thirty_two(folders):
+    from fisherexp.objectives.token_prediction import TokenPrediction
+
+    model = classifier(folders["llama"], dtype="bfloat16")
+    loss = TokenPrediction().loss(model(**INPUTS), INPUTS["input_ids"])
+    assert loss.dtype == torch.float32
+    wanted = TokenPrediction().loss(classifier(folders["llama"])(**INPUTS), INPUTS["input_ids"])
+    assert loss.item() == pytest.approx(wanted.item(), rel=0.02)
+
+
+def test_what_reads_from_both_sides_or_caps_its_logits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="bert is no language model of the kind .*: it reads from both sides"):
+        classifier(save_tiny_bert(tmp_path / "bert"), pretrained=False)
+    folder = save_tiny_language_model(tmp_path / "granite", "GraniteConfig", logits_scaling=8.0)
+    with pytest.raises(ValueError, match="its logits are more than a linear layer"):
+        classifier(folder)
+    plain = save_tiny_language_model(tmp_path / "plain", "GraniteConfig", logits_scaling=1.0)
+    assert classifier(plain)(**INPUTS).shape == (2, 6, 16)  # the control
+
+
+def test_weights_of_a_file_without_a_head_are_not_all_there(folders, tmp_path):
+    transformers.AutoModel.from_pretrained(folders["untied"]).save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match=r"its files hold no weights for lm_head\.weight"):
+        classifier(str(tmp_path / "base"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "option", "near"),
+    [
+        (["data=sst2", "model=smollm2", "model.task=causal_lm"], "model.task=causal_lm", "model.task=classification"),
+        (["data=sst2", "model=smollm2"], None, None),  # the control
+    ],
+)
+def test_a_task_that_the_data_are_not_for_is_one_line_before_anything_is_read(lines, option, near):
+    problems = validate(composed(["method=erm", "scenario=none", *lines]))
+    assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])
