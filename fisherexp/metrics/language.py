@@ -10,17 +10,18 @@ from fisherexp.metrics.evaluation import Evaluation
 
 
 class LanguageMetrics(Evaluation):
-    """Bits per token, perplexity (2 to that power) and next-token accuracy (%) of each part it is fed.
+    """Of each part it is fed: cross-entropy per token in nats and in bits, perplexity (e to the nats) and next-token
+    accuracy (%).
 
-    update(part, logits (B, T, V), next tokens (B, T)); compute() -> {"<name>_bits": …, "<name>_perplexity": …,
-    "<name>_accuracy": …}, means over all tokens but -100. Where tokens are characters, the first is bits per
-    character.
+    update(part, logits (B, T, V), next tokens (B, T)); compute() -> {"<name>_nll": …, "<name>_bits": …,
+    "<name>_perplexity": …, "<name>_accuracy": …}, means over all tokens but -100, whatever the batches. Where tokens
+    are characters, bits are bits per character.
     """
 
     def __init__(self, names: tuple[str, ...]):
         super().__init__()
         self.names = names
-        shown = {"bits": "bits per\ntoken", "perplexity": "per-\nplexity", "accuracy": "next\nacc. %"}
+        shown = {"nll": "NLL", "bits": "bits per\ntoken", "perplexity": "per-\nplexity", "accuracy": "next\nacc. %"}
         self.headings = {f"{name}_{key}": f"{name} {words}" for name in names for key, words in shown.items()}
         self.better = {key: "higher" if key.endswith("_accuracy") else "lower" for key in self.headings}
         for state in ("correct", "nll", "count"):
@@ -35,6 +36,7 @@ class LanguageMetrics(Evaluation):
         found = {}
         for i, name in enumerate(self.names):
             nats = (self.nll[i] / self.count[i]).item()
-            found[f"{name}_bits"], found[f"{name}_perplexity"] = nats / math.log(2), math.exp(nats)
+            found[f"{name}_nll"], found[f"{name}_bits"] = nats, nats / math.log(2)
+            found[f"{name}_perplexity"] = math.exp(nats)
             found[f"{name}_accuracy"] = 100 * (self.correct[i] / self.count[i]).item()
         return found

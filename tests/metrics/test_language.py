@@ -28,3 +28,22 @@ def test_parts_and_batches_are_means_over_tokens():
     assert found["validation_bits"] == pytest.approx(math.log2(3))
     assert found["test_bits"] == pytest.approx((1 + 1 + 2 + 2) / 4)
     assert found["test_accuracy"] == pytest.approx(50)
+
+
+def test_ragged_batches_are_one_mean_over_their_tokens():
+    torch.manual_seed(0)
+    batches = [(torch.randn(2, length, 5), torch.randint(0, 5, (2, length))) for length in (1, 3, 8)]
+    for logits, labels in batches:
+        labels[0, logits.shape[1] // 2 :] = -100
+    metric = LanguageMetrics(("test",))
+    each = []
+    for logits, labels in batches:
+        metric.update(0, logits, labels)
+        each.append(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item())
+    logits, labels = (torch.cat([part.flatten(0, 1) for part in parts]) for parts in zip(*batches, strict=True))
+    wanted = torch.nn.functional.cross_entropy(logits[labels >= 0], labels[labels >= 0]).item()
+    found = metric.compute()
+    assert found["test_nll"] == pytest.approx(wanted)
+    assert found["test_perplexity"] == pytest.approx(math.exp(wanted))
+    assert found["test_bits"] == pytest.approx(wanted / math.log(2))
+    assert found["test_nll"] != pytest.approx(sum(each) / 3, rel=1e-3)  # the control
