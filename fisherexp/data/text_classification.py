@@ -55,13 +55,13 @@ class TextClassification(TokenizedText):
     def described(self) -> dict[str, Any]:
         return {"columns": [self.text, self.label], "length": self.at_most("max_length", self.max_length)}
 
-    def describe(self, about: dict[str, Any]) -> None:
+    def describe(self, kept: dict[str, Tensor], about: dict[str, Any]) -> None:
         length = self.at_most("max_length", self.max_length)
         self.class_names, self.num_classes = about["class_names"], len(about["class_names"])
         self.input_shape = (length if self.padding == "max_length" else about["longest"],)
         self.remarks = {f"texts cut to {length} tokens": about["cut"]} if about["cut"] else {}
 
-    def rows(self, kept: dict[str, Tensor], about: dict[str, Any], split: str) -> TokenRows:
+    def rows(self, kept: dict[str, Tensor], split: str) -> TokenRows:
         named = (kept[f"{split}.{name}"] for name in ("tokens", "lengths", "targets"))
         width = self.input_shape[0] if self.padding == "max_length" else None
         return TokenRows.of(*named, padding=self.tokenizer.padding, width=width)

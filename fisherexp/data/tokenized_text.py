@@ -59,8 +59,12 @@ class TokenizedText(LabeledData):
         """Tokens of the files of every split, and what is to be known of them (plain containers)."""
 
     @abstractmethod
-    def rows(self, kept: Kept, about: dict[str, Any], split: str) -> Rows:
-        """The samples of a split. What the data set is described by is filled in before."""
+    def describe(self, kept: Kept, about: dict[str, Any]) -> None:
+        """Fill in what the texts tell of the data set: numbers of classes and of tokens, remarks."""
+
+    @abstractmethod
+    def rows(self, kept: Kept, split: str) -> Rows:
+        """The samples of a split; `describe` has been called."""
 
     @property
     def architecture_options(self) -> dict[str, Any]:
@@ -82,19 +86,16 @@ class TokenizedText(LabeledData):
     def read(self) -> tuple[Rows, Rows]:
         files = {split: self.locate(path) for split, path in self.splits.items() if path}
         kept, about = self._tokens(files)
-        self.describe(about)
-        rows = {split: self.rows(kept, about, split) for split in files}
-        self.aside = rows.get("validation")
-        found = (rows["train"], rows["test"]) if "test" in rows else self.apart(rows["train"])
-        if self.remarks:
-            say(self.title, self.remarks)
-        return found
+        self.describe(kept, about)
+        say(self.title, self.remarks)
+        self.aside = self.rows(kept, "validation") if "validation" in files else None
+        if "test" in files:
+            return self.rows(kept, "train"), self.rows(kept, "test")
+        return self.apart(kept)
 
-    def describe(self, about: dict[str, Any]) -> None:
-        """Fill in what the files tell of the data set."""
-
-    def apart(self, rows: Rows) -> tuple[Rows, Rows]:
-        """(for training, for testing): `test_share` of the rows are drawn."""
+    def apart(self, kept: Kept) -> tuple[Rows, Rows]:
+        """(for training, for testing), of the training texts: `test_share` of the rows are drawn."""
+        rows = self.rows(kept, "train")
         count = len(rows)
         order = torch.randperm(count, generator=generator("test_share", self.seed))
         test = round(self.test_share * count)

@@ -12,13 +12,12 @@ from fisherexp.content import content
 from fisherexp.models.backbone import Backbone
 from fisherexp.models.transformer_files import read, transformers, whereabouts
 
-
 CLASSES = {"classification": "AutoModel", "causal_lm": "AutoModelForCausalLM"}  # task -> class of transformers
 
 
 class HuggingFace(Backbone):
-    """A transformer of the library transformers; its features are one vector a text, pooled from its last hidden states,
-    or as a language model one vector a token, those states themselves.
+    """A transformer of the library transformers; its features are its last hidden states: pooled, one vector a text, or
+    as a language model one vector a token.
 
     name: a folder, pkg://<distribution>/<folder> of an installed package, or a name of the hub. revision: commit or tag
         of the hub, which it needs. gguf_file: of the folder, where the weights are in this form.
@@ -78,7 +77,7 @@ class HuggingFace(Backbone):
                 head.weight, head.bias, head.out_features = own.weight, own.bias, own.out_features
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Features (B, d) of token ids (B, T), of which those with mask 1 (B, T) count; (B, T, d) of a language model."""
+        """Features (B, d) of token ids (B, T), of which those with mask 1 (B, T) count; (B, T, d) for next tokens."""
         states = self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         if self.task == "causal_lm":
             return states

@@ -47,6 +47,60 @@ class Tokenizer:
         """Hash of all that decides which tokens a text becomes: 16 hexadecimal digits."""
         return hashlib.blake2b(self._tokenizer.backend_tokenizer.to_str().encode(), digest_size=8).hexdigest()
 
+    @property
+    def end(self) -> int | None:
+        """The token that ends a text, if there is one."""
+        return self._tokenizer.eos_token_id
+
+    @cached_property
+    def begin(self) -> list[int]:
+        """What the model's texts begin with: one token, or none."""
+        return [token for token in self._tokenizer("", verbose=False)["input_ids"] if token != self.end]
+
+    @property
+    def template(self) -> str | None:
+        """How turns of a conversation become one text, in Jinja; None where the model knows no conversations."""
+        return self._tokenizer.chat_template
+
+    def unmarked(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, whole and without the model's marks."""
+        return self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+    def asked(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt as the model is to answer it: by its template, else as a line."""
+        if self.template is None:
+            return [self.begin + row for row in self.unmarked([f"{prompt}\n" for prompt in prompts])]
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        return self.unmarked(self._written(turns, add_generation_prompt=True))
+
+    def answered(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """(token ids of a prompt as in `asked`, those of its response with its end) of each pair.
+
+        Raises ValueError for a template that writes a prompt otherwise where an answer follows.
+        """
+        asked = self.asked(prompts)
+        if self.template is None:
+            end = [] if self.end is None else [self.end]
+            return [(prompt, row + end) for prompt, row in zip(asked, self.unmarked(responses), strict=True)]
+        roles = [zip(("user", "assistant"), pair, strict=True) for pair in zip(prompts, responses, strict=True)]
+        turns = [[{"role": role, "content": text} for role, text in pair] for pair in roles]
+        found = []
+        for prompt, row in zip(asked, self.unmarked(self._written(turns)), strict=True):
+            if row[: len(prompt)] != prompt:
+                raise ValueError(f"model.name={self.name}: its chat template changes a prompt that is answered")
+            answer = row[len(prompt) :]
+            if self.end in answer:  # what a template writes behind it belongs to the next turn
+                answer = answer[: len(answer) - answer[::-1].index(self.end)]
+            found.append((prompt, answer))
+        return found
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens say, without marks."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    def _written(self, conversations: list[list[dict[str, str]]], **options: Any) -> list[str]:
+        return self._tokenizer.apply_chat_template(conversations, tokenize=False, **options)
+
     def rows(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
         """(token ids of each text, at most `length`, with the model's marks; how many texts were cut)."""
         rows = self._tokenizer(list(texts), truncation=True, max_length=length, verbose=False)["input_ids"]

@@ -70,7 +70,7 @@ def test_weights_in_sixteen_bits_learn_from_a_loss_in_thirty_two(folders):
 
 
 def test_what_reads_from_both_sides_or_caps_its_logits_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="bert is no language model of the kind .*: it reads from both sides"):
+    with pytest.raises(ValueError, match=r"bert is no language model of the kind .*: it reads from both sides"):
         classifier(save_tiny_bert(tmp_path / "bert"), pretrained=False)
     folder = save_tiny_language_model(tmp_path / "granite", "GraniteConfig", logits_scaling=8.0)
     with pytest.raises(ValueError, match="its logits are more than a linear layer"):
@@ -85,13 +85,26 @@ def test_weights_of_a_file_without_a_head_are_not_all_there(folders, tmp_path):
         classifier(str(tmp_path / "base"))
 
 
+CAUSAL = "model.task=causal_lm"
+
+
+def test_the_task_is_that_of_the_data():
+    for data, task in (("text_files", "causal_lm"), ("jsonl_instructions", "causal_lm"), ("sst2", "classification")):
+        assert composed(["method=erm", "model=smollm2", f"data={data}"]).model.task == task
+
+
 @pytest.mark.parametrize(
     ("lines", "option", "near"),
     [
-        (["data=sst2", "model=smollm2", "model.task=causal_lm"], "model.task=causal_lm", "model.task=classification"),
+        (["data=sst2", "model=smollm2", CAUSAL], CAUSAL, "model.task=classification"),
         (["data=sst2", "model=smollm2"], None, None),  # the control
+        (["data=text_files", "model=smollm2", "model.task=classification"], "model.task=classification", CAUSAL),
+        (["data=text_files", "model=minilm"], "model", "model=huggingface"),
+        (["data=text_files", "model=char_gpt"], "model", "model=huggingface"),
+        (["data=tiny_shakespeare", "model=smollm2"], "model", "model=char_gpt"),
     ],
 )
 def test_a_task_that_the_data_are_not_for_is_one_line_before_anything_is_read(lines, option, near):
-    problems = validate(composed(["method=erm", "scenario=none", *lines]))
+    always = ["method=erm", "scenario=none", "data.path=it"]
+    problems = validate(composed([*always, *lines]))
     assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])
