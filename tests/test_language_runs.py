@@ -1,0 +1,136 @@
+"""Whole runs of language models from a folder, on text files and on instructions: what works on other networks does so
+on them, with the engine's own Fisher as its oracle."""
+
+import json
+
+import pytest
+import torch
+from tiny_language_model import TEMPLATE, save_tiny_language_model, write_story
+
+from fisherexp.config.explain import composed
+from fisherexp.config.validate import validate
+from fisherexp.curvature import fisher_diagonal
+from fisherexp.experiment import run_experiment
+from fisherexp.runs.workbench import Workbench
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("language")
+
+
+@pytest.fixture(scope="module")
+def config(place):
+    """A config on a story of 60 sentences; weights of the source are made once for all runs on a model."""
+    models = {kind: save_tiny_language_model(place / kind, kind, TEMPLATE) for kind in ("llama", "gpt2")}
+    story = ["data=text_files", f"data.path={write_story(place / 'story.txt', 60)}", "data.block_size=8"]
+    always = ["scenario=none", "training.epochs=5", "training.lr=0.01", "progress=off", "threads=1", "trainer=cpu"]
+
+    def compose(*lines, kind="llama", data=story):
+        model = ["model=huggingface", f"model.name={models[kind]}", f"output_dir={place / 'outputs'}"]
+        cfg = composed([*always, *model, *data, *lines])
+        assert validate(cfg) == []
+        return cfg
+
+    return compose
+
+
+def run(cfg, folder):
+    folder.mkdir()
+    return run_experiment(cfg, folder, [])
+
+
+def test_plain_training_learns_from_the_weights_that_came_with_the_model(config, tmp_path):
+    untrained = run(config("method=erm", "training.epochs=0"), tmp_path / "untrained")
+    trained = run(config("method=erm"), tmp_path / "trained")
+    before, after = (record["metrics"]["after"] for record in (untrained, trained))
+    assert before["test_nll"] > 2.5 > 1.5 > after["test_nll"]  # an even guess of 16 tokens costs 2.8
+    assert trained["semantic"]["model"]["task"] == "causal_lm"
+    name, content = trained["semantic"]["model"]["name"]
+    assert (name, len(content)) == ("llama", 32)
+    bench = Workbench(config("method=erm"))
+    model, batch = bench.classifier("control").eval(), bench.data.test.batch
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(bench.cfg.model.name)
+    labels = batch.inputs["input_ids"]
+    wanted = torch.nn.functional.cross_entropy(theirs(labels).logits.flatten(0, 1), batch.targets.flatten())
+    assert before["test_nll"] == pytest.approx(wanted.item(), rel=1e-5)
+    assert model(batch.inputs).shape == (*labels.shape, 16)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_the_fisher_is_that_of_the_engine_over_sequences(config, tmp_path, kind):
+    cfg = config("method=fisher", "source=pretrained", kind=kind)
+    record = run(cfg, tmp_path / "run")
+    assert record["source"]["origin"]["text"] == "weights that came with the model"
+    bench = Workbench(cfg)
+    model, whole = bench.classifier("oracle of this test").eval(), bench.data.train.batch
+    batches = [(whole.inputs, whole.targets)]
+    wanted = fisher_diagonal(model, batches, loss="sequence").trace()
+    assert record["outcome"]["trace"] == pytest.approx(float(wanted), rel=1e-4)
+    losses = bench.data.objective.sample_losses(model(whole.inputs), whole.targets)
+    found = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for loss in losses[:4]:
+        grads = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+        for name, grad in zip(found, grads, strict=True):
+            found[name] += grad.square() / 4
+    first = whole.map(lambda tensor: tensor[:4])
+    few = fisher_diagonal(model, [(first.inputs, first.targets)], loss="sequence")
+    assert float(few.trace()) == pytest.approx(sum(part.sum().item() for part in found.values()), rel=1e-4)
+
+
+def test_ssd_forgets_some_blocks(config, tmp_path):
+    lines = ["method=ssd", "scenario=random_forgetting", "scenario.fraction=0.2", "source=pretrained"]
+    record = run(config(*lines, "method.alpha=1", "training.epochs=1"), tmp_path / "run")
+    assert record["outcome"]["selected"] > 0
+    before, after = (record["metrics"][stage]["forget_loss"] for stage in ("before", "after"))
+    assert before != after
+
+
+LORA = [
+    "method=lora",
+    "source=pretrained",
+    "method.finetune.epochs=2",
+    "method.finetune.lr=0.02",
+    "method.trained=null",
+]
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("llama", "(q|v)_proj$"), ("gpt2", "fused_qkv")])
+def test_lora_trains_projections_apart_and_fused(config, tmp_path, kind, targets):
+    targets = f"method.targets='{targets}'"
+    record = run(config(*LORA, targets, "method.finetune.epochs=3", kind=kind), tmp_path / "run")
+    untrained = run(config(*LORA, targets, "method.finetune.epochs=0", kind=kind), tmp_path / "untrained")
+    rank, layers = 4, 2
+    sizes = {"llama": 2 * (16 + 16), "gpt2": 16 + 48}
+    assert record["outcome"]["metrics"]["trained_numbers"] == rank * layers * sizes[kind]
+    assert record["outcome"]["metrics"]["merge_error"] < 1e-5
+    before, after = (found["metrics"]["after"]["test_nll"] for found in (untrained, record))
+    assert after < before - 0.05
+
+
+def test_lq_lora_quantizes_and_trains_on(config, tmp_path):
+    lines = ["method=lq_lora", "source=pretrained", "method.rank=2", "method.block=[16]", "method.weight_bits=[2,4]"]
+    record = run(config(*lines, "method.finetune.epochs=1", "method.budget=5"), tmp_path / "run")
+    layers = record["outcome"]["format_by_layer"]
+    assert len(layers) == 14
+    assert record["outcome"]["bits_per_weight"] <= 5
+    assert not any("head" in name or "embed" in name for name in layers)
+
+
+@pytest.mark.parametrize("method", ["adam", "galore", "m_fac"])
+def test_optimizers_lower_the_loss(config, tmp_path, method):
+    record = run(config(f"method={method}", "method.epochs=4"), tmp_path / "run")
+    assert record["metrics"]["after"]["test_nll"] < 2.5  # 2.8 before
+
+
+def test_instructions_are_trained_on_their_responses(config, place, tmp_path):
+    asked = [("the cat", "sees a bird ."), ("the dog", "hears a bird and runs")]
+    rows = [json.dumps(dict(zip(("prompt", "response"), asked[number % 2], strict=True))) for number in range(40)]
+    (place / "it.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    data = ["data=jsonl_instructions", f"data.path={place / 'it.jsonl'}", "data.max_length=null"]
+    record = run(config("method=erm", "training.epochs=8", data=data), tmp_path / "run")
+    untrained = run(config("method=erm", "training.epochs=0", data=data), tmp_path / "untrained")
+    before, after = (found["metrics"]["after"]["test_nll"] for found in (untrained, record))
+    assert after < before / 2
