@@ -11,6 +11,7 @@ from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
 from fisherexp.curvature import fisher_diagonal
 from fisherexp.experiment import run_experiment
+from fisherexp.models.generation import generate
 from fisherexp.runs.workbench import Workbench
 
 transformers = pytest.importorskip("transformers")
@@ -134,3 +135,17 @@ def test_instructions_are_trained_on_their_responses(config, place, tmp_path):
     untrained = run(config("method=erm", "training.epochs=0", data=data), tmp_path / "untrained")
     before, after = (found["metrics"]["after"]["test_nll"] for found in (untrained, record))
     assert after < before / 2
+
+
+def test_samples_are_those_of_the_trained_model(config, tmp_path):
+    lines = ["method=erm", "callbacks=[samples]", "callbacks.samples.given=3", "callbacks.samples.tokens=5"]
+    run(config(*lines), tmp_path / "run")
+    found = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [set(sample) for sample in found] == 4 * [{"prompt", "written", "wanted"}]
+    bench = Workbench(config(*lines))
+    first = bench.data.test.batch.inputs["input_ids"][0].tolist()
+    assert found[0]["prompt"] == bench.data.text(first[:3])
+    assert found[0]["wanted"].split()[:5] == bench.data.text(first[3:]).split()
+    model = bench.classifier("samples")
+    model.load_state_dict(bench.trained("method").tensors)
+    assert found[0]["written"] == bench.data.text(generate(model, [first[:3]], 5)[0])

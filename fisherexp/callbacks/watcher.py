@@ -15,3 +15,6 @@ class Watcher(Callback):
 
     def fit_begins(self, setting: Setting) -> None:
         """Called before fit with the data as the scenario cuts them, on the device of the loop."""
+
+    def test_begins(self, setting: Setting) -> None:
+        """Called before the test loop of the finished model, likewise."""

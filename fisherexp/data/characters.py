@@ -1,5 +1,6 @@
 """One text file as sequences of characters, each with the character that follows it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ class CharacterText(LabeledData):
     @property
     def architecture_options(self) -> dict[str, Any]:
         return {"input_shape": self.input_shape, "vocabulary": self.num_classes}
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return "".join(self.class_names[token] for token in tokens)
 
     def read(self) -> tuple[TensorSet, TensorSet]:
         file = self.locate(self.path)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ class LabeledData(LightningDataModule):
     problems: tuple[str, ...] = ("supervised", "generative")
     tasks: tuple[str, ...] = ()
     marks: dict[str, int] | None = None
+    end: int | None = None  # of texts that a model is to write, the token that ends one
     objective: Objective = Classification()
     paths: tuple[str, ...] = ("path",)
     files: tuple[str, ...] = ()
@@ -95,6 +97,10 @@ class LabeledData(LightningDataModule):
     @abstractmethod
     def read(self) -> tuple[TensorSet, TensorSet]:
         """(training set, test set). Raises DataError, in one line, for whatever the user can put right."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens say; only where samples are tokens."""
+        raise NotImplementedError
 
     def locate(self, path: str) -> Path:
         """A file or folder given by the user: absolute, in the working directory, or in the data folder."""

@@ -8,7 +8,7 @@ target only: neither the source nor padding counts in a loss, a metric or a Fish
 prefix does here what an encoder and a decoder do in T5.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Reports(LabeledData):
     provides = ("tokens",)
     tasks = ("gap_sentences", "summary")
     marks = {"end": END, "silent": STOP}
+    end = END
     objective = TokenPrediction()
     input_dtype = torch.int64
     input_shape = (SOURCE + TARGET,)
@@ -53,6 +54,9 @@ class Reports(LabeledData):
     @property
     def architecture_options(self) -> dict[str, Any]:
         return {"input_shape": self.input_shape, "vocabulary": self.num_classes}
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return " ".join(self.class_names[token] for token in tokens if token != PAD)
 
     def read(self) -> tuple[TensorSet, TensorSet]:
         number = {word: token for token, word in enumerate(self.class_names)}

@@ -1,6 +1,7 @@
 """What data made of the user's own texts share: files, the model's tokenizer, tokens that are kept, a part held out."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ class TokenizedText(LabeledData):
     @property
     def architecture_options(self) -> dict[str, Any]:
         return {"input_shape": self.input_shape, "vocabulary": self.tokenizer.vocabulary}
+
+    @property
+    def end(self) -> int | None:
+        return self.tokenizer.end
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.text(tokens)
 
     def blank(self, count: int) -> dict[str, Tensor]:
         longest = torch.ones(count, *self.input_shape, dtype=torch.int64)

@@ -66,9 +66,9 @@ class HuggingFace(Backbone):
                 f"the tokenizer has {vocabulary} tokens, model.name={name} knows {rows}: it is that of another model "
                 "(data.tokenizer.name)"
             )
-        longest = getattr(config, "max_position_embeddings", None) or input_shape[0]
-        if input_shape[0] > longest:
-            raise ValueError(f"data.max_length={input_shape[0]}: model.name={name} takes {longest} tokens at most")
+        self.context = getattr(config, "max_position_embeddings", None)  # of relative positions, None
+        if self.context and input_shape[0] > self.context:
+            raise ValueError(f"data.max_length={input_shape[0]}: model.name={name} takes {self.context} tokens at most")
 
     def initialize(self, head: nn.Linear) -> None:
         """Make a head the language model's own, for as many tokens as that knows; other heads stay."""

@@ -123,6 +123,8 @@ class Workbench(Described):
         if method.adapts_at_test and trainer.world_size > 1:  # of trainer.devices=auto only Lightning knows
             raise ValueError(f"{type(method).__name__} adapts to one stream in its order: set trainer.devices=1")
         setting = self._placed(trainer)
+        for watcher in _watchers(trainer.callbacks):
+            watcher.test_begins(setting)
         method.objective = setting.data.objective
         method.evaluate(setting)
         with interruptible():
