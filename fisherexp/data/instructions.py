@@ -52,7 +52,8 @@ class JsonlInstructions(TokenizedText):
     def described(self) -> dict[str, Any]:
         template = hashlib.blake2b((self.tokenizer.template or "").encode(), digest_size=8).hexdigest()
         columns, length = [self.prompt, self.response], self.at_most("max_length", self.max_length)
-        return {"columns": columns, "length": length, "template": template}
+        marks = [self.tokenizer.begin, self.tokenizer.end]
+        return {"columns": columns, "length": length, "template": template, "marks": marks}
 
     def tokenized(self, files: dict[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         length = self.at_most("max_length", self.max_length)

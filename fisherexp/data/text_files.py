@@ -22,7 +22,7 @@ class TextFiles(TokenizedText):
 
     packed: documents one behind the other, each with the token that ends a text, cut into blocks, of which an
         incomplete last one is left out; a block may see the end of the document before. Otherwise a row is a document,
-        padded, and what is longer is cut, which is counted and said.
+        padded, and what is longer is cut, which is counted and said, as are files without text.
     block_size: T, tokens of a row.
     held_out: without `test_path`, test on the last `test_share` of the text ('end'), or on as large a share of the
         documents, drawn from `seed` ('documents').
@@ -50,24 +50,27 @@ class TextFiles(TokenizedText):
 
     def described(self) -> dict[str, Any]:
         self.at_most("block_size", self.block_size)
-        return {}
+        return {"marks": [self.tokenizer.begin, self.tokenizer.end]}
 
     def tokenized(self, files: dict[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        kept, empty = {}, {}
+        kept, blank = {}, {}
         for split, path in files.items():
-            rows = [self._encode(text) for text in documents(path) if text.strip()]
+            found = [self._encode(text) if text.strip() else None for text in documents(path)]
+            rows = [row for row in found if row is not None]
             if not rows:
                 raise DataError(f"{path} is empty: it has no text")
+            blank |= {split: len(found) - len(rows)} if len(rows) < len(found) else {}
             kept[f"{split}.tokens"] = torch.from_numpy(np.concatenate(rows))
             kept[f"{split}.lengths"] = torch.tensor([len(row) for row in rows])
-        return kept, empty
+        return kept, {"blank": blank}
 
     def describe(self, kept: dict[str, Tensor], about: dict[str, Any]) -> None:
         self.num_classes, self.input_shape = self.tokenizer.vocabulary, (self.block_size,)
         lengths = {name.removesuffix(".lengths"): found for name, found in kept.items() if name.endswith(".lengths")}
-        cut = {split: int((found > self.block_size + 1).sum()) for split, found in lengths.items()}
-        if not self.packed and any(cut.values()):
-            self.remarks = {f"documents cut to {self.block_size} tokens": {k: n for k, n in cut.items() if n}}
+        long = {split: int((found > self.block_size + 1).sum()) for split, found in lengths.items()}
+        cut = {} if self.packed else {split: count for split, count in long.items() if count}
+        said = {f"documents cut to {self.block_size} tokens": cut, "files without text": about["blank"]}
+        self.remarks = {what: counts for what, counts in said.items() if counts}
 
     def rows(self, kept: dict[str, Tensor], split: str) -> LanguageRows:
         return self._rows(kept[f"{split}.tokens"], kept[f"{split}.lengths"], self.splits[split])
@@ -90,7 +93,7 @@ class TextFiles(TokenizedText):
         return tuple(self._rows(*part, path) for part in parts)
 
     def _encode(self, text: str) -> np.ndarray:
-        found = [np.asarray(row, dtype=np.int32) for row in self.tokenizer.unmarked(list(pieces(text)))]
+        found = [np.asarray(self.tokenizer.unmarked([piece])[0], dtype=np.int32) for piece in pieces(text)]
         end = [] if self.tokenizer.end is None else [self.tokenizer.end]
         return np.concatenate([np.asarray(self.tokenizer.begin, np.int32), *found, np.asarray(end, np.int32)])
 

@@ -55,9 +55,10 @@ def test_or_a_document_is_a_row(folder, capsys):
     assert batch.inputs["attention_mask"].sum(1).tolist() == [4, 4, 2]
     assert batch.inputs["input_ids"][0].tolist() == [BEGIN, 1, 2, 3, 0, 0, 0, 0]
     assert batch.targets[:, :5].tolist() == [[1, 2, 3, 4, -100], [5, 6, 7, END, -100], [8, END, -100, -100, -100]]
-    assert data.remarks == {"documents cut to 4 tokens": {"train": 1, "test": 1}}
+    blank = {"files without text": {"train": 1, "test": 1}}
+    assert data.remarks == {"documents cut to 4 tokens": {"train": 1, "test": 1}} | blank
     assert "documents cut to 4 tokens: 1 test, 1 train" in capsys.readouterr().err
-    assert load(folder, packed=False, block_size=5).remarks == {}  # the control
+    assert load(folder, packed=False, block_size=5).remarks == blank  # the control
 
 
 def test_the_end_or_some_documents_are_held_out(folder):
@@ -72,14 +73,17 @@ def test_the_end_or_some_documents_are_held_out(folder):
 
 
 def test_tokens_are_kept_by_content_whatever_the_rows(folder, tmp_path):
-    def load(**options):
-        data = TextFiles(folder, tokenizer := Letters(), test_path=folder, block_size=3, **options)
+    def load(end=END, **options):
+        tokenizer = Letters()
+        tokenizer.end = end
+        data = TextFiles(folder, tokenizer, test_path=folder, block_size=3, **options)
         data.store = ArtefactStore(tmp_path / "store")
         return data.load().checksum(), tokenizer.asked
 
     first, again, rows = load(), load(), load(packed=False)
     assert first[0] == again[0] != rows[0]
     assert (first[1], again[1], rows[1]) == (6, 0, 0)
+    assert load(end=None)[1] == 6  # it is no part of the tokenizer's checksum
 
 
 def test_rows_with_other_labels_have_another_checksum(folder):
