@@ -2,7 +2,7 @@
 
 import pytest
 
-from fisherexp.config.explain import explain
+from fisherexp.config.explain import composed, explain
 
 TEXT = ["data=reports", "model=char_gpt"]
 
@@ -38,3 +38,29 @@ def test_unlearning_that_knows_no_classes_takes_text(method):
 def test_what_is_missing_is_named(lines, words):
     problems = "\n".join(map(str, explain([*TEXT, *lines])))
     assert all(word in problems for word in words), problems
+
+
+CAUSAL = "model.task=causal_lm"
+
+
+@pytest.mark.parametrize(
+    ("data", "task"), [("text_files", "causal_lm"), ("jsonl_instructions", "causal_lm"), ("sst2", "classification")]
+)
+def test_the_task_of_a_pretrained_transformer_is_that_of_the_data(data, task):
+    assert composed(["method=erm", "model=smollm2", f"data={data}"]).model.task == task
+
+
+@pytest.mark.parametrize(
+    ("lines", "option", "near"),
+    [
+        (["data=sst2", "model=smollm2", CAUSAL], CAUSAL, "model.task=classification"),
+        (["data=sst2", "model=smollm2"], None, None),  # the control
+        (["data=text_files", "model=smollm2", "model.task=classification"], "model.task=classification", CAUSAL),
+        (["data=text_files", "model=minilm"], "model", "model=huggingface"),
+        (["data=text_files", "model=char_gpt"], "model", "model=huggingface"),
+        (["data=tiny_shakespeare", "model=smollm2"], "model", "model=char_gpt"),
+    ],
+)
+def test_a_task_that_the_data_are_not_for_is_one_line(lines, option, near):
+    problems = explain(["method=erm", "scenario=none", "data.path=it", *lines])
+    assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])

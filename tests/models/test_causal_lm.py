@@ -5,10 +5,9 @@ import torch
 from tiny_bert import save_tiny_bert
 from tiny_language_model import CONTEXT, save_tiny_language_model
 
-from fisherexp.config.explain import composed
-from fisherexp.config.validate import validate
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.huggingface import HuggingFace
+from fisherexp.objectives.token_prediction import TokenPrediction
 
 transformers = pytest.importorskip("transformers")
 
@@ -60,8 +59,6 @@ def test_what_comes_later_and_padding_change_nothing(folders):
 
 
 def test_weights_in_sixteen_bits_learn_from_a_loss_in_thirty_two(folders):
-    from fisherexp.objectives.token_prediction import TokenPrediction
-
     model = classifier(folders["llama"], dtype="bfloat16")
     loss = TokenPrediction().loss(model(**INPUTS), INPUTS["input_ids"])
     assert loss.dtype == torch.float32
@@ -83,28 +80,3 @@ def test_weights_of_a_file_without_a_head_are_not_all_there(folders, tmp_path):
     transformers.AutoModel.from_pretrained(folders["untied"]).save_pretrained(tmp_path / "base")
     with pytest.raises(ValueError, match=r"its files hold no weights for lm_head\.weight"):
         classifier(str(tmp_path / "base"))
-
-
-CAUSAL = "model.task=causal_lm"
-
-
-def test_the_task_is_that_of_the_data():
-    for data, task in (("text_files", "causal_lm"), ("jsonl_instructions", "causal_lm"), ("sst2", "classification")):
-        assert composed(["method=erm", "model=smollm2", f"data={data}"]).model.task == task
-
-
-@pytest.mark.parametrize(
-    ("lines", "option", "near"),
-    [
-        (["data=sst2", "model=smollm2", CAUSAL], CAUSAL, "model.task=classification"),
-        (["data=sst2", "model=smollm2"], None, None),  # the control
-        (["data=text_files", "model=smollm2", "model.task=classification"], "model.task=classification", CAUSAL),
-        (["data=text_files", "model=minilm"], "model", "model=huggingface"),
-        (["data=text_files", "model=char_gpt"], "model", "model=huggingface"),
-        (["data=tiny_shakespeare", "model=smollm2"], "model", "model=char_gpt"),
-    ],
-)
-def test_a_task_that_the_data_are_not_for_is_one_line_before_anything_is_read(lines, option, near):
-    always = ["method=erm", "scenario=none", "data.path=it"]
-    problems = validate(composed([*always, *lines]))
-    assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])
