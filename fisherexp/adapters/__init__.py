@@ -3,12 +3,23 @@
 Pure torch; importing this package imports nothing else of the project.
 """
 
+from fisherexp.adapters.adalora import AdaLoRA
 from fisherexp.adapters.adapter import Adapter
 from fisherexp.adapters.dora import DoRA
+from fisherexp.adapters.eva import EVA
 from fisherexp.adapters.inject import inject, merge
 from fisherexp.adapters.layers import AdaptedLayer, adapted_layers
+from fisherexp.adapters.lift import LIFT
 from fisherexp.adapters.lora import LoRA
+from fisherexp.adapters.masks import MagnitudeMask, RandomMask, forget_outside
+from fisherexp.adapters.miss import Bone, MiSS
 from fisherexp.adapters.pissa import PiSSA
+from fisherexp.adapters.salt import SALT
+from fisherexp.adapters.sara import SaRA
+from fisherexp.adapters.soka import SoKA
+from fisherexp.adapters.soma import SoMA
+from fisherexp.adapters.sorsa import SORSA
 from fisherexp.adapters.state import adapter_state_dict, load_adapter_state_dict
-from fisherexp.adapters.targets import layer_names
+from fisherexp.adapters.svfit import SVFit
+from fisherexp.adapters.targets import first_match, layer_names
 from fisherexp.adapters.training import adapters, after_backward, after_step, num_trainable, penalty

@@ -36,6 +36,9 @@ class Adapter(nn.Module):
     def after_step(self, step: int, total: int) -> None:
         """Called after update `step` of `total` of the optimizer, while the gradients are still there."""
 
+    def renew(self, weight: Tensor, step: int, total: int) -> None:
+        """Called after `after_step`, with the W that `weight` is given: what is chosen from the weights, as a mask."""
+
     @classmethod
     def after_step_across(cls, adapters: Sequence[Self], step: int, total: int) -> None:
         """After all calls of `after_step`: what has to know every adapter of this class in a model, as a budget of

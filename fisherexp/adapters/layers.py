@@ -6,6 +6,7 @@ whatever else finds layers by type go on working. `layer.weight` is W', what the
 parametrizations do, but with static classes, so that a copy of a model shares nothing with it.
 """
 
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -69,6 +70,15 @@ class AdaptedLayer(nn.Module):
             return self.effective_weight()
         except AttributeError as error:  # torch would look the name up among the parameters, and find W
             raise RuntimeError(f"an adapter of {type(self).__name__} failed: {error}") from error
+
+    @torch.no_grad()
+    def chain(self) -> Iterator[tuple[Adapter, Tensor]]:
+        """Each adapter with the weight matrix it is given: those rows of W as the adapters before it leave them."""
+        matrix = self.matrix
+        for number, (adapter, (start, stop)) in enumerate(zip(self.adapters, self.rows, strict=True), start=1):
+            yield adapter, matrix[start:stop]
+            if number < len(self.adapters):
+                matrix = torch.cat([matrix[:start], adapter.weight(matrix[start:stop]), matrix[stop:]])
 
     def effective_weight(self) -> Tensor:
         matrix = self.matrix

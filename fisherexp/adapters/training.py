@@ -27,6 +27,9 @@ def after_step(model: nn.Module, step: int, total: int) -> None:
     found = adapters(model)
     for adapter in found:
         adapter.after_step(step, total)
+    for layer in adapted_layers(model).values():
+        for adapter, weight in layer.chain():
+            adapter.renew(weight, step, total)
     for kind in dict.fromkeys(type(adapter) for adapter in found):
         kind.after_step_across([adapter for adapter in found if type(adapter) is kind], step, total)
 

@@ -8,13 +8,27 @@ import torch
 from torch import nn
 
 from fisherexp.adapters import (
+    EVA,
+    LIFT,
+    SALT,
+    SORSA,
+    AdaLoRA,
+    Bone,
     DoRA,
     LoRA,
+    MagnitudeMask,
+    MiSS,
     PiSSA,
+    RandomMask,
+    SaRA,
+    SoKA,
+    SoMA,
+    SVFit,
     adapter_state_dict,
     adapters,
     after_backward,
     after_step,
+    forget_outside,
     inject,
     load_adapter_state_dict,
     merge,
@@ -40,6 +54,33 @@ class Net(nn.Module):
         return self.head(self.conv(x[:, None]).mean(2).flatten(1))
 
 
+def directions(weight, rank):
+    """Orthonormal rows, other ones each time."""
+    return torch.linalg.qr(torch.randn(weight.shape[1], rank, dtype=weight.dtype))[0].T
+
+
+def eva(weight, rank, **options):
+    return EVA(weight, directions(weight, rank), rank=rank, **options)
+
+
+def sara(weight, rank):
+    """As many entries as the other masks have: the threshold lies above the last of them."""
+    budget = min(rank * sum(weight.shape), weight.numel())
+    return SaRA(weight, threshold=weight.abs().flatten().kthvalue(budget).values.item() * (1 + 1e-6))
+
+
+def salt(m, n):
+    top = max(1, min(m, n) // 2)
+    return 2 * top + 2 * RANK * (min(m, n) - top)
+
+
+def soka(m, n):
+    """8 = 2 · 4, 11 = 1 · 11, 6 = 2 · 3, 9 = 3 · 3, 12 = 3 · 4, 5 = 1 · 5, 48 = 6 · 8: small for m, large for n."""
+    (m1, m2), (n1, n2) = SMALL_FIRST[m], reversed(SMALL_FIRST[n])
+    return RANK * (m1 * n1 + m2 * n2)
+
+
+SMALL_FIRST = {5: (1, 5), 6: (2, 3), 8: (2, 4), 9: (3, 3), 11: (1, 11), 12: (3, 4), 48: (6, 8)}
 SHAPES = {"tokens": (8, 11), "conv": (6, 9), "mlp.0": (12, 8), "mlp.2": (8, 12), "head": (5, 48)}
 METHODS = {
     "lora": (partial(LoRA, alpha=3), lambda m, n: RANK * (m + n), RANK),
@@ -48,7 +89,23 @@ METHODS = {
     "lookup": (partial(LoRA, init="lookup"), lambda m, n: RANK * (m + n), RANK),
     "dora": (partial(DoRA, alpha=3), lambda m, n: RANK * (m + n) + m, None),  # rows are scaled: any rank
     "pissa": (partial(PiSSA, alpha=3), lambda m, n: RANK * (m + n), 2 * RANK),
+    "soma": (partial(SoMA, alpha=3), lambda m, n: RANK * (m + n), 2 * RANK),
+    "miss": (MiSS, lambda m, n: RANK * m, RANK),
+    "miss_tiled": (partial(MiSS, tile=1), lambda m, n: RANK, 1),  # all rows of the update are the same
+    "bat": (Bone, lambda m, n: RANK * m, None),  # blocks of W are mixed: any rank
+    "adalora": (partial(AdaLoRA, target=1, alpha=3), lambda m, n: RANK * (m + n + 1), RANK),
+    "eva": (partial(eva, alpha=3), lambda m, n: RANK * (m + n), RANK),
+    "sorsa": (partial(SORSA, alpha=3), lambda m, n: RANK * (m + n + 1), 2 * RANK),
+    "svfit": (SVFit, lambda m, n: RANK, RANK),
+    "salt": (partial(SALT, share=0.5), salt, None),  # every singular value: any rank
+    "soka": (lambda weight, rank: SoKA(weight, terms=rank), soka, None),  # rank A times rank B
+    "random_mask": (RandomMask, lambda m, n: min(RANK * (m + n), m * n), None),  # masks: any rank
+    "magnitude_mask": (MagnitudeMask, lambda m, n: min(RANK * (m + n), m * n), None),
+    "lift": (partial(LIFT, every=5), lambda m, n: min(RANK * (m + n), m * n), None),
+    "sara": (sara, lambda m, n: min(RANK * (m + n), m * n), None),
 }
+LAYERS = {"bat": "mlp"}  # blocks of two fill these alone; the others are all adapted
+MASKS = {"random_mask", "magnitude_mask", "lift", "sara"}
 
 
 def inputs():
@@ -57,11 +114,14 @@ def inputs():
 
 def train(model, steps=20):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(steps):
+    for step in range(steps):
         x, y = inputs()
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        (nn.functional.cross_entropy(model(x), y) + penalty(model)).backward()
+        after_backward(model, step, steps)
         optimizer.step()
+        after_step(model, step, steps)
+        forget_outside(optimizer, model)
 
 
 @pytest.mark.parametrize("factored", [True, False])
@@ -73,24 +133,29 @@ def test_an_adapter_keeps_its_promises(method, dtype, factored):
     model = Net().to(dtype)
     base, x = copy.deepcopy(model), inputs()[0]
     before = model(x).detach()
-    layers = inject(model, "", partial(make, rank=RANK), factored=factored)
-    assert set(layers) == set(SHAPES)
+    targets = LAYERS.get(method, "")
+    layers = inject(model, targets, partial(make, rank=RANK), factored=factored)
+    assert set(layers) == {name for name in SHAPES if name.startswith(targets)}
     at_init, merged = (1e-5, 1e-5) if dtype == torch.float32 else (1e-10, 1e-11)
     # 1. The identity at the start.
     assert (model(x) - before).abs().max() <= at_init * before.abs().max()
     # 4. As many trained numbers as the formula says, and nothing else is trained.
-    expected = sum(count(m, n) for m, n in SHAPES.values())
-    assert num_trainable(model) == sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+    expected = sum(count(*SHAPES[name]) for name in layers)
+    carried = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert num_trainable(model) == expected
+    # A mask has a dense tensor behind it.
+    assert carried == (sum(m * n for m, n in SHAPES.values()) if method in MASKS else expected)
     train(model)
     after = model(x).detach()
-    assert (after - before).abs().max() > 1e-2  # control: training did something
+    moved = 1e-3 if method == "adalora" else 1e-2  # whose vectors begin at a length of 0.02
+    assert (after - before).abs().max() > moved  # control: training did something
     # 3. What was frozen has the same bytes under the same names.
     state = model.state_dict()
     for name, tensor in base.state_dict().items():
         assert torch.equal(state[name], tensor), name
     # 5. A state dict, loaded beside the original weights, gives the same bits.
     other = copy.deepcopy(base)
-    inject(other, "", partial(make, rank=RANK), factored=factored)
+    inject(other, targets, partial(make, rank=RANK), factored=factored)
     assert not torch.equal(other(x), after)
     load_adapter_state_dict(other, {name: tensor.clone() for name, tensor in adapter_state_dict(model).items()})
     assert torch.equal(other(x), after)
@@ -103,14 +168,19 @@ def test_an_adapter_keeps_its_promises(method, dtype, factored):
     # A copy shares nothing with what was merged.
     assert torch.equal(adapted(x), after)
     # 6. The rank of the update.
+    ranks = []
     for name, layer in layers.items():
         moved = (layer.weight - base.get_submodule(name).weight).flatten(1).double()
         values = torch.linalg.svdvals(moved)
         noise = 1e-5 if dtype == torch.float32 else 1e-12
         rank = int((values > noise * base.get_submodule(name).weight.norm()).sum())
-        assert rank > 0
+        ranks.append(rank)
         if bound is not None:
             assert rank <= bound, (name, values)
+    if method == "adalora":  # which shares out as many ranks as there are layers
+        assert sum(ranks) == len(layers)
+    else:
+        assert all(ranks)
 
 
 def test_the_penalty_and_hooks_are_those_of_all_adapters():

@@ -1,0 +1,44 @@
+"""SORSA: the leading singular triplets of a weight, trained apart, their vectors held orthonormal by a penalty.
+
+Cao and Song, 2024, arXiv 2409.00055. With W = U diag(s) Vᵀ and c = α / r (1 where α is None),
+
+    W' = (W - U_r diag(s_r) V_rᵀ) + P diag(λ) Q,   P, λ, Q = U_r, s_r, V_rᵀ at the start; c λ in the place of λ
+    penalty γ (‖PᵀP - I‖_F + ‖QQᵀ - I‖_F)
+
+The authors store W minus the triplets in the place of W; here the triplets are buffers and W stays.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fisherexp.adapters.adapter import Adapter
+from fisherexp.adapters.lora import scaling
+from fisherexp.adapters.orthogonality import orthogonality
+from fisherexp.adapters.singular import singular_triplets
+
+
+class SORSA(Adapter):
+    """weight: W (m, n). rank: r. alpha: α, None for a scale of 1; W' = W at the start for every α.
+
+    penalty_weight: γ. Trains r (m + n + 1) numbers; the update has rank 2 r at most. Raises ValueError for a rank above
+    min(m, n).
+    """
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float | None = None, penalty_weight: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.penalty_weight = scaling(alpha, rank), penalty_weight
+        left, values, right = singular_triplets(weight, slice(rank), rank)
+        for name, factor in (("left", left), ("values", values / self.scale), ("right", right)):
+            self.register_buffer(f"{name}_start", factor)
+            setattr(self, name, nn.Parameter(factor.clone()))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        now, start = self.left * self.values, self.left_start * self.values_start
+        return self.scale * torch.cat([now, -start], dim=1), torch.cat([self.right, self.right_start])
+
+    def weight(self, weight: Tensor) -> Tensor:
+        left, right = self.factors()
+        return weight + left @ right
+
+    def penalty(self) -> Tensor:
+        return self.penalty_weight * (orthogonality(self.left) + orthogonality(self.right.T))
