@@ -145,6 +145,14 @@ class AdapterTuning(FineTuning):
         """The adapter of a weight matrix (m, n); options: those of `by_layer`."""
         raise NotImplementedError
 
+    def layers(self) -> list[str]:
+        """Names of the layers that get an adapter."""
+        return adapters.layer_names(self.model, self.targets, self.exclude)
+
+    def options_of(self, layer: str) -> dict[str, Any]:
+        """What `by_layer` says of it."""
+        return dict(adapters.first_match(self.by_layer or {}, layer) or {})
+
     def freeze(self) -> None:
         chosen = {"exclude": self.exclude, "options": self.by_layer, "trained": self.trained, "dropout": self.dropout}
         adapters.inject(self.model, self.targets, self.adapter, **chosen)

@@ -1,0 +1,40 @@
+"""SaRA: the weights that are nearly zero are trained, as a matrix of low rank, and half-way those that still are.
+
+    W' = M ∘ E + (1 - M) ∘ W,   M = 1[|W| < τ],   loss + λ · mean over layers of ‖M ∘ E‖_*
+    M ← M ∘ 1[|E| < τ] at a share of the training
+
+Paper: Hu et al., ICLR 2025, arXiv 2409.06633; see fisherexp/adapters/sara.py for how this is the authors' plain
+variant. The mean is what their draw of one matrix a step amounts to. Their learning rate is 1e-3 exp(-350 τ).
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fisherexp import adapters
+from fisherexp.adapters import Adapter
+from fisherexp.config.types import NonNegative, Positive, Probability
+from fisherexp.methods.finetuning.masked import MaskTuning
+
+
+class SaRA(MaskTuning):
+    """threshold: τ. restart: the share; 1 for never. penalty: λ. Others as for AdapterTuning."""
+
+    name = "sara"
+    paper = "Hu et al., ICLR 2025, arXiv 2409.06633"
+    search = {"finetune.lr": "tag(log, interval(3e-3, 3e-1))"}
+    counts_with = {
+        "targets": {"threshold": 0.05, "exclude": None, "targets": "^head$"},  # which has few weights
+        "exclude": {"threshold": 0.05, "exclude": None},
+        "by_layer": {"by_layer": {"backbone": {"threshold": 0.02}}},
+    }
+
+    def __init__(
+        self, model: nn.Module, threshold: Positive, restart: Probability, penalty: NonNegative, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        self.threshold, self.restart, self.penalty = threshold, restart, penalty
+
+    def adapter(self, weight: Tensor, **options: Any) -> Adapter:
+        own = {"threshold": self.threshold, "restart": self.restart}
+        return adapters.SaRA(weight, **own | {"penalty_weight": self.penalty / len(self.layers())} | options)

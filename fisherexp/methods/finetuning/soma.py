@@ -1,0 +1,41 @@
+"""SoMA: PiSSA with the smallest singular components, so that the strong, general directions stay as they are.
+
+    W' = (W - B_0 A_0) + B A,   B, A = B_0, A_0 = U √S, √S Vᵀ of the r smallest components at the start
+
+Paper: Yun, Chae, Lee, Ro, CVPR 2025, arXiv 2412.04077; see fisherexp/adapters/soma.py. The biases of adapted layers are
+trained too, early blocks are left out (exclude), and the weight decay falls by a half cosine; AdamW multiplies it by
+the learning rate, which falls as well. Published runs average weights over the last steps; here the last ones count.
+"""
+
+import math
+from typing import Any
+
+from torch import nn
+
+from fisherexp import adapters
+from fisherexp.config.types import NonNegative
+from fisherexp.data.batch import Batch
+from fisherexp.methods.finetuning.lora import LoRA
+
+
+class SoMA(LoRA):
+    """final_decay: the weight decay at the end; that of `finetune` is the first. Others as for LoRA."""
+
+    name = "soma"
+    paper = "Yun et al., CVPR 2025, arXiv 2412.04077"
+    factors = adapters.SoMA
+
+    def __init__(self, model: nn.Module, final_decay: NonNegative, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.final_decay = final_decay
+
+    def weight_decay(self, step: int, total: int) -> float:
+        """That of step 0 … total, from the first to the final one."""
+        first = self.training_recipe.weight_decay
+        return self.final_decay + (first - self.final_decay) * 0.5 * (1 + math.cos(math.pi * step / total))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        decay = self.weight_decay(self.trainer.global_step, self.epochs * self.steps_per_epoch)
+        for group in self.optimizers(use_pl_optimizer=False).param_groups:
+            group["weight_decay"] = decay

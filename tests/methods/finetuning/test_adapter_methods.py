@@ -1,0 +1,219 @@
+"""What adapters' methods add to them: penalties and schedules of a run, directions of its inputs, output penalties."""
+
+import math
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from torch import nn
+
+from fisherexp import adapters
+from fisherexp.adapters.orthogonality import orthogonality
+from fisherexp.data.batch import Batch
+from fisherexp.methods.finetuning import output_penalties as penalties
+from fisherexp.methods.finetuning.explained import explained
+from fisherexp.runs.finished import finished
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+
+
+def begun(bench, source):
+    """The method of a bench right before its fit."""
+    method = bench.method("method")
+    method.model.load_state_dict(source)
+    method.source_loaded()
+    return method
+
+
+@pytest.mark.parametrize(("name", "weight"), [("adalora", 0.1), ("sorsa", 13.3)])
+def test_the_penalty_is_a_mean_over_all_factors(name, weight, make_bench, source):
+    method = begun(make_bench(name), source)
+    found = adapters.adapters(method.model)
+    with torch.no_grad():
+        for adapter in found:
+            adapter.left += 0.1 * torch.randn(adapter.left.shape, generator=GENERATOR)
+    norms = [orthogonality(f) for adapter in found for f in (adapter.left, adapter.right.T)]
+    assert len(norms) == 4
+    torch.testing.assert_close(adapters.penalty(method.model), weight * torch.stack(norms).mean())
+
+
+def test_saras_penalty_is_a_mean_over_layers(make_bench, source):
+    method = begun(make_bench("sara", "method.penalty=2.0", "method.threshold=0.05"), source)
+    norms = [torch.linalg.matrix_norm(a.entries, "nuc") for a in adapters.adapters(method.model)]
+    torch.testing.assert_close(adapters.penalty(method.model), 2 * torch.stack(norms).mean())
+
+
+def test_adaloras_layers_end_at_their_budget(fitted):
+    ranks = fitted("adalora").outcome["ranks"]
+    assert sum(ranks.values()) == 2 * 4
+    assert max(ranks.values()) <= 6
+    assert len(ranks) == 2
+
+
+class Seen(Callback):
+    """Of each step the weight decay, and of the last how many moments lie outside the masks."""
+
+    def __init__(self):
+        self.decays, self.outside = [], None
+
+    def on_train_batch_end(self, trainer, module, *args):
+        (optimizer,) = trainer.optimizers
+        self.decays += {group["weight_decay"] for group in optimizer.param_groups}
+        sparse = [a for a in adapters.adapters(module.model) if hasattr(a, "mask")]
+        self.outside = sum(int(optimizer.state[a.entries]["exp_avg"][~a.mask].count_nonzero()) for a in sparse)
+
+
+def test_somas_weight_decay_falls_by_a_half_cosine(make_bench, tmp_path):
+    seen = Seen()
+    method, _ = finished(make_bench("soma", callbacks=[seen]), tmp_path, own=True)
+    steps = len(seen.decays)
+    wanted = [1e-5 + (0.05 - 1e-5) * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert seen.decays == pytest.approx(wanted)
+    assert method.weight_decay(steps, steps) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("name", ["lift", "sara"])
+def test_the_optimizer_forgets_entries_that_leave_the_mask(name, make_bench, tmp_path, monkeypatch):
+    found = []
+    for forget in (True, False):
+        if not forget:
+            monkeypatch.setattr(adapters, "forget_outside", lambda *args: None)
+        seen = Seen()
+        options = ["method.every=3"] if name == "lift" else ["method.threshold=0.05"]
+        finished(make_bench(name, *options, callbacks=[seen]), tmp_path / str(forget), own=True)
+        found.append(seen.outside)
+    assert found[0] == 0 < found[1]
+
+
+def test_ba_lora_without_its_penalties_is_pissa(fitted):
+    none = [f"method.{name}=0.0" for name in ("consistency", "diversity", "spectrum")]
+    plain, bare, whole = (fitted(*line).model.state_dict() for line in (["pissa"], ["ba_lora", *none], ["ba_lora"]))
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in bare.items())
+    assert any(not torch.equal(tensor, plain[name]) for name, tensor in whole.items())
+
+
+def test_ba_loras_teacher_is_the_source(make_bench, source):
+    bench = make_bench("ba_lora")
+    method = begun(bench, source)
+    batch = next(iter(bench.setting.loader("train")))
+    torch.testing.assert_close(method.teacher(batch.inputs), method.model(batch.inputs), rtol=1e-4, atol=1e-5)
+    assert not any(p.requires_grad for p in method.teacher.parameters())
+
+
+# --- penalties of outputs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", [penalties.normalized_distance, penalties.divergence])
+def test_a_student_that_is_its_teacher_is_at_no_distance(distance):
+    logits = normal(9, 4)
+    assert distance(logits, logits) == pytest.approx(0, abs=1e-15)
+    assert distance(logits, normal(9, 4)) > 0.01
+
+
+def test_the_distances_by_hand():
+    """Rows (3, 4) and (4, 3) of length 5; probabilities 3/4, 1/4 of the teacher and 1/2, 1/2."""
+    student, teacher = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]])
+    torch.testing.assert_close(penalties.normalized_distance(student, teacher), torch.tensor(0.2**2))
+    wanted = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    found = penalties.divergence(torch.zeros(1, 2), torch.tensor([[math.log(3.0), 0.0]]))
+    torch.testing.assert_close(found, torch.tensor(wanted))
+
+
+def test_diverse_outputs_are_uncorrelated():
+    basis = torch.linalg.qr(normal(8, 8) - normal(8, 8).mean())[0]
+    centred = torch.linalg.qr(torch.cat([torch.ones(8, 1, dtype=torch.float64), basis[:, :3]], dim=1))[0][:, 1:]
+    assert penalties.correlated(centred) == pytest.approx(0, abs=1e-20)
+    logits = normal(8, 3)
+    covariance = torch.cov(logits.T)
+    off = covariance - torch.diag(covariance.diagonal())
+    torch.testing.assert_close(penalties.correlated(logits), off.square().sum() / 3)
+
+
+def test_entropy_is_largest_where_all_classes_are_alike():
+    assert penalties.negative_entropy(torch.zeros(2, 5)) == pytest.approx(-math.log(5))
+    assert penalties.negative_entropy(torch.tensor([[50.0, 0.0]])) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("rank", "wanted"), [(1, -1), (2, -1), (3, -2 / 3)])
+def test_the_share_of_leading_values(rank, wanted):
+    u, v = (torch.linalg.qr(normal(n, n))[0] for n in (7, 4))
+    logits = (u[:, :rank] @ v[:rank]).requires_grad_()  # singular values of one
+    share = penalties.spread(logits, 2)
+    assert share.item() == pytest.approx(wanted)
+    share.backward()
+    assert logits.grad.isfinite().all()
+
+
+# --- directions of inputs ----------------------------------------------------------------------------------
+
+
+def batches(inputs, size):
+    return [Batch(part, torch.zeros(len(part))) for part in inputs.split(size)]
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """Variances 10, 5, 1 and little else, about a mean, in a rotated frame."""
+    spread = torch.tensor([10.0, 5.0, 1.0, 0.1, 0.1, 0.1], dtype=torch.float64)
+    rotation = torch.linalg.qr(normal(6, 6))[0]
+    return (normal(600, 6) * spread.sqrt()) @ rotation.T + 3, rotation
+
+
+def angles(one, other):
+    """Cosines between two subspaces, given by orthonormal rows."""
+    return torch.linalg.svdvals(one @ other.T)
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+
+
+def test_directions_are_those_of_the_largest_variance(inputs, net):
+    x, rotation = inputs
+    found = explained(net, ["0", "2"], batches(x, 100), rank=2, rho=1, tau=1.0)
+    rows = found.directions["0"]
+    torch.testing.assert_close(rows @ rows.T, torch.eye(2, dtype=torch.float64))
+    assert angles(rows, rotation[:, :2].T).min() > math.cos(math.radians(5))
+    # Against the decomposition of everything at once, and not about zero.
+    centred = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    assert angles(rows, centred.Vh[:2]).min() > 0.999
+    assert angles(rows, torch.linalg.svd(x, full_matrices=False).Vh[:2]).min() < 0.9
+    shares = centred.S.square() / centred.S.square().sum()
+    torch.testing.assert_close(found.ratios["0"], shares[:2], rtol=1e-2, atol=0)
+    torch.testing.assert_close(
+        (found.whitened("0") @ (x - x.mean(0)).T).std(dim=1), torch.ones(2).double(), rtol=0.02, atol=0
+    )
+
+
+def test_the_search_ends_when_directions_stand_still(inputs, net):
+    x, _ = inputs
+    looked = [explained(net, ["0"], batches(x, 50), 2, 1.0, tau).batches for tau in (0.0, 0.99, 1.1)]
+    assert looked[0] == 2 <= looked[1] < looked[2] == 12  # there is none before the first; never; all
+
+
+def test_short_batches_are_left_out_and_alone_refused(inputs, net):
+    x, _ = inputs
+    assert explained(net, ["0"], batches(x[:103], 50), 2, 2.0, 1.1).batches == 2
+    with pytest.raises(ValueError, match="no batch has the 4 rows"):
+        explained(net, ["0"], batches(x, 3), 2, 2.0, 0.99)
+    with pytest.raises(ValueError, match="linear layers alone, not of: 1"):
+        explained(net, ["0", "1"], batches(x, 50), 2, 1.0, 0.99)
+
+
+def test_eva_trains_as_many_ranks_as_lora_where_they_explain_most(fitted):
+    method = fitted("eva")
+    ranks = method.outcome["ranks"]
+    assert sum(ranks.values()) == 2 * 4
+    assert method.outcome["batches"] > 1
+    kept = {n: t for n, t in method.adapter_state.items() if n.endswith("down")}
+    assert {n.removesuffix(".adapters.0.down"): len(t) for n, t in kept.items()} == {
+        n: r for n, r in ranks.items() if r
+    }
+    even = fitted("eva", "method.rho=1.0").outcome["ranks"]
+    assert set(even.values()) == {4}
