@@ -21,7 +21,19 @@ def images(*shape):
     return lambda n: torch.randn(n, *shape)
 
 
+class Conv1D(nn.Module):
+    """As in transformers: a linear layer with its weight transposed, over positions flattened."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
 RULES = {
+    "conv1d of transformers": (lambda: flat(Conv1D(4, 6)), images(3, 4)),
     "linear": (lambda: nn.Linear(7, 5), images(7)),
     "linear, positions": (lambda: flat(nn.Linear(4, 6)), images(3, 4)),
     "linear, two position axes": (lambda: flat(nn.Linear(4, 6, bias=False)), images(3, 2, 4)),
@@ -158,6 +170,13 @@ def test_multihead_attention(batch_first, need_weights, kdim):
         warnings.simplefilter("error")  # the written-out attention leaves nothing to a fallback
         found = fisher_diagonal(model, [(x, y)])
     assert worst(found, one_at_a_time(model, x, y)) <= 1e-10
+
+
+def test_conv1d_of_transformers_needs_no_fallback():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = nn.Sequential(Conv1D(4, 6), nn.Tanh(), nn.Flatten(), nn.Linear(18, 5))
+        fisher_diagonal(model, [(torch.randn(5, 3, 4), torch.arange(5))])
 
 
 @pytest.mark.parametrize("module", [Shared, Residual, Windows])

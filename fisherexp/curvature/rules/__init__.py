@@ -15,7 +15,7 @@ from .fallback import Fallback
 _RULES: dict[Callable, type[Use]] = {}
 for _module in (linear, matmul, conv, normalization, embedding, broadcast):
     _RULES |= _module.RULES
-DECOMPOSITIONS: dict[Callable, Callable] = attention.DECOMPOSITIONS | assignment.DECOMPOSITIONS
+DECOMPOSITIONS: dict[Callable, Callable] = attention.DECOMPOSITIONS | assignment.DECOMPOSITIONS | matmul.DECOMPOSITIONS
 _MODULE_RULES: dict[type[nn.Module], Callable] = {}
 
 

@@ -28,4 +28,12 @@ class Matmul(Linear):
         super().add_squares(g, {"weight": totals["weight"].mT}, last)
 
 
+def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """Product and bias apart, each with its rule: the `Conv1D` of transformers."""
+    if beta != 1 or alpha != 1:
+        raise Unsupported
+    return torch.add(torch.matmul(mat1, mat2), input)
+
+
+DECOMPOSITIONS = {torch.addmm: _addmm}
 RULES = dict.fromkeys([torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm], Matmul)
