@@ -11,7 +11,8 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 # Models of text have an environment of their own: where transformers is installed, torchmetrics imports it in every
 # process, and every test would pay for that.
 TEXT := .venv-text
-TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instructions.py tests/models/test_huggingface.py \
+TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instructions.py \
+  tests/data/test_huggingface_dataset.py tests/models/test_huggingface.py \
   tests/models/test_causal_lm.py tests/models/test_generation.py tests/test_text_runs.py tests/test_language_runs.py
 
 # fisher_models.py and fisher_peers.py are parts of fisher.py.

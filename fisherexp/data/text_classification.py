@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -48,9 +47,9 @@ class TextClassification(TokenizedText):
         self.text, self.label = text, label
         self.max_length, self.padding = max_length, padding
 
-    def labelled(self, path: Path) -> Iterator[tuple[str, str]]:
-        """(text, label) of each row of a file."""
-        return text_columns(path, self.text, self.label)
+    def labelled(self, file: Any) -> Iterator[tuple[str, str]]:
+        """(text, label) of each row of one of `files`."""
+        return text_columns(file, self.text, self.label)
 
     def described(self) -> dict[str, Any]:
         return {"columns": [self.text, self.label], "length": self.at_most("max_length", self.max_length)}
@@ -66,7 +65,7 @@ class TextClassification(TokenizedText):
         width = self.input_shape[0] if self.padding == "max_length" else None
         return TokenRows.of(*named, padding=self.tokenizer.padding, width=width)
 
-    def tokenized(self, files: dict[str, Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def tokenized(self, files: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         length = self.at_most("max_length", self.max_length)
         labels: dict[str, int] = {}  # in the order in which the training texts have them
         kept, cut, longest = {}, {}, 0
@@ -83,9 +82,7 @@ class TextClassification(TokenizedText):
         kept |= {name: number[tensor] for name, tensor in kept.items() if name.endswith("targets")}
         return kept, {"class_names": names, "cut": cut, "longest": longest}
 
-    def _encode(
-        self, file: Path, length: int, labels: dict[str, int], grow: bool
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
+    def _encode(self, file: Any, length: int, labels: dict[str, int], grow: bool) -> tuple[Tensor, Tensor, Tensor, int]:
         """Tokens (total,), lengths and targets (N,) of a file, and how many texts were cut. Targets are numbers in
         `labels`, which the training texts fill in (`grow`). Raises DataError for a label that they do not have."""
         rows, pieces, cut = self.labelled(file), [], 0

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,7 +55,7 @@ class TokenizedText(LabeledData):
         that do not fit."""
 
     @abstractmethod
-    def tokenized(self, files: dict[str, Path]) -> tuple[Kept, dict[str, Any]]:
+    def tokenized(self, files: dict[str, Any]) -> tuple[Kept, dict[str, Any]]:
         """Tokens of the files of every split, and what is to be known of them (plain containers)."""
 
     @abstractmethod
@@ -92,7 +91,7 @@ class TokenizedText(LabeledData):
         return self
 
     def read(self) -> tuple[Rows, Rows]:
-        files = {split: self.locate(path) for split, path in self.splits.items() if path}
+        files = self.files()
         kept, about = self._tokens(files)
         self.describe(kept, about)
         say(self.title, self.remarks)
@@ -100,6 +99,14 @@ class TokenizedText(LabeledData):
         if "test" in files:
             return self.rows(kept, "train"), self.rows(kept, "test")
         return self.apart(kept)
+
+    def files(self) -> dict[str, Any]:
+        """Where the texts of each split are, what `tokenized` is given; here paths."""
+        return {split: self.locate(path) for split, path in self.splits.items() if path}
+
+    def content(self, file: Any) -> str:
+        """A hash of what is in one of `files`."""
+        return content(file)
 
     def apart(self, kept: Kept) -> tuple[Rows, Rows]:
         """(for training, for testing), of the training texts: `test_share` of the rows are drawn."""
@@ -119,12 +126,12 @@ class TokenizedText(LabeledData):
             raise DataError(f"data.{option}={length}: the model takes {self.tokenizer.context} at most")
         return length
 
-    def _tokens(self, files: dict[str, Path]) -> tuple[Kept, dict[str, Any]]:
+    def _tokens(self, files: dict[str, Any]) -> tuple[Kept, dict[str, Any]]:
         described = self.described()
         if self.store is None:
             return self.tokenized(files)
         parts = {
-            "files": {split: content(file) for split, file in files.items()},
+            "files": {split: self.content(file) for split, file in files.items()},
             "tokenizer": self.tokenizer.checksum,
             "code": self.store.code_of(type(self)),
         }

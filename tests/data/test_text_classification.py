@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from word_tokenizer import Words
 
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
@@ -12,17 +13,6 @@ from fisherexp.data.sst2 import Sst2
 from fisherexp.data.text_classification import TextClassification
 from fisherexp.data.trec import Trec
 from fisherexp.runs.store import ArtefactStore
-
-
-class Words:
-    """Words numbered by their length; counts how often it is asked."""
-
-    context, vocabulary, padding, checksum, asked = 6, 30, 0, "words", 0
-
-    def rows(self, texts, length):
-        self.asked += 1
-        rows = [[len(word) for word in text.split()] for text in texts]
-        return [row[:length] for row in rows], sum(len(row) > length for row in rows)
 
 
 def write(file: Path, *rows: tuple[str, str]) -> str:
