@@ -15,7 +15,7 @@ in which a ReLU network's gradients differ by a tenth between batch sizes (in fl
 Smaller differences that rounding seldom makes, `DOUBT` times eps, are settled by a copy of the model in float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from math import inf, isfinite
 from random import Random
@@ -102,8 +102,8 @@ class Part:
 
         def hook(name):
             def forget(gradient):
-                take(name, gradient)
-                return gradient.new_zeros(()).expand_as(gradient)
+                take(name, gradient.to_dense())  # an embedding's may be sparse
+                return gradient if gradient.is_sparse else gradient.new_zeros(()).expand_as(gradient)
 
             return forget
 
@@ -168,10 +168,14 @@ def differing(sizes: dict[str, Tensor], errors: dict[str, Tensor], largest: Tens
     sizes: norm of the gradient that is expected, by name; errors: norm of what it differs by from the one found, for
     parameters that were met; largest: norm of the seeds.
     """
+
+    def together(norms: Iterable[Tensor]) -> Tensor:  # parameters may lie on several devices
+        return torch.stack([largest, *(n.to(largest.device) for n in norms)])
+
     met, missing = list(errors), [name for name in sizes if name not in errors]
-    known, wrong = [sizes.get(name, largest.new_zeros(())) for name in met], [errors[name] for name in met]
-    left_out = torch.stack([largest, *(sizes[name] for name in missing)])
-    known, wrong = torch.stack([largest, *known])[1:], torch.stack([largest, *wrong])[1:]
+    known = together(sizes.get(name, largest.new_zeros(())) for name in met)[1:]
+    wrong = together(errors[name] for name in met)[1:]
+    left_out = together(sizes[name] for name in missing)
     largest = torch.cat([known, left_out]).max()
     allowed = 4 * torch.maximum(eps**0.5 * known, eps**0.75 * largest)
     agree = (wrong <= allowed) | ~(wrong.isfinite() | known.isfinite())  # others are refused by the layer's name

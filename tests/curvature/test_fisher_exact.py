@@ -100,6 +100,11 @@ RULES = {
     "group norm": (lambda: flat(nn.GroupNorm(2, 4)), images(4, 3, 3)),
     "instance norm": (lambda: flat(nn.InstanceNorm2d(4, affine=True)), images(4, 3, 3)),
     "embedding": (lambda: flat(nn.Embedding(5, 4)), lambda n: torch.randint(0, 5, (n, 6))),
+    "embedding, sparse": (lambda: flat(nn.Embedding(5, 4, sparse=True)), lambda n: torch.randint(0, 5, (n, 6))),
+    "embedding, sparse, large": (
+        lambda: flat(nn.Embedding(2000, 4, sparse=True)),
+        lambda n: torch.randint(0, 2000, (n, 6)),
+    ),
     "embedding, padding": (lambda: flat(nn.Embedding(5, 4, padding_idx=-2)), lambda n: torch.randint(0, 5, (n, 6))),
     "bilinear form": (lambda: flat(nn.Linear(4, 3), nn.PReLU(3)), images(4)),
     "recurrent": (lambda: Recurrent(), images(5, 4)),
