@@ -35,7 +35,7 @@ class HuggingFaceDataset(TextClassification):
     """
 
     name = "huggingface_dataset"
-    title = name
+    title = "huggingface_dataset"
     paths = ("path",)
 
     def __init__(
@@ -49,7 +49,7 @@ class HuggingFaceDataset(TextClassification):
         validation_split: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(path, tokenizer, **options)
+        super().__init__(path, tokenizer, test_path=None, validation_path=None, **options)
         self.path, self.revision, self.subset = path, revision, subset
         self.splits = {"train": train_split, "test": test_split, "validation": validation_split}
 
