@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fisherexp.config.locations import located
 from fisherexp.config.problem import nearest
+from fisherexp.config.types import Count, Probability, Size
 from fisherexp.content import content
 from fisherexp.data.errors import DataError
 from fisherexp.data.text_classification import TextClassification
@@ -29,7 +30,7 @@ class HuggingFaceDataset(TextClassification):
     revision: commit or tag of the hub, which must be named: what a name stands for changes.
     subset: which of several data sets of that name, such as 'sst2' of glue.
     train_split, test_split, validation_split: their names; null for test: `test_share` of the training texts are drawn.
-    Further options: see TextClassification. Classes have the names that the data set gives them.
+    Further options: as of TextClassification. Classes have the names that the data set gives them.
 
     Raises DataError, in one line, for what is not there, and for a row without a text or a class.
     """
@@ -46,10 +47,23 @@ class HuggingFaceDataset(TextClassification):
         subset: str | None = None,
         train_split: str = "train",
         test_split: str | None = "test",
+        test_share: Probability = 0.2,
         validation_split: str | None = None,
-        **options: Any,
+        text: str = "text",
+        label: str = "label",
+        max_length: Count | None = None,
+        padding: Literal["longest", "max_length"] = "longest",
+        batch_size: Count = 128,
+        eval_batch_size: Count = 512,
+        root: str | None = None,
+        validation: Probability = 0.0,
+        train_size: Count | None = None,
+        seed: Size = 0,
     ) -> None:
-        super().__init__(path, tokenizer, test_path=None, validation_path=None, **options)
+        columns = {"text": text, "label": label, "max_length": max_length, "padding": padding}
+        shares = {"test_share": test_share, "validation": validation, "train_size": train_size, "seed": seed}
+        batches = {"batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        super().__init__(path, tokenizer, root=root, **columns, **shares, **batches)
         self.path, self.revision, self.subset = path, revision, subset
         self.splits = {"train": train_split, "test": test_split, "validation": validation_split}
 

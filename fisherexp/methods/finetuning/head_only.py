@@ -28,6 +28,7 @@ class HeadOnly(FineTuning):
     name = "head_only"
     paper = "baseline of Hu et al., ICLR 2022, arXiv 2106.09685"
     requires = ("features",)
+    weighs_samples = True
     search = {"finetune.lr": "tag(log, interval(1e-3, 1))"}
     without_effect = {"features": "the same numbers, wherever training draws nothing and augments nothing"}
 
