@@ -1,6 +1,7 @@
 """How much of a text is in another: ROUGE and BLEU on tokens of any kind.
 
-ROUGE-N: Lin, ACL workshop 2004. BLEU: Papineni et al., ACL 2002, with one reference; smoothing: Lin, Och, COLING 2004.
+ROUGE-N, ROUGE-L: Lin, ACL workshop 2004. BLEU: Papineni et al., ACL 2002, with one reference; smoothing: Lin, Och,
+COLING 2004.
 """
 
 import math
@@ -20,6 +21,16 @@ def rouge(candidate: Tokens, reference: Tokens, n: int) -> float:
     found, wanted = ngrams(candidate, n), ngrams(reference, n)
     total = found.total() + wanted.total()
     return 2 * (found & wanted).total() / total if total else 0.0
+
+
+def rouge_l_recall(candidate: str, reference: str) -> float:
+    """Length of the longest common subsequence of words over that of the reference, in [0, 1]; 0 where either has none.
+
+    Words are runs of the letters a to z and digits, in lower case, as rouge-score has them; they are not stemmed.
+    """
+    from torchmetrics.functional.text.rouge import rouge_score
+
+    return rouge_score(candidate, reference, rouge_keys="rougeL")["rougeL_recall"].item()
 
 
 def bleu(candidates: Sequence[Tokens], references: Sequence[Tokens], n: int, smooth: bool = False) -> float:

@@ -6,7 +6,7 @@ import pytest
 from torchmetrics.functional.text import bleu_score
 from torchmetrics.functional.text.rouge import rouge_score
 
-from fisherexp.metrics.overlap import bleu, rouge
+from fisherexp.metrics.overlap import bleu, rouge, rouge_l_recall
 
 random.seed(0)
 PAIRS = [[[random.choice("abcd") for _ in range(random.randint(3, 9))] for _ in range(2)] for _ in range(20)]
@@ -33,3 +33,16 @@ def test_a_text_is_all_of_itself_and_nothing_of_another():
     for n in (1, 2, 3):
         assert rouge(text, text, n) == bleu([text], [text], n) == pytest.approx(1)
         assert rouge(text, other, n) == rouge([], other, n) == bleu([text], [other], n) == bleu([[]], [other], n) == 0
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "recall"),
+    [
+        ("Ada was born, they say, in Torvik!", "ada was born in Torvik.", 1.0),
+        ("In Torvik was Ada born.", "Ada was born in Torvik.", 2 / 5),  # was … born, Ada born, in Torvik
+        ("nothing of it", "Ada was born in Torvik.", 0.0),
+        ("", "Ada was born in Torvik.", 0.0),
+    ],
+)
+def test_rouge_l_recall_is_the_longest_common_subsequence_of_words(candidate, reference, recall):
+    assert rouge_l_recall(candidate, reference) == pytest.approx(recall)
