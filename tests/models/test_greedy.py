@@ -42,3 +42,12 @@ def test_what_follows_the_prompt_is_not_read():
             while len(text) < 9:
                 text.append(int(model(torch.tensor([text[:8]]))[0, -1].argmax()))
             assert one[3:].tolist() == text[4:]
+
+
+def test_prompts_of_different_length_end_where_theirs_do():
+    tokens = torch.tensor([[1, 2, 6, 0, 0, 0], [1, 3, 2, 4, 0, 0]])
+    labels = torch.tensor([[-100, -100, 1, 1, -100, -100], [-100, -100, -100, 1, 1, 1]])
+    together = greedy_decode(Next(), tokens, labels, end=9)
+    assert together.tolist() == [[9, 9, 7, 8, 9, 9], [9, 9, 9, 5, 6, 7]]
+    for row in range(2):  # each as if it were alone
+        assert torch.equal(greedy_decode(Next(), tokens[[row]], labels[[row]], end=9)[0], together[row])
