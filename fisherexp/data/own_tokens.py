@@ -1,0 +1,36 @@
+"""Texts as their own words or characters, for models trained here: the counterpart of models.tokenizer.Tokenizer."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+# A word or a sign takes the space before it along, as in GPT-2's tokens: what is cut can be put together again.
+PIECES = {"words": re.compile(r" ?\w+| ?[^\w\s]|\s"), "characters": re.compile(r".", re.DOTALL)}
+
+
+class OwnTokens:
+    """The words or characters of some texts, in the order of their code points, behind a token that ends an answer."""
+
+    end = padding = 0
+
+    def __init__(self, texts: Iterable[str], unit: Literal["words", "characters"]) -> None:
+        self._pieces = PIECES[unit].findall
+        self.names = ["<end>", *sorted(set("\n").union(*map(self._pieces, texts)))]
+        self._number = {name: token for token, name in enumerate(self.names)}
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return len(self.names)
+
+    def answered(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """(tokens of a prompt and a line break, those of its response with its end) of each pair."""
+        pairs = zip(prompts, responses, strict=True)
+        return [(self._of(f"{prompt}\n"), [*self._of(response), self.end]) for prompt, response in pairs]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What tokens say, without ends."""
+        return "".join(self.names[token] for token in tokens if token != self.end)
+
+    def _of(self, text: str) -> list[int]:
+        return [self._number[name] for name in self._pieces(text)]
