@@ -26,3 +26,7 @@ class Evaluation(Metric):
 
     def compute(self) -> dict[str, float]:
         raise NotImplementedError
+
+    def predictions(self) -> dict[str, Tensor]:
+        """What the last `compute` keeps for comparisons with other models, by name; by default nothing."""
+        return {}

@@ -23,7 +23,6 @@ from fisherexp.callbacks.watcher import Watcher
 from fisherexp.methods.curvature import Curvature
 from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import ModelMethod
-from fisherexp.metrics.predictions import Predictions
 from fisherexp.models.backbone import origin_of
 from fisherexp.ranks import take_buffers_of_first
 from fisherexp.runs.artefact import Artefact
@@ -213,8 +212,8 @@ class Workbench(Described):
         return self.evaluation(name, weights.key, lambda scratch: weights.tensors).about["metrics"]
 
     def evaluation(self, name: str, key: Any, weights: Callable[[Path], dict[str, Tensor]]) -> Artefact:
-        """A model's test loop: metrics in `about`, and the logits of each evaluated part where the evaluation keeps
-        them.
+        """A model's test loop: metrics in `about`, and what the evaluation keeps for comparisons (the logits of each
+        evaluated part, say).
 
         key: what decides the weights, plain containers; `weights(scratch)` are they, asked for only if needed.
         """
@@ -223,8 +222,7 @@ class Workbench(Described):
             method = ModelMethod(self.classifier("evaluated"))
             method.model.load_state_dict(weights(scratch))
             metrics = self.test(method, scratch, f"evaluating {name}")
-            kept = method.evaluation.predictions() if isinstance(method.evaluation, Predictions) else {}
-            return kept, {"metrics": metrics}
+            return method.evaluation.predictions(), {"metrics": metrics}
 
         parts = {
             "weights": key,

@@ -43,8 +43,7 @@ class Setting:
         it works on this one.
     tasks: name -> setting of each of several tasks that this one is made of, with its own train, validation and test.
     test_forgotten: mask (n_test,) of the test samples that are like them (of the same class, say); none if None.
-    evaluation: makes a fresh metric; one that is a `Predictions` keeps what the model predicts for comparisons with
-        other models.
+    evaluation: makes a fresh metric; its `predictions` are kept for comparisons with other models.
     same_batches: every epoch sees the same ones, unshuffled and without augmentation (to overfit them).
     device, rank, world_size: where batches are to lie and which share of them this process gets.
     """
