@@ -149,3 +149,22 @@ def test_samples_are_those_of_the_trained_model(config, tmp_path):
     model = bench.classifier("samples")
     model.load_state_dict(bench.trained("method").tensors)
     assert found[0]["written"] == bench.data.text(generate(model, [first[:3]], 5)[0])
+
+
+def test_facts_are_forgotten_by_a_pretrained_model(config, place, tmp_path):
+    asked = {"cat": "sees", "dog": "hears", "bird": "sleeps"}
+    rows = []
+    for who, does in asked.items():
+        wrong = [f"the {who} {other} ." for other in asked.values() if other != does]
+        row = {"question": f"the {who}", "answer": f"the {who} {does} .", "perturbed_answer": wrong}
+        rows.append(json.dumps(row))
+    (place / "facts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    groups = ("path", "neighbours_path", "world_path", "held_out_path")
+    data = ["data=jsonl_facts", "data.facts_per_person=1", "data.batch_size=1"]
+    data += [f"data.{name}={place / 'facts.jsonl'}" for name in groups]
+    lines = ["scenario=fact_forgetting", "scenario.fraction=0.34", "scenario.max_new_tokens=8", "method=retrain"]
+    record = run(config(*lines, "data.learn_all=false", "training.epochs=60", data=data), tmp_path / "run")
+    before, oracle = (record["metrics"][stage] for stage in ("before", "oracle"))
+    assert before["forget_rouge"] == before["retain_rouge"] == oracle["retain_rouge"] == 100
+    assert before["forget_probability"] > 90 > 70 > oracle["forget_probability"]
+    assert record["metrics"]["after"]["forget_probability"] == oracle["forget_probability"]
