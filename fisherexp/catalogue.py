@@ -8,7 +8,7 @@ from fisherexp.config.companions import companions, standard
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.explain import UNCOMPOSABLE, composed
 from fisherexp.config.locations import headline, options, search_path, target
-from fisherexp.config.nodes import requirements
+from fisherexp.config.nodes import lacking, requirements
 from fisherexp.config.problem import Problem
 from fisherexp.config.validate import unchecked, validate
 
@@ -86,7 +86,7 @@ def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator
         provided = data[method.companions.get("data", DATA)]
         for scenario in scenarios:
             kind = scenario.attributes.get("kind", "plain")
-            if (accepted and kind not in accepted) or not set(scenario.attributes.get("requires", ())) <= provided:
+            if (accepted and kind not in accepted) or lacking(scenario.attributes.get("requires", ()), provided):
                 continue
             new = {f"{method.name} {kind}", scenario.name}
             if methods or not new <= met:
@@ -106,13 +106,13 @@ def company(entry: Entry, extra: list[str]) -> list[str]:
             method
             for method in entries("method", extra)
             if set(_problems(method)) & kinds
-            and (entry.group == "model" or set(method.attributes.get("requires", ())) <= provided)
+            and (entry.group == "model" or not lacking(method.attributes.get("requires", ()), provided))
         )
         found = [f"method={next(about).name}", f"{entry.group}={entry.name}"]
     other = "model" if entry.group == "data" else "data"
     for candidate in entries(other, extra):
         data, model = (entry, candidate) if entry.group == "data" else (candidate, entry)
-        fits = set(requirements(model.attributes, "model")) <= set(data.attributes.get("provides", ()))
+        fits = not lacking(requirements(model.attributes, "model"), data.attributes.get("provides", ()))
         if fits and kinds & set(_problems(candidate)) and target(model.file):
             return [*found, f"{other}={candidate.name}"]
     return found

@@ -12,6 +12,7 @@ from fisherexp.config.nodes import (
     attribute,
     comes_with_weights,
     file_of_source,
+    lacking,
     names_a_file,
     provides,
     requirements,
@@ -54,14 +55,13 @@ def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
     data = str(OmegaConf.select(cfg, "data._target_")).rpartition(".")[2]
     provided, accepted = provides(cfg), attribute(cfg, "method", "scenarios", ())
     for node in ("model", "scenario", "method"):
-        missing = [what for what in requires(cfg, node) if what not in provided]
-        if missing:
+        if missing := lacking(requires(cfg, node), provided):
             name = str(OmegaConf.select(cfg, f"{node}._target_")).rpartition(".")[2]
             reason = f"{name} requires {' and '.join(missing)}, {data} provides {' and '.join(sorted(provided))}"
 
             def fits(declares: dict, node: str = node) -> bool:
                 kind_fits = node != "scenario" or not accepted or declares.get("kind") in accepted
-                return kind_fits and set(requirements(declares, node)) <= provided
+                return kind_fits and not lacking(requirements(declares, node), provided)
 
             yield Problem(node, reason, _option(node, fits))
 

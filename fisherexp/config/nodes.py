@@ -1,5 +1,6 @@
 """What the nodes of a composed config declare, each by the class that it would instantiate."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def requirements(declares: dict, node: str) -> tuple[str, ...]:
     """What the class of a node, by its literal attributes, requires of data and model."""
     # Most networks are for images, and say nothing of it.
     return declares.get("requires", ("images",) if node == "model" else ())
+
+
+def lacking(required: Iterable[str], provided: Collection[str]) -> list[str]:
+    """What is required and not provided. 'class_labels or next_tokens' asks for one of the two."""
+    return [what for what in required if not any(one in provided for one in what.split(" or "))]
 
 
 def num_classes(cfg: DictConfig) -> int | None:

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from fisherexp.objectives.token_prediction import IGNORED
 
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -45,18 +48,29 @@ def mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """Several batches as one, in their order. Raises ValueError where one has tags or weights that another lacks."""
+    """Several batches as one, in their order; rows of tokens are filled up to the longest.
+
+    Raises ValueError where one has tags or weights that another lacks.
+    """
     first = batches[0]
     carried = [sorted(b.tags) + ["weights"] * (b.weights is not None) for b in batches]
     if any(names != carried[0] for names in carried):
         raise ValueError(f"batches that carry different things cannot be joined: {carried}")
     if isinstance(first.inputs, Mapping):
-        inputs = {name: torch.cat([b.inputs[name] for b in batches]) for name in first.inputs}
+        inputs = {name: _stacked([b.inputs[name] for b in batches]) for name in first.inputs}
     else:
-        inputs = torch.cat([b.inputs for b in batches])
+        inputs = _stacked([b.inputs for b in batches])
     weights = None if first.weights is None else torch.cat([b.weights for b in batches])
     tags = {name: torch.cat([b.tags[name] for b in batches]) for name in first.tags}
-    return Batch(inputs, torch.cat([b.targets for b in batches]), weights, tags)
+    return Batch(inputs, _stacked([b.targets for b in batches], IGNORED), weights, tags)
+
+
+def _stacked(tensors: Sequence[Tensor], filling: int = 0) -> Tensor:
+    """One behind the other; integers (B, T) of different T get `filling` at their end."""
+    widths = {tensor.shape[-1] for tensor in tensors}
+    if len(widths) > 1 and all(tensor.dim() == 2 and not tensor.is_floating_point() for tensor in tensors):
+        tensors = [F.pad(tensor, (0, max(widths) - tensor.shape[1]), value=filling) for tensor in tensors]
+    return torch.cat(list(tensors))
 
 
 def spread(tags: Mapping[str, Tensor | bool | int], targets: Tensor) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class CharacterText(LabeledData):
     """
 
     title = "text"
-    provides = ("tokens",)
+    provides = ("tokens", "next_tokens")
     objective = TokenPrediction()
     input_dtype = torch.int64
 
@@ -40,6 +40,11 @@ class CharacterText(LabeledData):
 
     def text(self, tokens: Sequence[int]) -> str:
         return "".join(self.class_names[token] for token in tokens)
+
+    def encode(self, text: str) -> list[int]:
+        if unknown := sorted(set(text) - set(self.class_names)):
+            raise DataError(f"{self.title} has no character {unknown[0]!r}, which is in {text!r}")
+        return [self.class_names.index(character) for character in text]
 
     def read(self) -> tuple[TensorSet, TensorSet]:
         file = self.locate(self.path)

@@ -36,8 +36,8 @@ class LabeledData(LightningDataModule):
     what was converted in reading and what was not read.
 
     provides: what models, methods and scenarios may require of the samples: 'images', 'tokens' (characters or words of
-        the data's own), 'text' (tokens of the model's), 'next_tokens' (of it, to be predicted one by one), 'floats'
-        (inputs that can be mixed), 'class_labels', 'domains', 'facts' (see FactData).
+        the data's own), 'text' (tokens of the model's), 'next_tokens' (of either, to be predicted one by one),
+        'floats' (inputs that can be mixed), 'class_labels', 'domains', 'facts' (see FactData).
     model_task: which task of a pretrained transformer they are for: 'classification' or 'causal_lm'.
     problems: the kinds of problem that can be made of it.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.
@@ -100,6 +100,10 @@ class LabeledData(LightningDataModule):
 
     def text(self, tokens: Sequence[int]) -> str:
         """What tokens say; only where samples are tokens."""
+        raise NotImplementedError
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, without marks; only where samples are tokens. Raises DataError for what has none."""
         raise NotImplementedError
 
     def locate(self, path: str) -> Path:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count
 from fisherexp.data.datamodule import LabeledData
+from fisherexp.data.errors import DataError
 from fisherexp.data.report_language import report, words
 from fisherexp.data.tensors import TensorSet
 from fisherexp.objectives.token_prediction import TokenPrediction
@@ -37,10 +38,11 @@ class Reports(LabeledData):
     """
 
     title = "generated radiology reports"
-    provides = ("tokens",)
+    provides = ("tokens", "next_tokens")
     tasks = ("gap_sentences", "summary")
     marks = {"end": END, "silent": STOP}
     end = END
+    refusals = ["unremarkable .", "normal .", "clear ."]  # answers in these words that say nothing
     objective = TokenPrediction()
     input_dtype = torch.int64
     input_shape = (SOURCE + TARGET,)
@@ -57,6 +59,11 @@ class Reports(LabeledData):
 
     def text(self, tokens: Sequence[int]) -> str:
         return " ".join(self.class_names[token] for token in tokens if token != PAD)
+
+    def encode(self, text: str) -> list[int]:
+        if unknown := [word for word in text.split() if word not in self.class_names]:
+            raise DataError(f"{self.title} have no word {unknown[0]!r}, which is in {text!r}")
+        return [self.class_names.index(word) for word in text.split()]
 
     def read(self) -> tuple[TensorSet, TensorSet]:
         number = {word: token for token, word in enumerate(self.class_names)}

@@ -77,6 +77,9 @@ class TokenizedText(LabeledData):
     def text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.text(tokens)
 
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.unmarked([text])[0]
+
     def blank(self, count: int) -> dict[str, Tensor]:
         longest = torch.ones(count, *self.input_shape, dtype=torch.int64)
         return {"input_ids": torch.zeros_like(longest), "attention_mask": longest}

@@ -22,7 +22,8 @@ class Method:
     problems: the kinds of problem it is about: 'supervised', 'generative', 'environment', 'numerical'.
     scenarios: the kinds of scenario it accepts; empty for any.
     requires: what data and model must provide: 'class_labels', 'floats' (inputs that can be mixed), 'images',
-        'features' (a head on top of them). What is not required is accepted.
+        'features' (a head on top of them). 'class_labels or next_tokens' asks for one of the
+        two. What is not required is accepted.
     uses_model: whether the runner builds a network for it.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
     stream: names its random streams where its class does not: the class it had before it was renamed. Not inherited.

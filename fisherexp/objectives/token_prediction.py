@@ -27,20 +27,20 @@ class TokenPrediction(Objective):
         reduction: Literal["mean", "sum"] = "mean",
         weights: Tensor | None = None,
     ) -> Tensor:
-        outputs = _wide(outputs)
+        outputs = wide(outputs)
         if weights is not None:
             each = F.cross_entropy(outputs.transpose(1, -1), targets, reduction="none", ignore_index=IGNORED)
             return reduced(each, weights[:, None] * (targets != IGNORED), reduction)
         return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction=reduction)
 
     def sample_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        each = F.cross_entropy(_wide(outputs).transpose(1, -1), targets, reduction="none", ignore_index=IGNORED)
+        each = F.cross_entropy(wide(outputs).transpose(1, -1), targets, reduction="none", ignore_index=IGNORED)
         return each.sum(1) / (targets != IGNORED).sum(1).clamp_min(1)  # 0 where there is nothing to predict
 
     def metrics(self, names: tuple[str, ...], held_out: str | None = None) -> LanguageMetrics:
         return LanguageMetrics(names)
 
 
-def _wide(outputs: Tensor) -> Tensor:
+def wide(outputs: Tensor) -> Tensor:
     """Logits of narrow weights in float32: a sum over a vocabulary has few digits left in 16 bits."""
     return outputs.float() if outputs.dtype.itemsize < 4 else outputs

@@ -12,11 +12,32 @@ def test_what_asks_nothing_of_samples_takes_text(method):
     assert explain([*TEXT, f"method={method}", "scenario=none"]) == []
 
 
-@pytest.mark.parametrize(
-    "method", ["ssd", "assd", "lfssd", "finetune", "gradient_ascent", "neggrad_plus", "scrub", "bad_teacher", "retrain"]
-)
+UNLEARNING = [
+    "ssd",
+    "assd",
+    "lfssd",
+    "finetune",
+    "gradient_ascent",
+    "neggrad_plus",
+    "scrub",
+    "bad_teacher",
+    "retrain",
+    "satimp",
+    "inverted_hinge",
+]
+
+
+@pytest.mark.parametrize("method", UNLEARNING)
 def test_unlearning_that_knows_no_classes_takes_text(method):
     assert explain([*TEXT, f"method={method}", "scenario=random_forgetting"]) == []
+
+
+@pytest.mark.parametrize("method", ["satimp", "inverted_hinge"])
+def test_one_of_two_is_enough(method):
+    lines = [f"method={method}", "scenario=random_forgetting", "data=digits", "model=small_cnn"]
+    assert explain(lines) == []
+    (problem,) = explain([*lines, "data=friedman", "model=mlp"])
+    assert "requires class_labels or next_tokens, Friedman provides features and floats" in str(problem)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +49,7 @@ def test_unlearning_that_knows_no_classes_takes_text(method):
         ),
         (
             ["method=mixup", "scenario=none"],
-            ["Mixup requires floats and class_labels, Reports provides features and tokens"],
+            ["Mixup requires floats and class_labels, Reports provides features and next_tokens and tokens"],
         ),
         (["method=salun", "scenario=random_forgetting"], ["Salun requires class_labels"]),
         (["method=eata", "scenario=continual"], ["Continual requires images and class_labels"]),

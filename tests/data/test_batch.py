@@ -79,3 +79,22 @@ def test_tags_are_one_value_a_sample():
     }
     with pytest.raises(ValueError, match=r"tag index must be \(4,\), one value a sample, not \(5,\)"):
         spread({"index": torch.arange(5)}, torch.zeros(4))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_rows_of_tokens_are_filled_up_to_the_longest(named):
+    def rows(width: int) -> Batch:
+        tokens = torch.arange(1, 2 * width + 1).view(2, width)
+        return Batch({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)} if named else tokens, tokens)
+
+    found = joined([rows(2), rows(3)])
+    ids = found.inputs["input_ids"] if named else found.inputs
+    assert ids.tolist() == [[1, 2, 0], [3, 4, 0], [1, 2, 3], [4, 5, 6]]
+    assert found.targets.tolist() == [[1, 2, -100], [3, 4, -100], [1, 2, 3], [4, 5, 6]]
+    if named:
+        assert found.inputs["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 0], [1, 1, 1], [1, 1, 1]]
+
+
+def test_numbers_of_different_length_are_no_rows_of_tokens():
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        joined([Batch(torch.zeros(2, width), torch.zeros(2)) for width in (2, 3)])

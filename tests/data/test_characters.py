@@ -32,6 +32,13 @@ def test_text_comes_back_from_its_tokens(text):
     assert tested == TEXT[342 : 342 + len(tested)]
 
 
+def test_a_text_becomes_tokens_and_comes_back(text):
+    assert text.encode("to be") == [7, 5, 0, 2, 3]
+    assert text.text(text.encode("not")) == "not"
+    with pytest.raises(DataError, match="text has no character '!', which is in 'no!'"):
+        text.encode("no!")
+
+
 def test_batches_are_tokens_and_next_tokens(text):
     tokens, following, *_ = next(iter(text.loader(text.train, shuffle=True)))
     assert tokens.shape == following.shape == (4, 7)

@@ -49,6 +49,10 @@ def test_documents_are_packed_one_behind_the_other(folder):
     assert data.blank(2)["attention_mask"].shape == (2, 4)
 
 
+def test_a_text_is_encoded_without_marks(folder):
+    assert load(folder).encode("cab") == [3, 1, 2]
+
+
 def test_or_a_document_is_a_row(folder, capsys):
     data = load(folder, packed=False, block_size=4)
     batch = data.train.batch

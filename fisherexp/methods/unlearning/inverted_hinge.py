@@ -8,8 +8,9 @@ Paper: Cha, Cho, Hwang, Lee, ICLR 2025, arXiv 2408.06621. With p = softmax(f(x))
 Unlike the loss of gradient ascent it is bounded, and its gradient fades as the runner-up takes over: with s the
 runner-up, ∂/∂z_y = p_y (1 + p_s - p_y), ∂/∂z_s = -p_s (1 + p_y - p_s), else ∂/∂z_v = p_v (p_s - p_y).
 
-The paper's samples are tokens of a language model; here they are images of a class. Its other half, Fisher-weighted
-initial values of low-rank adapters (FILA), is left out: all weights are trained.
+The paper's samples are tokens of a language model, and means are over all tokens of a batch; an image with a class is
+a sequence of one token. The paper's other half, Fisher-weighted initial values of low-rank adapters (FILA), is
+method=loku; here all weights are trained.
 
 Forgotten and retained samples go through the model as one batch. Apart, batch normalization would see batches of
 one class, whose statistics are none of those used in testing, and the class may well stay.
@@ -18,7 +19,6 @@ one class, whose statistics are none of those used in testing, and the class may
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fisherexp.config.types import Count, NonNegative, Positive
 from fisherexp.data.batch import Batch
@@ -26,10 +26,11 @@ from fisherexp.data.composite import SideBySide
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 from fisherexp.methods.unlearning.batches import retained_with_forgotten
+from fisherexp.methods.unlearning.sequence_losses import counted
 
 
 def inverted_hinge(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 + p_y - max_{v ≠ y} p_v of each sample: logits (B, C), labels (B,) -> (B,)."""
+    """1 + p_y - max_{v ≠ y} p_v of each token or sample: logits (N, V), labels (N,) -> (N,)."""
     probabilities = logits.softmax(1)
     own = probabilities.gather(1, labels[:, None])
     others = probabilities.scatter(1, labels[:, None], -1.0)  # below every probability
@@ -40,7 +41,7 @@ class InvertedHinge(ERM):
     """retain_weight: w. An epoch is one pass over the retained part."""
 
     paper = "Cha et al., ICLR 2025, arXiv 2408.06621"
-    requires = ("class_labels",)
+    requires = ("class_labels or next_tokens",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
@@ -57,6 +58,6 @@ class InvertedHinge(ERM):
 
     def loss(self, batch: Batch) -> Tensor:
         forget, logits = batch.tags["forgotten"], self.model(batch.inputs)
-        retained = F.cross_entropy(logits[~forget], batch.targets[~forget])
-        forgotten = inverted_hinge(logits[forget], batch.targets[forget]).mean()
+        retained = self.objective.loss(logits[~forget], batch.targets[~forget])
+        forgotten = inverted_hinge(*counted(logits[forget], batch.targets[forget])).mean()
         return forgotten + self.retain_weight * retained

@@ -5,47 +5,51 @@ Paper: Yang, Wang, Huang, Liu, Zhang, Han, ICML 2025, arXiv 2505.11953. With p =
     w(x, y) = p^β₁ (1 - p)^β₂
     L(θ) = -mean w CE(B_f) + c mean CE(B_r)
 
-β₁ = β₂ = 0 is gradient ascent, β₁ alone SimSat, β₂ alone SimImp. The paper's samples are tokens of a language
-model; here they are images of a class, and a mean over tokens becomes one over samples.
-
-log(1 - p) is the log-sum-exp over the other classes. 1 - p itself is zero in single precision for the surest
-samples, which would then never move.
+β₁ = β₂ = 0 is gradient ascent, β₁ alone SimSat, β₂ alone SimImp. The paper's samples are tokens of a language model,
+and means are over all tokens of a batch; an image with a class is a sequence of one token. Weights that are coarser or
+harder than one a token: see satimp_weights.py.
 
 Forgotten and retained samples go through the model as one batch. Apart, batch normalization would see batches of
 one class, whose statistics are none of those used in testing, and the class may well stay.
 """
 
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import SideBySide
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 from fisherexp.methods.unlearning.batches import retained_with_forgotten
+from fisherexp.methods.unlearning.satimp_weights import weighted_loss
 
-
-def satimp_weights(logits: Tensor, labels: Tensor, saturation: float, importance: float) -> Tensor:
-    """p^saturation (1 - p)^importance of each sample, without gradient: logits (B, C), labels (B,) -> (B,)."""
-    log_probabilities = logits.detach().log_softmax(1)
-    own = log_probabilities.gather(1, labels[:, None]).squeeze(1)
-    others = log_probabilities.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
-    return (saturation * own + importance * others).exp()
+# What has several tokens in a sequence.
+TEXT = {"/data": "reports", "/model": "small_gpt", "/scenario": "random_forgetting"}
 
 
 class Satimp(ERM):
-    """saturation: β₁. importance: β₂. retain_weight: c. An epoch is one pass over the retained part."""
+    """saturation: β₁. importance: β₂. retain_weight: c. An epoch is one pass over the retained part.
+
+    granularity: what gets one weight: a token, a sequence ('instance'), `group_size` tokens of a sequence that are
+        next to each other in weight ('group'), or all of a batch. kept: which tokens of a sequence are ascended at all:
+        all, or the share `share` of them with the largest or smallest losses, or a random one. Of samples with a class,
+        where a sequence has one token, leave both as they are.
+    """
 
     paper = "Yang et al., ICML 2025, arXiv 2505.11953"
-    requires = ("class_labels",)
+    requires = ("class_labels or next_tokens",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
     weighs_samples = False
+    counts_with = {
+        "granularity": {**TEXT},
+        "group_size": {"granularity": "group", **TEXT},
+        "kept": {**TEXT},
+        "share": {"kept": "largest", **TEXT},
+    }
 
     def __init__(
         self,
@@ -56,17 +60,21 @@ class Satimp(ERM):
         epochs: Count,
         lr: Positive,
         weight_decay: NonNegative,
+        granularity: Literal["token", "group", "batch", "instance"] = "token",
+        group_size: Count = 8,
+        kept: Literal["all", "largest", "smallest", "random"] = "all",
+        share: Probability = 0.5,
     ) -> None:
         super().__init__(model, Recipe(epochs, "adamw", lr, 0.0, weight_decay, schedule="constant"))
         self.saturation, self.importance, self.retain_weight = saturation, importance, retain_weight
+        self.weighting = {"granularity": granularity, "group_size": group_size, "kept": kept, "share": share}
 
     def batches(self, setting: Any) -> SideBySide:
         return retained_with_forgotten(setting)
 
     def loss(self, batch: Batch) -> Tensor:
         forget, logits = batch.tags["forgotten"], self.model(batch.inputs)
-        retained = F.cross_entropy(logits[~forget], batch.targets[~forget])
-        logits, classes = logits[forget], batch.targets[forget]
-        weights = satimp_weights(logits, classes, self.saturation, self.importance)
-        forgotten = (weights * F.cross_entropy(logits, classes, reduction="none")).mean()
+        retained = self.objective.loss(logits[~forget], batch.targets[~forget])
+        logits, targets = logits[forget], batch.targets[forget]
+        forgotten = weighted_loss(logits, targets, self.saturation, self.importance, **self.weighting)
         return self.retain_weight * retained - forgotten

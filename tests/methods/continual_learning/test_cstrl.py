@@ -158,4 +158,4 @@ def test_gap_sentences_are_no_task_of_images(tmp_path):
 )
 def test_methods_that_text_does_not_suit_say_so(method, needed):
     (problem,) = explain([f"method={method}", *SMALL])
-    assert f"requires {needed}, Reports provides features and tokens" in str(problem)
+    assert f"requires {needed}, Reports provides features and next_tokens and tokens" in str(problem)

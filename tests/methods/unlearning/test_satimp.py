@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.data.batch import Batch
-from fisherexp.methods.unlearning.satimp import Satimp, satimp_weights
+from fisherexp.methods.unlearning.satimp import Satimp
+from fisherexp.methods.unlearning.satimp_weights import satimp_weights
 
 torch.manual_seed(0)
 LOGITS, LABELS = 2 * torch.randn(8, 5, dtype=torch.float64), torch.randint(0, 5, (8,))
