@@ -24,6 +24,12 @@ def retained_with_forgotten(setting: Setting) -> SideBySide:
     return SideBySide(shuffled(setting, retain), shuffled(setting, forget), leading=0)
 
 
+def forgotten_with_retained(setting: Setting) -> SideBySide:
+    """The same batches; an epoch is a pass over the forgotten."""
+    retain, forget = tagged_parts(setting)
+    return SideBySide(shuffled(setting, retain), shuffled(setting, forget), leading=1)
+
+
 def forgotten_then_retained(setting: Setting, forget_batch_size: int, retain_batch_size: int) -> InTurn:
     """A pass over the forgotten samples, then one over the retained ones, in every epoch."""
     retain, forget = tagged_parts(setting)
