@@ -24,29 +24,53 @@ def singular_factors(weight: Tensor, part: slice) -> tuple[Tensor, Tensor]:
     return (u[:, part] * roots).to(weight), (roots[:, None] * vt[part]).to(weight)
 
 
-class PiSSA(LoRA):
-    """Arguments as for LoRA, without init. Trains r (m + n) numbers; the update has rank 2 r at most.
+class ResidualLoRA(LoRA):
+    """LoRA that begins with given factors, whose product is taken out of what is frozen: W' = W + c (B A - B_0 A_0).
 
-    Raises ValueError for a rank above min(m, n).
+    up: B_0 (m, r). down: A_0 (r, n). Both before they are divided by √c. Others as for LoRA.
     """
 
-    def __init__(self, weight: Tensor, rank: int, alpha: float | None = None, *, rank_stabilized: bool = False) -> None:
-        super().__init__(weight, rank, alpha, rank_stabilized=rank_stabilized, init="zeros")
-        if rank > min(weight.shape):
-            raise ValueError(f"rank={rank} is above {min(weight.shape)}, that of a weight {tuple(weight.shape)}")
-        up, down = singular_factors(weight, self.part(rank))
+    def __init__(
+        self,
+        weight: Tensor,
+        up: Tensor,
+        down: Tensor,
+        alpha: float | None = None,
+        *,
+        rank_stabilized: bool = False,
+    ) -> None:
+        super().__init__(weight, len(down), alpha, rank_stabilized=rank_stabilized, init="zeros")
         for name, factor in (("up", up), ("down", down)):
             factor = factor / self.scale**0.5
             self.register_buffer(f"{name}_start", factor)
             setattr(self, name, nn.Parameter(factor.clone()))
-
-    @staticmethod
-    def part(rank: int) -> slice:
-        """Which singular components are adapted."""
-        return slice(rank)
 
     def update(self) -> Tensor:
         return self.scale * (self.up @ self.down - self.up_start @ self.down_start)
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
         return self.scale * torch.cat([self.up, -self.up_start], dim=1), torch.cat([self.down, self.down_start])
+
+
+class PiSSA(ResidualLoRA):
+    """Arguments as for LoRA, without init. Trains r (m + n) numbers; the update has rank 2 r at most.
+
+    Raises ValueError for a rank above min(m, n).
+    """
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float | None = None, *, rank_stabilized: bool = False) -> None:
+        check_rank(weight, rank)
+        super().__init__(weight, *singular_factors(weight, self.part(rank)), alpha, rank_stabilized=rank_stabilized)
+
+    @staticmethod
+    def part(rank: int) -> slice:
+        """Which singular components are adapted."""
+        return slice(rank)
+
+
+def check_rank(weight: Tensor, rank: int) -> None:
+    """Raise ValueError for a rank that a weight (m, n) cannot have."""
+    if rank < 1:
+        raise ValueError(f"rank={rank} must be at least 1")
+    if rank > min(weight.shape):
+        raise ValueError(f"rank={rank} is above {min(weight.shape)}, that of a weight {tuple(weight.shape)}")

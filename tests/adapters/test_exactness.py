@@ -9,6 +9,7 @@ from torch import nn
 
 from fisherexp.adapters import (
     EVA,
+    FILA,
     LIFT,
     SALT,
     SORSA,
@@ -103,6 +104,7 @@ METHODS = {
     "magnitude_mask": (MagnitudeMask, lambda m, n: min(RANK * (m + n), m * n), None),
     "lift": (partial(LIFT, every=5), lambda m, n: min(RANK * (m + n), m * n), None),
     "sara": (sara, lambda m, n: min(RANK * (m + n), m * n), None),
+    "fila": (lambda w, rank: FILA(w, rank, 3, importance=w.abs().sum(1)), lambda m, n: RANK * (m + n), 2 * RANK),
 }
 LAYERS = {"bat": "mlp"}  # blocks of two fill these alone; the others are all adapted
 MASKS = {"random_mask", "magnitude_mask", "lift", "sara"}

@@ -25,6 +25,7 @@ from fisherexp.methods.unlearning.batches import shuffled
 from fisherexp.methods.unlearning.finetune import Finetune
 from fisherexp.methods.unlearning.fisher_forgetting import FisherForgetting, noise_of
 from fisherexp.methods.unlearning.gradient_ascent import GradientAscent
+from fisherexp.methods.unlearning.gradient_difference import GradientDifference
 from fisherexp.methods.unlearning.inverted_hinge import InvertedHinge
 from fisherexp.methods.unlearning.neggrad_plus import NeggradPlus
 from fisherexp.methods.unlearning.ntk_scrub import NTKScrub
@@ -97,6 +98,7 @@ TRAINED = [
     (UNSIR, "Adam", UNSIR_OPTIONS | {"lr": 0.03, "weight_decay": 0.02, "batch_size": 4}),
     (InvertedHinge, "AdamW", ADAM | {"retain_weight": 1.0}),
     (Satimp, "AdamW", ADAM | {"saturation": 1.0, "importance": 1.0, "retain_weight": 1.0}),
+    (GradientDifference, "AdamW", ADAM | {"forget_weight": 1.0, "retain_weight": 1.0}),
 ]
 
 
