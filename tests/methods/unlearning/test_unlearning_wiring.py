@@ -27,6 +27,7 @@ from fisherexp.methods.unlearning.fisher_forgetting import FisherForgetting, noi
 from fisherexp.methods.unlearning.gradient_ascent import GradientAscent
 from fisherexp.methods.unlearning.gradient_difference import GradientDifference
 from fisherexp.methods.unlearning.inverted_hinge import InvertedHinge
+from fisherexp.methods.unlearning.negated_task_vector import NegatedTaskVector
 from fisherexp.methods.unlearning.neggrad_plus import NeggradPlus
 from fisherexp.methods.unlearning.ntk_scrub import NTKScrub
 from fisherexp.methods.unlearning.retrain_official import RetrainOfficial
@@ -99,6 +100,7 @@ TRAINED = [
     (InvertedHinge, "AdamW", ADAM | {"retain_weight": 1.0}),
     (Satimp, "AdamW", ADAM | {"saturation": 1.0, "importance": 1.0, "retain_weight": 1.0}),
     (GradientDifference, "AdamW", ADAM | {"forget_weight": 1.0, "retain_weight": 1.0}),
+    (NegatedTaskVector, "AdamW", ADAM | {"scale": 1.0}),
 ]
 
 
