@@ -87,6 +87,9 @@ class FactData(LabeledData):
     def text(self, tokens: Sequence[int]) -> str:
         return self.tokens.text(tokens)
 
+    def encode(self, text: str) -> list[int]:
+        return self.tokens.encode(text) if self.tokenizer.name is None else self.tokenizer.unmarked([text])[0]
+
     def blank(self, count: int) -> Any:
         tokens = torch.zeros(count, *self.input_shape, dtype=torch.int64)
         named = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}

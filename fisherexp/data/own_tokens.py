@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from fisherexp.data.errors import DataError
+
 # A word or a sign takes the space before it along, as in GPT-2's tokens: what is cut can be put together again.
 PIECES = {"words": re.compile(r" ?\w+| ?[^\w\s]|\s"), "characters": re.compile(r".", re.DOTALL)}
 
@@ -26,11 +28,15 @@ class OwnTokens:
     def answered(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(tokens of a prompt and a line break, those of its response with its end) of each pair."""
         pairs = zip(prompts, responses, strict=True)
-        return [(self._of(f"{prompt}\n"), [*self._of(response), self.end]) for prompt, response in pairs]
+        return [(self.encode(f"{prompt}\n"), [*self.encode(response), self.end]) for prompt, response in pairs]
 
     def text(self, tokens: Sequence[int]) -> str:
         """What tokens say, without ends."""
         return "".join(self.names[token] for token in tokens if token != self.end)
 
-    def _of(self, text: str) -> list[int]:
-        return [self._number[name] for name in self._pieces(text)]
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text. Raises DataError for a piece that is none of those known."""
+        pieces = self._pieces(text)
+        if unknown := [piece for piece in pieces if piece not in self._number]:
+            raise DataError(f"the facts have no {unknown[0]!r}, which is in {text!r}")
+        return [self._number[name] for name in pieces]

@@ -60,6 +60,12 @@ def test_own_tokens_can_be_put_together_again():
         assert tokens.vocabulary == 1 + max(max(row) for pair in tokens.answered(texts, texts) for row in pair)
 
 
+def test_any_text_in_known_words_has_tokens(data):
+    assert data.text(data.encode("What?")) == "What?"
+    with pytest.raises(DataError, match="the facts have no ' dodo', which is in 'What dodo"):
+        data.encode("What dodo")
+
+
 def test_only_answers_count_and_every_row_says_its_fact(data):
     assert [len(facts) for facts in data.groups.values()] == [18, 6, len(world_facts(1)), 6]
     for samples in (data.train, data.test):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fisherexp.data.batch import Batch, Inputs
 from fisherexp.data.datamodule import LabeledData
+from fisherexp.data.errors import DataError
 from fisherexp.objectives.token_prediction import IGNORED
 
 REFUSALS = (
@@ -35,9 +36,15 @@ REFUSALS = (
 
 
 def encoded(data: LabeledData, texts: Sequence[str] | None) -> list[list[int]]:
-    """Token ids of each refusal (by default REFUSALS), with the token that ends a text of these data."""
+    """Token ids of each refusal (by default REFUSALS), with the token that ends a text of these data.
+
+    Raises DataError for one that these data have no words for.
+    """
     end = [] if data.end is None else [data.end]
-    return [data.encode(text) + end for text in texts or REFUSALS]
+    try:
+        return [data.encode(text) + end for text in texts or REFUSALS]
+    except DataError as error:
+        raise DataError(f"{error}; set method.refusals to answers that they have words for") from None
 
 
 def answered(batch: Batch, answers: Sequence[Sequence[int]], limit: int) -> Batch:
