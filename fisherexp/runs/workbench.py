@@ -55,6 +55,12 @@ class Workbench(Described):
         self.label = ""
         self.semantic = semantic(cfg)
 
+    @property
+    def headings(self) -> dict[str, str]:
+        """Metric -> heading, for those that tables show; callbacks add metrics of their own."""
+        added = [watcher.headings for watcher in _watchers(self.callbacks)]
+        return super().headings | {metric: heading for headings in added for metric, heading in headings.items()}
+
     def on_data(self, node: str) -> "Workbench":
         """This workbench on the data set that a config node describes, as it comes, with the same network."""
         other = copy.copy(self)

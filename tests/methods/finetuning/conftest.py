@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 
+from fisherexp.callbacks.spectral_report import SpectralReport
 from fisherexp.config.explain import composed
 from fisherexp.runs.finished import finished
 from fisherexp.runs.workbench import Workbench
@@ -33,11 +34,14 @@ def make_bench(output_dir):
 
 @pytest.fixture(scope="session")
 def fitted(make_bench, tmp_path_factory):
-    """A method at the end of its fit; made once for all tests, which leave it as it is."""
+    """A method at the end of its fit; made once for all tests, which leave it as it is. `report` watched the fit."""
 
     @functools.cache
     def fit(method: str, *options: str):
-        return finished(make_bench(method, *options), tmp_path_factory.mktemp(method))[0]
+        report = SpectralReport()
+        found, _ = finished(make_bench(method, *options, callbacks=[report]), tmp_path_factory.mktemp(method), own=True)
+        found.report = report
+        return found
 
     return fit
 

@@ -144,6 +144,16 @@ def test_what_is_left_in_the_folder_fits_the_source_and_gives_the_same_outputs(n
     assert all(torch.equal(p, source[n]) for n, p in other.model.named_parameters() if n in HIDDEN)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_spectral_report_starts_at_the_source_whatever_is_trained_beside_it(name, fitted, source):
+    """Not at W' of an adapter, which of some is another matrix from the first on, and never at the end."""
+    start = fitted(name).report.start
+    assert {f"{layer}.weight" for layer in start} == {*HIDDEN}
+    assert all(torch.equal(matrix, source[f"{layer}.weight"]) for layer, matrix in start.items())
+    if name != "head_only":  # the control
+        assert not any(torch.equal(matrix, state(fitted(name))[f"{layer}.weight"]) for layer, matrix in start.items())
+
+
 @pytest.mark.parametrize("name", ["full", "head_only"])
 def test_without_adapters_no_file_is_left(name, fitted, tmp_path):
     fitted(name).leave_files(tmp_path)
