@@ -14,6 +14,7 @@ from fisherexp.adapters.lift import LIFT
 from fisherexp.adapters.lora import LoRA
 from fisherexp.adapters.masks import MagnitudeMask, RandomMask, forget_outside
 from fisherexp.adapters.miss import Bone, MiSS
+from fisherexp.adapters.peft_format import peft_format
 from fisherexp.adapters.pissa import PiSSA
 from fisherexp.adapters.salt import SALT
 from fisherexp.adapters.sara import SaRA

@@ -44,7 +44,7 @@ class LoRA(Adapter):
         if rank < 1:
             raise ValueError(f"rank={rank} must be at least 1")
         rows, columns = weight.shape
-        self.scale = scaling(alpha, rank, rank_stabilized)
+        self.scale, self.rank_stabilized = scaling(alpha, rank, rank_stabilized), rank_stabilized
         self.down = nn.Parameter(weight.new_zeros(rank, columns))
         self.up = nn.Parameter(weight.new_zeros(rows, rank))
         if init == "kaiming":

@@ -20,7 +20,7 @@ from fisherexp import adapters
 from fisherexp.adapters import Adapter
 from fisherexp.config.types import AtLeastOne, Pattern, Positive, Probability
 from fisherexp.data.batch import Batch
-from fisherexp.files import write_atomically
+from fisherexp.files import write_atomically, write_json
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 from fisherexp.models.eval_mode import eval_mode
@@ -106,7 +106,8 @@ class FineTuning(ERM):
 
 class AdapterTuning(FineTuning):
     """A subclass makes the adapter of a weight (`adapter`). Left in the run's folder: adapter.safetensors, what was
-    trained, as fisherexp.adapters loads it onto the source's weights.
+    trained, as fisherexp.adapters loads it onto the source's weights; where peft knows the method, also a folder peft
+    with the same in its format.
 
     targets: which layers, as fisherexp.adapters has it: a kind ('linear'), a role ('query'), a regular expression, or a
         list of names. exclude: an expression for layers that are left out.
@@ -139,6 +140,7 @@ class AdapterTuning(FineTuning):
         self.targets, self.exclude, self.by_layer = targets, exclude, by_layer
         self.trained, self.dropout = trained, dropout
         self.adapter_state: dict[str, Tensor] = {}
+        self.peft_format: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         self.last_inputs: Any = None
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
@@ -175,6 +177,7 @@ class AdapterTuning(FineTuning):
     def merge(self) -> None:
         state = adapters.adapter_state_dict(self.model)
         self.adapter_state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        self.peft_format = adapters.peft_format(self.model)
         adapted = self._outputs()
         adapters.merge(self.model)
         difference = (self._outputs() - adapted).abs().max() / adapted.abs().max()
@@ -188,3 +191,8 @@ class AdapterTuning(FineTuning):
     def leave_files(self, folder: Path) -> None:
         if self.adapter_state:
             write_atomically(folder / "adapter.safetensors", lambda temporary: save_file(self.adapter_state, temporary))
+        if self.peft_format is not None:
+            config, tensors = self.peft_format
+            write_json(folder / "peft" / "adapter_config.json", config)
+            file = folder / "peft" / "adapter_model.safetensors"
+            write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))

@@ -37,6 +37,7 @@ COUNTS |= {
 MEASURED = ["eva", "svfit", "sara"]
 ADAPTERS = [*COUNTS, *MEASURED]
 METHODS = [*ADAPTERS, "full", "head_only"]
+KNOWN_TO_PEFT = {"lora", "rslora", "dora", "pissa", "soma", "ba_lora", "eva", "adalora", "miss", "bat"}
 NEAR = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -142,6 +143,23 @@ def test_what_is_left_in_the_folder_fits_the_source_and_gives_the_same_outputs(n
     error = method.outcome["metrics"]["merge_error"]
     assert 0 < error < 1e-5 if factored else error == 0  # where W' is formed anyway, merging changes nothing
     assert all(torch.equal(p, source[n]) for n, p in other.model.named_parameters() if n in HIDDEN)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_peft_reads_what_is_left_for_it_and_gives_the_same_outputs(name, fitted, make_bench, source, tmp_path):
+    """Onto the source's weights. What peft does not know is left in our format alone."""
+    method = fitted(name)
+    method.leave_files(tmp_path)
+    assert (tmp_path / "peft").exists() == (name in KNOWN_TO_PEFT)
+    if name in KNOWN_TO_PEFT:
+        peft = pytest.importorskip("peft")
+        bench = make_bench(name)
+        model = bench.classifier("fresh")
+        model.load_state_dict(source)
+        theirs = peft.PeftModel.from_pretrained(model, tmp_path / "peft").eval()
+        images = bench.setting.parts["test"].inputs
+        torch.testing.assert_close(theirs(images), method.model.eval()(images), rtol=1e-6, atol=1e-5)
+        assert theirs.peft_config["default"].target_modules == {f"backbone.layers.{place}" for place in (1, 3)}
 
 
 @pytest.mark.parametrize("name", METHODS)
