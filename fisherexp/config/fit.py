@@ -24,7 +24,7 @@ from fisherexp.config.problem import Problem, nearest, shortened
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
     checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_evaluate, _check_source)
-    for check in (*checks, _check_weights):
+    for check in (*checks, _check_audit, _check_weights):
         yield from check(cfg)
 
 
@@ -116,6 +116,22 @@ def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:
             f"scenario.published={cfg.scenario.published}",
             "published corruptions are of the test set",
             "scenario.published=null",
+        )
+
+
+def _check_audit(cfg: DictConfig) -> Iterator[Problem]:
+    """Does the method start with a source that is trained on data of its own, where the audit asks for these?"""
+    looks = attribute(cfg, "scenario", "kind", "plain") in attribute(cfg, "audit", "scenarios", ())
+    if not looks or not attribute(cfg, "audit", "of_source_data", False):
+        return
+    name = str(OmegaConf.select(cfg, "audit._target_")).rpartition(".")[2]
+    if attribute(cfg, "method", "start") != "source":
+        yield Problem("audit", f"{name} asks what is kept of a source, and this method starts with none", "audit=none")
+    elif OmegaConf.select(cfg, "source.data") is None:
+        yield Problem("audit", f"{name} needs a source trained on data of its own: source.data", "source=digits_odd")
+    elif OmegaConf.select(cfg, "evaluate_on") == "validation" and not OmegaConf.select(cfg, "source.data.validation"):
+        yield Problem(
+            "audit", f"{name} evaluates on validation, of which the source's data put none aside", "audit=none"
         )
 
 

@@ -39,7 +39,11 @@ class FineTuning(ERM):
     """
 
     start = "source"
-    headings = {"trained_share": "trained %", "relative_change": "relative\nchange"}
+    headings = {
+        "trained_numbers": "trained\nnumbers",
+        "trained_share": "trained %",
+        "relative_change": "relative\nchange",
+    }
 
     def __init__(self, model: nn.Module, finetune: Recipe, head_lr: Positive | None = None) -> None:
         super().__init__(model, finetune)

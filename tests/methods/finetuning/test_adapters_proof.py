@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fisherexp.config.explain import composed
+from fisherexp.metrics.weight_change import weight_change
 from fisherexp.runs.finished import finished, resolve_needs
 from fisherexp.runs.workbench import Workbench
 
@@ -51,7 +52,10 @@ def runs(make_bench, output_dir):
                 folder = output_dir / " ".join(key).replace("/", "_") / str(seed)
                 method, _ = finished(bench, folder)
                 found = {"accuracy": bench.test(method, folder, "test")["test_accuracy"], "method": method}
-                found["kept"] = kept(method, bench.reference("source").tensors)
+                source, end = bench.reference("source").tensors, method.model.state_dict()
+                found["kept"] = kept(method, source)
+                layers = [name for name in source if name.startswith("backbone.") and name.endswith("weight")]
+                found["intruders"] = sum(weight_change(source[n], end[n])["intruders"].item() for n in layers)
                 known[key].append(found | method.outcome["metrics"])
         return known[key]
 
@@ -101,6 +105,20 @@ def test_no_mask_is_better_than_a_random_one(runs):
     random = mean(runs("random_mask"), "accuracy")
     for name in ("magnitude_mask", "lift", "sara"):
         assert mean(runs(name), "accuracy") <= random
+
+
+def test_intruders_come_with_new_directions_and_not_with_values(runs):
+    """None of the singular values alone; of LoRA one for each rank at most; AdaLoRA, which moves least, fewer."""
+    assert mean(runs("svfit"), "intruders") == 0
+    assert mean(runs("adalora"), "intruders") < mean(runs("lora"), "intruders") - 3
+    assert all(3 <= each["intruders"] <= 2 * 4 for each in runs("lora"))
+
+
+def test_full_fine_tuning_makes_no_fewer_intruders_than_lora_at_like_accuracy(runs):
+    """A null of arXiv 2410.21228 at this size: both about three of twenty where each has 97 to 98 %."""
+    full, lora = (runs(name, f"method.finetune.lr={lr}") for name, lr in (("full", 1e-3), ("lora", 1e-2)))
+    assert abs(mean(full, "accuracy") - mean(lora, "accuracy")) < 2
+    assert abs(mean(full, "intruders") - mean(lora, "intruders")) < 2
 
 
 def gap(method) -> float:

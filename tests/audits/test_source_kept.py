@@ -1,0 +1,64 @@
+"""What is kept of the source's data, by hand from the weights a run leaves; what cannot be asked is refused at once."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fisherexp.config.explain import composed, explain
+from fisherexp.experiment import run_experiment
+from fisherexp.runs.workbench import Workbench
+
+SMALL = [
+    "model=mlp",
+    "model.hidden=[16,12]",
+    "training.epochs=3",
+    "threads=1",
+    "progress=off",
+    "audit=source_kept",
+    "logger=[]",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("kept")
+
+    def make(method):
+        cfg = composed([*SMALL, f"method={method}", "method.finetune.epochs=3", f"output_dir={output_dir}"])
+        return cfg, run_experiment(cfg, output_dir / method, []), output_dir / method
+
+    return make
+
+
+def test_a_head_on_the_sources_features_keeps_all_and_what_moves_them_does_not(run):
+    _, head_only, _ = run("head_only")
+    before, after = (head_only["metrics"][stage]["source_accuracy"] for stage in ("before", "after"))
+    assert before == after > 50
+    assert head_only["headings"]["source_accuracy"] == "source\nacc. %"
+    cfg, full, folder = run("full")
+    assert full["metrics"]["before"]["source_accuracy"] == before
+    there = Workbench(cfg).on_data("source.data")
+    source, model = there.trained("source.method").tensors, there.classifier("by hand")
+    model.load_state_dict(load_file(folder / "weights.safetensors") | {n: source[n] for n in source if "head" in n})
+    odd = there.setting.parts["test"]
+    with torch.no_grad():
+        right = model.eval()(odd.inputs).argmax(1) == odd.targets
+    kept = 100 * right.double().mean().item()
+    assert full["metrics"]["after"]["source_accuracy"] == pytest.approx(kept)
+    assert kept < before
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["method=lora"], None),  # the control
+        (["method=lora", "source=trained"], "SourceKept needs a source trained on data of its own"),
+        (["method=erm"], "SourceKept asks what is kept of a source, and this method starts with none"),
+        (["method=lora", "data.validation=0.2", "evaluate_on=validation"], "of which the source's data put none aside"),
+        (["method=ssd"], None),  # of another scenario, at which this audit does not look
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_data_are_read(lines, words):
+    problems = [str(problem) for problem in explain(["audit=source_kept", *lines])]
+    assert len(problems) == (words is not None)
+    assert all(words in problem and "nearest valid" in problem for problem in problems)
