@@ -6,11 +6,15 @@ import yaml
 
 
 def options_of(file: Path) -> dict:
-    """Its options by name; `defaults: [base]` fills in what base has, `/data@images: digits` the option images."""
+    """Its options by name; `defaults: [base]` fills in what base has, `/data@images: digits` the option images.
+
+    Companions (`override /training@_global_.training: adam`) are no options.
+    """
     options = yaml.safe_load(file.read_text(encoding="utf-8"))
     defaults = options.pop("defaults", [])
     bases = [base for base in defaults if isinstance(base, str) and base != "_self_"]
-    options |= {key.partition("@")[2]: entry[key] for entry in defaults if isinstance(entry, dict) for key in entry}
+    named = {key.partition("@")[2]: entry[key] for entry in defaults if isinstance(entry, dict) for key in entry}
+    options |= {name: value for name, value in named.items() if not name.startswith("_global_.")}
     extended: dict = {}
     for base in bases:
         extended |= options_of(file.with_stem(base))
