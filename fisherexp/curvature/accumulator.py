@@ -4,12 +4,10 @@ per_sample: F = (1/N) Σ_n Σ_s (J_nᵀ s)∘2, with the vectors s of the likeli
 batch_mean: F = (1/B) Σ_b (∇ mean loss of batch b)∘2, the quantity most published code calls Fisher
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +20,9 @@ from .inputs import batch_size, move, outputs_of, returning, select, weighted
 from .kernels import kernel
 from .likelihood import LABELS, Likelihood
 from .resolve import counted, resolve
-from .rules.base import accumulation_dtype
 from .rules.normalization import CoupledSamples
 from .squares import SquaredSums
+from .sums import zero_sums
 from .undisturbed import refuse_batch_statistics
 
 GRADIENTS = ("per_sample", "batch_mean")
@@ -82,7 +80,7 @@ class DiagonalAccumulator:
         self.samples = samples if labels == "sampled" else 1
         self.generator = torch.Generator(self.engine.device).manual_seed(seed)
         with torch.inference_mode(False):
-            self._sums, self._checked = _zeros(self.engine.wanted)
+            self._sums, self._checked = zero_sums(self.engine.wanted)
         self._squares = SquaredSums(self._sums)
         self._count = 0.0
         self._batch_size = 0
@@ -238,40 +236,6 @@ class DiagonalAccumulator:
         self._squares.empty = False
         self._count = float(state["count"])
         self._batch_size, self.batches = int(state["batch_size"]), int(state["batches"])
-
-
-def _zeros(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Sums of each parameter's shape, and what to check for infinity: all vectors (they lie in one tensor of each
-    dtype), or everything where there are none.
-    """
-    groups: dict[tuple, list[str]] = defaultdict(list)
-    for n, p in parameters.items():
-        groups[accumulation_dtype(p.dtype), p.device].append(n)
-    sums, flat = {}, []
-    for (dtype, device), names in groups.items():
-        vectors = {n: parameters[n] for n in names if parameters[n].dim() <= 1}
-        flat.append(torch.zeros(sum(p.numel() for p in vectors.values()), dtype=dtype, device=device))
-        parts = flat[-1].split([p.numel() for p in vectors.values()])
-        sums |= {n: part.view(p.shape) for (n, p), part in zip(vectors.items(), parts, strict=True)}
-    for n, p in parameters.items():
-        if n not in sums:
-            sums[n] = _zeros_like(p, accumulation_dtype(p.dtype))
-    checked = [f for f in flat if len(f)]
-    return {n: sums[n] for n in parameters}, checked or list(sums.values())
-
-
-def _zeros_like(p: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums of convolution weights are kept as their rule forms them: channels last.
-
-    On a CPU they take memory as they are written, in the backward pass, when the activations of the forward pass go.
-    """
-    order = (0, 2, 3, 1) if p.dim() == 4 else range(p.dim())
-    shape = [p.shape[d] for d in order]
-    if p.device.type == "cpu":
-        sums = torch.from_numpy(np.zeros(shape, "float64" if dtype == torch.float64 else "float32"))
-    else:
-        sums = torch.zeros(shape, dtype=dtype, device=p.device)
-    return sums.permute(0, 3, 1, 2) if p.dim() == 4 else sums
 
 
 def fisher_diagonal(

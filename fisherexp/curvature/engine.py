@@ -15,23 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import randomness
 from .backward import CHECKPOINTING, backward
 from .consumer import Consumer, Seeds
-from .identity import (
-    DOUBT,
-    WHOLE,
-    Part,
-    coupled,
-    output_error,
-    refuse_in_double,
-    refuse_influence,
-    rounding,
-    same_outputs,
-    tolerance,
-)
+from .identity import WHOLE, Part, rounding
 from .inputs import batch_size, outputs_of
-from .layout import Layout, Step, UnknownLayout
+from .layout import Layout, UnknownLayout, refuse_inner
 from .modules import ruled_modules
 from .one_by_one import one_by_one
 from .path import path_of
@@ -41,9 +29,7 @@ from .rules.normalization import CoupledSamples
 from .tape import Tape
 from .tracing import trace
 from .undisturbed import Undisturbed, wanted_parameters
-from .verification import RuleFailed, Verification, Verified, both, evaluate
-
-SINGLE, DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
+from .verification import RuleFailed, Verification, Verified, both, evaluate, outputs_agree
 
 
 class _Again(Exception):
@@ -192,19 +178,11 @@ class Engine:
             self._part = self._draw(batch, samples, everything)
             evaluate(self._part, self.model, self.wanted.values(), inputs, batch)
         eps = rounding(outputs, *self.wanted.values())
-        part = self._part
-        error = output_error(outputs[part.rows], part.outputs)
-        if error > tolerance(eps):
-            whole = outputs_of(self.model, inputs).detach()
-            if not same_outputs(whole[part.rows], part.outputs, eps):
-                raise coupled("the outputs")
+        if not outputs_agree(self._part, outputs, self.model, inputs, batch, eps):
             tape.close()
             self._distrust(set(self.wanted))
-        if eps > DOUBLE and error > DOUBT * eps:
-            with randomness.kept(self.device):
-                refuse_in_double(self.model, inputs, batch, part, None, [])
         followed = {name: p for name, p in self.wanted.items() if name not in lost}
-        return Verification(part, path, followed, eps, self._generator.getrandbits(32))
+        return Verification(self._part, path, followed, eps, self._generator.getrandbits(32))
 
     def _deliver(self, use: Use, g: Tensor) -> None:
         """Hand on a gradient; to whom is known when the forward pass is over."""
@@ -214,16 +192,9 @@ class Engine:
         """Return if the identity holds. Otherwise raise _Again with another layout or fewer parameters to follow, or
         CoupledSamples if samples influence each other.
         """
-        wrong, doubt = check.wrong()
-        if doubt and DOUBLE < check.eps <= SINGLE:
-            refuse_in_double(self.model, inputs, batch, check.part, check.seeds, list(check.parameters))
+        wrong = check.wrong(self.model, inputs, batch)
         if not wrong:
             return
-        with randomness.kept(self.device):
-            check.part.evaluate(self.model, inputs, batch)
-        refuse_influence(
-            self.model, inputs, batch, check.part, check.seeds, {n: self.wanted[n] for n in wrong}, check.eps
-        )
         if self.verified.contradicts(check):
             raise RuntimeError(
                 f"the gradients of {', '.join(wrong)} no longer agree with the untouched model, though this forward "
@@ -278,7 +249,7 @@ class Engine:
                     self._part, self.tape = part, None
                     self._fresh = True
                 if samples != batch:
-                    _refuse_inner(self.layout.steps)
+                    refuse_inner(self.layout.steps)
                 if self.tape is None or not self.tape.current():
                     steps = self.layout.steps
                     self.tape = Tape(self.places.parameters, self.wanted, steps, self.channels_last, self.kernel)
@@ -325,10 +296,3 @@ class Engine:
 
 def _nobody(use: Use, g: Tensor) -> None:
     """Receives what no one asked for."""
-
-
-def _refuse_inner(steps: Iterable[Step | UnknownLayout]) -> None:
-    """Raise UnknownLayout where rows of the batch lie between others: consecutive ones are not together there."""
-    for step in steps:
-        if step.__class__ is Step and any(axis and not axis.outer for axis in (*step.inputs, step.output)):
-            raise UnknownLayout("several rows make a sample, and the network lays others between them")

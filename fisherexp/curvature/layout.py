@@ -206,3 +206,10 @@ def _closed(found: list[UnknownLayout | tuple[Callable, list[Axis | _Open | None
         return Step(item[0], tuple(close[:-1]), close[-1])
 
     return Layout([step(i, False) for i in found], [step(i, True) for i in found] if orders else None)
+
+
+def refuse_inner(steps: Iterable[Step | UnknownLayout]) -> None:
+    """Raise UnknownLayout where rows of the batch lie between others: consecutive ones are not together there."""
+    for step in steps:
+        if step.__class__ is Step and any(axis and not axis.outer for axis in (*step.inputs, step.output)):
+            raise UnknownLayout("several rows make a sample, and the network lays others between them")

@@ -7,13 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from . import randomness
-from .identity import Part, coupled, differing, norm, rounding, same_outputs
+from .identity import (
+    DOUBT,
+    Part,
+    coupled,
+    differing,
+    norm,
+    output_error,
+    refuse_in_double,
+    refuse_influence,
+    rounding,
+    same_outputs,
+    tolerance,
+)
 from .inputs import outputs_of, select
 from .path import Path
 from .rules import Use
 from .sketch import Sketch
 from .tape import pull_back
 
+SINGLE, DOUBLE = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 NOW_AND_THEN = 64  # batches from one verification of a known way to the next
 
 
@@ -99,8 +112,22 @@ class Verification:
         before = self.sums.get(root)
         self.sums[root] = share if before is None else before + share
 
-    def wrong(self) -> tuple[list[str], bool]:
-        """The parameters for which the identity does not hold, and whether there is doubt about one that seems to."""
+    def wrong(self, model: nn.Module, inputs: Any, batch: int) -> list[str]:
+        """The parameters for which the identity does not hold. Raises CoupledSamples where it is because samples
+        influence each other's gradients.
+        """
+        names, doubt = self._compared()
+        if doubt and DOUBLE < self.eps <= SINGLE:
+            refuse_in_double(model, inputs, batch, self.part, self.seeds, list(self.parameters))
+        if names:
+            with randomness.kept(self.seeds.device):  # the graph is used up
+                self.part.evaluate(model, inputs, batch)
+            parameters = {name: self.parameters[name] for name in names}
+            refuse_influence(model, inputs, batch, self.part, self.seeds, parameters, self.eps)
+        return names
+
+    def _compared(self) -> tuple[list[str], bool]:
+        """The parameters whose gradients differ, and whether there is doubt about one that seems not to."""
         if not self.parameters:
             return [], False
         sizes, errors = {}, {name: norm(total) for name, total in self.sums.items()}
@@ -113,6 +140,22 @@ class Verification:
         self.part.hand_on(self.seeds, self.parameters, compare)
         self.vacuous = len(sizes) < len(self.parameters) or not all(sizes.values())
         return differing(sizes, errors, norm(self.part.weighted(self.seeds)), self.eps)
+
+
+def outputs_agree(part: Part, outputs: Tensor, model: nn.Module, inputs: Any, batch: int, eps: float) -> bool:
+    """Whether outputs of the whole batch are those of the untouched model, as far as a part tells. Raises
+    CoupledSamples where its own change with the other samples.
+    """
+    error = output_error(outputs[part.rows], part.outputs)
+    if error > tolerance(eps):
+        whole = outputs_of(model, inputs).detach()
+        if not same_outputs(whole[part.rows], part.outputs, eps):
+            raise coupled("the outputs")
+        return False
+    if eps > DOUBLE and error > DOUBT * eps:
+        with randomness.kept(outputs.device):
+            refuse_in_double(model, inputs, batch, part, None, [])
+    return True
 
 
 class RuleFailed(RuntimeError):
