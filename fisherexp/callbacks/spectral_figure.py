@@ -25,7 +25,7 @@ def draw(layers: dict[str, dict[str, Any]], epsilon: float, stem: Path) -> None:
     values.set(xlabel="singular value of ΔW", ylabel="over the largest of W")
     cosines.axhline(epsilon, color=GRAY, linestyle="--", linewidth=1)
     cosines.set(xlabel="left singular vector of W'", ylabel="largest cosine with one of W", ylim=(0, 1.03))
-    cosines.set_title(f"{sum(found['intruders'] for found in layers.values())} intruders", fontsize=10)
+    cosines.set_title(f"intruders: {sum(found['intruders'] for found in layers.values())}", fontsize=10)
     if len(layers) <= NAMED:
         values.legend(frameon=False, fontsize=7)
     save_both(figure, stem)

@@ -82,13 +82,14 @@ class HuggingFaceDataset(TextClassification):
     def labelled(self, file: Split) -> Iterator[tuple[str, str]]:
         for column in (self.text, self.label):
             self._known("column", column, file.rows.column_names)
-        names = getattr(file.rows.features[self.label], "names", None)
-        for number, (text, label) in enumerate(self._pairs(file.rows)):
+        label = file.rows.features[self.label]
+        names = label.names if isinstance(label, datasets().ClassLabel) else None
+        for number, (text, target) in enumerate(self._pairs(file.rows)):
             if text is None or not str(text).strip():
                 raise DataError(f"{file}: row {number} has no '{self.text}'")
-            if label is None or (names and not 0 <= label < len(names)):
-                raise DataError(f"{file}: row {number} has no class ({self.label}={label}); choose another split")
-            yield str(text), names[label] if names else str(label)
+            if target is None or (names and not 0 <= target < len(names)):
+                raise DataError(f"{file}: row {number} has no class ({self.label}={target}); choose another split")
+            yield str(text), names[target] if names else str(target)
 
     def _pairs(self, rows: Any) -> Iterator[tuple[Any, Any]]:
         for some in rows.select_columns([self.text, self.label]).iter(batch_size=1000):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fisherexp.content import content
 from fisherexp.models.backbone import Backbone
-from fisherexp.models.transformer_files import read, transformers, whereabouts
+from fisherexp.models.transformer_files import most_tokens, read, transformers, whereabouts
 
 CLASSES = {"classification": "AutoModel", "causal_lm": "AutoModelForCausalLM"}  # task -> class of transformers
 
@@ -66,7 +66,7 @@ class HuggingFace(Backbone):
                 f"the tokenizer has {vocabulary} tokens, model.name={name} knows {rows}: it is that of another model "
                 "(data.tokenizer.name)"
             )
-        self.context = getattr(config, "max_position_embeddings", None)  # of relative positions, None
+        self.context = most_tokens(config)
         if self.context and input_shape[0] > self.context:
             raise ValueError(f"data.max_length={input_shape[0]}: model.name={name} takes {self.context} tokens at most")
 

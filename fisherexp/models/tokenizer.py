@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from fisherexp.models.transformer_files import read, transformers, whereabouts
+from fisherexp.models.transformer_files import most_tokens, read, transformers, whereabouts
 
 
 class Tokenizer:
@@ -29,8 +29,7 @@ class Tokenizer:
     def context(self) -> int:
         """Tokens that the model takes at most."""
         config = self._read("AutoConfig", "its config.json")
-        positions = getattr(config, "max_position_embeddings", None)  # models with relative positions have no limit
-        return min(self._tokenizer.model_max_length, positions or self._tokenizer.model_max_length)
+        return min(self._tokenizer.model_max_length, most_tokens(config) or self._tokenizer.model_max_length)
 
     @property
     def vocabulary(self) -> int:

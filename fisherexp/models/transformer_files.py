@@ -52,3 +52,8 @@ def read(loader: Any, what: str, name: str, *arguments: Any, **options: Any) -> 
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"model.name={name}: {what} cannot be read: {reason}") from None
+
+
+def most_tokens(config: Any) -> int | None:
+    """Tokens that a model of this config takes at most; None for relative positions, which have no end."""
+    return config.to_dict().get("max_position_embeddings")

@@ -58,7 +58,7 @@ def explained(
                 model(batch.inputs)
                 if any(len(inputs[name]) < count for name, count in counts.items()):
                     continue  # a short last batch
-                before = {name: getattr(pca, "components_", None) for name, pca in found.items()}
+                before = {name: pca.components_ if looked else None for name, pca in found.items()}
                 for name, pca in found.items():
                     pca.partial_fit(inputs[name].double().cpu().numpy())
                 looked, samples = looked + 1, samples + batch.size
