@@ -156,7 +156,13 @@ def _unfit(model: nn.Module, network: nn.Module, head: nn.Module | None) -> str 
     Found by asking it: some scale or cap their logits, and what reads from both sides can be loaded as well."""
     tokens = torch.arange(4)[None] % network.get_input_embeddings().num_embeddings
     states = network(input_ids=tokens).last_hidden_state
-    close = functools.partial(torch.allclose, rtol=1e-2, atol=1e-3 if states.dtype == torch.float32 else 0.1)
+    rounding = (
+        1e-5 if states.dtype == torch.float32 else 0.05
+    )  # new weights hardly mix tokens: a looser one lets them by
+
+    def close(found: Tensor, expected: Tensor) -> bool:
+        return bool((found - expected).abs().max() <= rounding * expected.abs().max())
+
     if not close(network(input_ids=tokens[:, :2]).last_hidden_state, states[:, :2]):
         return "it reads from both sides"
     if not isinstance(head, nn.Linear) or not close(head(states), model(input_ids=tokens).logits):
