@@ -1,5 +1,6 @@
 """In which order the tests run, and what several folders of them share: a sweep's composer, a real SLURM."""
 
+import gc
 import os
 import shutil
 import socket
@@ -22,6 +23,20 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 def pytest_collection_modifyitems(items):
     """First what waits longest, last what is cut finest: then all workers end at about the same time."""
     items.sort(key=lambda item: (not item.get_closest_marker("slurm"), "contract" in item.path.parts))
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays to the end: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """No test cuts the power; that files are on the disk before they get their names, tests/test_files.py shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert (tmp_path / "file").read_text() == "old"
 
 
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append((os.pread(handle, 10, 0), path.exists())))
+    write_text(path, "new")
+    assert seen == [(b"new", False)]
+    assert path.read_text() == "new"
+
+
 def test_what_was_there_can_be_kept(tmp_path):
     for text in ("first", "second", "third"):
         write_atomically(
