@@ -26,6 +26,8 @@ EMBEDDED = {
     "breast_cancer",
     "transport",
     "reusable_holdout",
+    "contaminated_gaussian",
+    "contaminated_mixture",
     "chain",
     "far_chain",
 }

@@ -1,0 +1,24 @@
+"""Memory that a matrix will take, said before it is made, and refused where it cannot fit."""
+
+import logging
+import os
+from math import prod
+
+log = logging.getLogger(__name__)
+GIB = 2**30
+WORTH_SAYING = GIB  # bytes
+
+
+def announce(what: str, *shape: int, copies: int = 1, advice: str) -> int:
+    """Bytes of `copies` float64 arrays of this shape. Said in one line where they are a gibibyte or more.
+
+    Raises ValueError, in one line with `advice`, where they are more than the memory of this machine.
+    """
+    needed = 8 * copies * prod(shape)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = f"{what} ({' × '.join(map(str, shape))}) takes {needed / GIB:.1f} GiB"
+    if needed > there:
+        raise ValueError(f"{size}, of {there / GIB:.1f} GiB there are; {advice}")
+    if needed >= WORTH_SAYING:
+        log.info(size)
+    return needed
