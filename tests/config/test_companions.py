@@ -28,6 +28,7 @@ EMBEDDED = {
     "reusable_holdout",
     "contaminated_gaussian",
     "contaminated_mixture",
+    "simulated_ratings",
     "chain",
     "far_chain",
 }

@@ -1,0 +1,103 @@
+"""Ratings of chosen pairs of users and items: what would they be of all pairs?"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fisherexp.config.locations import user_file
+from fisherexp.config.types import Count, Probability, Separator
+from fisherexp.data.errors import DataError
+from fisherexp.data.ratings import Rated, read_ratings, simulated
+from fisherexp.problems.numerical import Numerical
+
+
+class Prediction(NamedTuple):
+    """ratings: of the test pairs (n,). mean: of all pairs, as the weighted chosen ratings have it."""
+
+    ratings: Tensor
+    mean: float
+
+
+class Ratings(Numerical):
+    """A solution is a Prediction. Metrics, against ratings of pairs drawn uniformly: mean squared and absolute errors,
+    and mean_bias, by how much the weighted mean of the chosen ratings exceeds that of the uniform ones.
+
+    Features of users and items may have no columns, and are learned then.
+    """
+
+    provides = ("ratings",)
+    headings = {"mse": "MSE", "mae": "MAE", "mean_bias": "bias of\nthe mean"}
+    better = {"mse": "lower", "mae": "lower"}
+
+    @abstractmethod
+    def read(self, seed: int) -> Mapping[str, Tensor]:
+        """Tensors by the names of data/ratings.py."""
+
+    def part(self, name: str) -> Rated:
+        """'chosen', 'unbiased' or 'test', once loaded."""
+        return Rated(*(self.instance[f"{name}.{field}"] for field in Rated._fields))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of users and items."""
+        return len(self.instance["user_features"]), len(self.instance["item_features"])
+
+    def evaluate(self, solution: Prediction) -> dict[str, float]:
+        truth = self.part("test").ratings
+        off = solution.ratings - truth
+        bias = solution.mean - float(truth.mean())
+        return {"mse": float(off.square().mean()), "mae": float(off.abs().mean()), "mean_bias": bias}
+
+    def about(self) -> dict[str, Any]:
+        counts = {name: len(self.part(name).users) for name in ("chosen", "unbiased", "test")}
+        return dict(zip(("users", "items"), self.shape, strict=True)) | counts
+
+
+class SimulatedRatings(Ratings):
+    """Ratings drawn from the run's seed; who likes an item is more likely to rate it. See data/ratings.py.
+
+    unbiased: ratings of random pairs that a method may use, as a share of users · items; test: as many to test on.
+    """
+
+    title = "simulated_ratings"
+
+    def __init__(
+        self, users: Count = 200, items: Count = 150, unbiased: Probability = 0.02, test: Probability = 0.2
+    ) -> None:
+        super().__init__()
+        self.users, self.items, self.unbiased, self.test = users, items, unbiased, test
+
+    def read(self, seed: int) -> Mapping[str, Tensor]:
+        if self.unbiased + self.test > 1:
+            raise DataError(f"data.unbiased={self.unbiased} and data.test={self.test} are more than all pairs")
+        counts = [max(1, round(share * self.users * self.items)) for share in (self.unbiased, self.test)]
+        return simulated(self.users, self.items, *counts, seed)
+
+
+class RatingsFile(Ratings):
+    """Your own tables with columns user, item and rating.
+
+    path: of chosen ratings; test_path: of ratings of random pairs, of which a share `unbiased` helps; absolute, or
+    relative to the working directory or the data folder. separator: between values. root: see LabeledData.
+    """
+
+    title = "ratings"
+    paths = ("path", "test_path")
+
+    def __init__(
+        self,
+        path: str,
+        test_path: str,
+        unbiased: Probability = 0.05,
+        separator: Separator = ",",
+        root: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.path, self.test_path, self.unbiased = path, test_path, unbiased
+        self.separator, self.root = separator, root
+
+    def read(self, seed: int) -> Mapping[str, Tensor]:
+        files = (user_file(getattr(self, name), self.root) for name in self.paths)
+        return read_ratings(*files, self.separator, self.unbiased, seed)
