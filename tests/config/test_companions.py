@@ -29,6 +29,7 @@ EMBEDDED = {
     "contaminated_gaussian",
     "contaminated_mixture",
     "simulated_ratings",
+    "code_selection",
     "chain",
     "far_chain",
 }
