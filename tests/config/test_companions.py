@@ -30,6 +30,8 @@ EMBEDDED = {
     "contaminated_mixture",
     "simulated_ratings",
     "code_selection",
+    "sparse_regression",
+    "square_regression",
     "chain",
     "far_chain",
 }

@@ -1,0 +1,55 @@
+"""Mutual information of a column and an outcome from a density estimate on a grid, to screen very many columns.
+
+    I = Σ p log(p / p_x p_y) Δ,  p a kernel density of the standardized pair on a G × G grid, floored at zero
+
+after fastHDMI (Yang 2025): Epanechnikov's kernel, Silverman's width, 300 × 300 points. Where its code differs from its
+description ours follows the latter: it computes widths and does not pass them on to the pair's density. The product
+kernel is separable, so that p is a product of two matrices (G, n)(n, G), exact on the grid, without FFT or binning.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+MARGIN = 1.0  # widths beyond the extremes, where the kernel ends
+
+
+def silverman(count: int, dimensions: int = 2) -> float:
+    """Width for standardized data: the standard deviation of a Gaussian kernel."""
+    return (4 / ((dimensions + 2) * count)) ** (1 / (dimensions + 4))
+
+
+def profile(values: Tensor, points: int, width: float) -> tuple[Tensor, float]:
+    """Epanechnikov kernels of standardized values (n,) at `points` of a grid, (points, n), and the grid's step.
+
+    width: standard deviation of the kernel, which ends at √5 of it.
+    """
+    reach = math.sqrt(5) * width
+    low, high = values.min() - MARGIN * reach, values.max() + MARGIN * reach
+    grid = torch.linspace(float(low), float(high), points, dtype=values.dtype)
+    scaled = (grid[:, None] - values) / reach
+    return 0.75 / reach * (1 - scaled.square()).clamp(min=0), float(grid[1] - grid[0])
+
+
+def information(density: Tensor, area: float) -> float:
+    """Of a joint density (G, H) on cells of this area, in nats; it is scaled to sum to one, as are its margins."""
+    shares = density * area
+    shares = shares / shares.sum()
+    product = shares.sum(1, keepdim=True) * shares.sum(0, keepdim=True)
+    there = shares > 0
+    return max(0.0, float((shares[there] * (shares[there] / product[there]).log()).sum()))
+
+
+def mutual_information(column: Tensor, outcome: Tensor, points: int = 300) -> float:
+    """Of two standardized columns (n,), in nats. 0 for a constant one. Biased upwards: ranks are to be compared."""
+    if column.std() < 1e-12 or outcome.std() < 1e-12:
+        return 0.0
+    width = silverman(len(column))
+    (left, step), (right, other) = (profile(values, points, width) for values in (column, outcome))
+    return information(left @ right.T, step * other)
+
+
+def gaussian_information(correlation: float) -> float:
+    """-½ log(1 - ρ²): of two Gaussians."""
+    return -0.5 * math.log(1 - correlation**2)
