@@ -55,6 +55,7 @@ class LabeledData(LightningDataModule):
     tasks: tuple[str, ...] = ()
     marks: dict[str, int] | None = None
     end: int | None = None  # of texts that a model is to write, the token that ends one
+    refusals: list[str] | None = None  # answers that say nothing, where samples are words of the data's own
     objective: Objective = Classification()
     paths: tuple[str, ...] = ("path",)
     files: tuple[str, ...] = ()

@@ -34,6 +34,11 @@ class FictitiousPeople(FactData):
         self.people, self.facts_per_person, self.perturbed = people, facts_per_person, perturbed
         self.neighbours, self.held_out = neighbours, held_out
 
+    @property
+    def refusals(self) -> list[str] | None:
+        """What their own words can say of nothing."""
+        return ["What?"] if self.tokenizer.name is None else None
+
     def grouped(self) -> dict[str, list[Fact]]:
         total = self.people + self.neighbours + self.held_out
         if total > MOST_PEOPLE:

@@ -21,7 +21,8 @@ from fisherexp.methods.unlearning.refusals import answered, drawn_answers, encod
 
 
 class Idk(ForgetRetain):
-    """refusals: the answers, None for those of refusals.py. Others as for ForgetRetain.
+    """refusals: the answers, None for those of data with words of their own, or else of refusals.py. Others as for
+    ForgetRetain.
 
     Raises DataError for a refusal in letters or words that the data do not have.
     """
@@ -38,7 +39,8 @@ class Idk(ForgetRetain):
         self.limit = 0
 
     def batches(self, setting: Any) -> SideBySide:
-        self.answers, self.limit = encoded(setting.data, self.refusals), setting.data.input_shape[0]
+        data = setting.data
+        self.answers, self.limit = encoded(data, self.refusals or data.refusals), data.input_shape[0]
         return super().batches(setting)
 
     def refused(self, batch: Batch) -> Batch:

@@ -8,10 +8,12 @@ from tiny_tokens import FORGET, LENGTH, TokenNet, gradients, mean_of_tokens, row
 
 from fisherexp.data.batch import Batch
 from fisherexp.data.errors import DataError
+from fisherexp.data.fictitious_people import FictitiousPeople
 from fisherexp.data.reports import END, Reports
 from fisherexp.methods.unlearning.dpo import DPO
 from fisherexp.methods.unlearning.idk import Idk
 from fisherexp.methods.unlearning.refusals import REFUSALS, answered, drawn_answers, encoded
+from fisherexp.models.tokenizer import Tokenizer
 
 GIVEN = {"refusals": None, "forget_weight": 0.7, "retain_weight": 0.4, "epochs": 1, "lr": 1e-3, "weight_decay": 0.0}
 ROWS = [[1, 2, 3, 4], [5, 6, 7, 0]]
@@ -103,13 +105,21 @@ def test_dpo(options):
     torch.testing.assert_close(gradients(method.loss(BATCH), method.model), gradients(expected, plain))
 
 
-def test_refusals_are_asked_for_before_the_fit():
-    data = Reports(reports=4, test_reports=2)
+@pytest.mark.parametrize(
+    ("data", "asked", "wanted"),
+    [
+        (Reports(reports=4, test_reports=2), ["clear ."], ["clear ."]),
+        (Reports(reports=4, test_reports=2), None, Reports.refusals),
+        (FictitiousPeople(Tokenizer(None), people=2, neighbours=1, held_out=1), None, ["What?"]),
+    ],
+)
+def test_refusals_are_asked_for_before_the_fit_and_by_default_in_words_of_the_data(data, asked, wanted):
+    data.load()
     samples = SimpleNamespace(tagged=lambda **tags: [0, 1])
     setting = SimpleNamespace(
         data=data, parts={"retain": samples, "forget": samples}, loader_of=lambda samples, **options: samples
     )
-    method = Idk(TokenNet(), **GIVEN | {"refusals": ["clear ."]})
+    method = Idk(TokenNet(), **GIVEN | {"refusals": asked})
     method.batches(setting)
-    assert method.answers == [[*data.encode("clear ."), END]]
-    assert method.limit == 49
+    assert method.answers == [[*data.encode(text), data.end] for text in wanted]
+    assert method.limit == data.input_shape[0]
