@@ -6,8 +6,9 @@ Paper: Golatkar, Achille, Soatto, CVPR 2020, arXiv 1911.04933; constants of the 
     w_j ~ N(μ_j, v_j),   μ_j = w_j,   v_j = α min(1 / (F_j + 1e-8), 1e3),   the cap being 1e2 in the head
 
 v is averaged over dimension 1 of tensors that have one, so that all inputs of a unit get one noise level. For each
-class without retained samples the rows of the head get μ = 0 and v = 1e-4. Last, v is ten times as large in the
-head and for one-dimensional weights (biases, batch normalization); so that forgotten rows have 1e-3.
+class without retained samples the rows of the head get μ = 0 and v = 1e-4; of texts, for each token that no retained
+text has. Last, v is ten times as large in the head and for one-dimensional weights (biases, batch normalization); so
+that forgotten rows have 1e-3.
 
 The code tells the head by its number of rows, here it is `head`: another layer of C rows is not taken for one.
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import NonNegative
 from fisherexp.methods.importance import FisherPass, Importance
+from fisherexp.objectives.token_prediction import IGNORED
 from fisherexp.seeds import generator
 
 FORGOTTEN_VARIANCE = 1e-4
@@ -41,10 +43,13 @@ def noise_of(
 
 
 class FisherForgetting(FisherPass):
-    """One epoch over the retained part for its Fisher, then one draw of the weights. alpha: scale of the noise."""
+    """One epoch over the retained part for its Fisher, then one draw of the weights. alpha: scale of the noise.
+
+    Raises ValueError for importance.labels=expected on texts, which would take hours.
+    """
 
     paper = "Golatkar et al., CVPR 2020, arXiv 1911.04933"
-    requires = ("class_labels", "features")
+    requires = ("class_labels or next_tokens", "features")
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "retain"
@@ -56,9 +61,14 @@ class FisherForgetting(FisherPass):
         self.forgotten: list[int] = []
 
     def batches(self, setting: Any) -> Any:
+        if setting.data.objective.likelihood == "sequence" and self.importance.labels == "expected":
+            raise ValueError(
+                "method.importance.labels=expected would take hours: a gradient for every token of the vocabulary at "
+                "every place of a text; set method.importance.labels=sampled"
+            )
         self.seed = setting.seed
         kept, gone = (set(setting.parts[part].targets.unique().tolist()) for part in ("retain", "forget"))
-        self.forgotten = sorted(gone - kept)
+        self.forgotten = sorted(gone - kept - {IGNORED})
         return super().batches(setting)
 
     def on_train_end(self) -> None:
