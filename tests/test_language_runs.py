@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_language_model import TEMPLATE, save_tiny_language_model, write_story
 
 from fisherexp.config.explain import composed
@@ -58,6 +59,29 @@ def test_plain_training_learns_from_the_weights_that_came_with_the_model(config,
     wanted = torch.nn.functional.cross_entropy(theirs(labels).logits.flatten(0, 1), batch.targets.flatten())
     assert before["test_nll"] == pytest.approx(wanted.item(), rel=1e-5)
     assert model(batch.inputs).shape == (*labels.shape, 16)
+
+
+def test_gradients_of_small_batches_summed_are_that_of_a_large_one(config, tmp_path):
+    """And bf16-mixed trains weights of single precision to nearly the same."""
+    always = ["method=erm", "data.train_size=32", "training.optimizer=sgd", "training.lr=0.5", "training.epochs=2"]
+    small = "data.batch_size=4"
+    lines = {
+        "large": ["data.batch_size=8"],
+        "summed": [small, "trainer.accumulate_grad_batches=2"],
+        "small": [small],
+        "mixed": ["data.batch_size=8", "trainer.precision=bf16-mixed"],
+    }
+    trained = {}
+    for name, more in lines.items():
+        run(config(*always, *more), tmp_path / name)
+        trained[name] = load_file(tmp_path / name / "weights.safetensors")
+
+    def apart(name):
+        return max((trained[name][part] - wanted).abs().max().item() for part, wanted in trained["large"].items())
+
+    assert apart("summed") < 1e-5 < 0.01 < apart("small")
+    assert 1e-5 < apart("mixed") < 0.01
+    assert {tensor.dtype for tensor in trained["mixed"].values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

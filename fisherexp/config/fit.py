@@ -83,7 +83,7 @@ def _check_requires_with(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
-    """Does the method accept this scenario, and as many processes?"""
+    """Does the method accept this scenario, as many processes, and what the trainer does to its gradients?"""
     accepted = attribute(cfg, "method", "scenarios", ())
     kind = attribute(cfg, "scenario", "kind", "plain")
     method = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
@@ -99,6 +99,12 @@ def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
         if isinstance(number, int) and number > 1 and attribute(cfg, "method", "adapts_at_test", False):
             reason = f"{method} adapts to one stream in its order, which several processes would cut into shares"
             yield Problem(f"trainer.{option}={number}", reason, f"trainer.{option}=1")
+    for option, idle in (("accumulate_grad_batches", 1), ("gradient_clip_val", None)):
+        value = OmegaConf.select(cfg, f"trainer.{option}", default=idle)
+        if value != idle and attribute(cfg, "method", "steps_itself", False):
+            reason = f"{method} goes from batch to batch in a way of its own, without the trainer's optimizer step"
+            near = f"trainer.{option}={'null' if idle is None else idle}"
+            yield Problem(f"trainer.{option}={value}", reason, near)
 
 
 def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:

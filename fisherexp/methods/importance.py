@@ -98,12 +98,12 @@ class FisherPass(ModelMethod):
     what else `importance` means."""
 
     start = "source"
+    steps_itself = True
     weighs_samples = True  # or its accumulator refuses them
 
     def __init__(self, model: nn.Module, importance: Curvature) -> None:
         super().__init__(model)
         self.importance = importance
-        self.automatic_optimization = False
         self.label_seed, self.likelihood = 0, "cross_entropy"
         self.accumulator: Any = None
         self.fisher: Any = None

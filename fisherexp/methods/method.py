@@ -65,6 +65,8 @@ class ModelMethod(Method, LightningModule):
     looks_at: further parts of the data on which its outcome, not its weights, depends.
     needs: what else it is given before fit, see needs.py; found in `self.given` by name.
     adapts_at_test: gradients are needed in the test loop.
+    steps_itself: it goes from batch to batch in a way of its own, without the trainer's optimizer step; gradients are
+        then neither summed over batches nor clipped.
     weighs_samples: it gives every sample the weight it has in its batch, in losses and in curvature. Weighted data are
         refused otherwise. A subclass with another loss says anew whether it does.
     raw_outputs: outputs approach one-hot targets themselves, by squared error; they are no logits, and a softmax of
@@ -76,6 +78,7 @@ class ModelMethod(Method, LightningModule):
     looks_at: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[Need, ...]] = ()
     adapts_at_test: ClassVar[bool] = False
+    steps_itself: ClassVar[bool] = False
     weighs_samples: ClassVar[bool] = False
     raw_outputs: bool = False
 
@@ -84,6 +87,7 @@ class ModelMethod(Method, LightningModule):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.automatic_optimization = not self.steps_itself
         self.outcome = {}
         self.given: dict[str, Any] = {}
         self.evaluation: Evaluation | None = None

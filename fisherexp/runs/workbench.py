@@ -259,12 +259,15 @@ class Workbench(Described):
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         callbacks = [*callbacks, *(self.callbacks if own else [])]
         gradients = method.adapts_at_test or any(watcher.needs_gradients for watcher in _watchers(callbacks))
+        # What a method needs may be a pass that takes no such step.
+        no_steps = {"accumulate_grad_batches": 1, "gradient_clip_val": None} if method.steps_itself else {}
         return make(
             folder=folder,
             epochs=method.epochs,
             callbacks=callbacks,
             loggers=[*(self.loggers if own else []), *loggers],
             inference_mode=not gradients,
+            **no_steps,
         )
 
     def meter(self, phase: str, short: float = 0.0) -> Meter:

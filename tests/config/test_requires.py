@@ -89,3 +89,37 @@ def test_the_task_of_a_pretrained_transformer_is_that_of_the_data(data, task):
 def test_a_task_that_the_data_are_not_for_is_one_line(lines, option, near):
     problems = explain(["method=erm", "scenario=none", "data.path=it", *lines])
     assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])
+
+
+SUMMED, CLIPPED = "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "method=ssd",
+        "method=assd",
+        "method=lfssd",
+        "method=ntk_scrub",
+        "method=fisher_merging",
+        "method=weight_matching",
+        "method=magnitude_pruning",
+        "method=fwsvd",
+        "method=fish",
+        "method=tent",
+    ],
+)
+def test_what_steps_by_itself_refuses_gradients_summed_or_clipped(line):
+    options = [(problem.option, problem.nearest) for problem in explain([line, SUMMED, CLIPPED])]
+    assert options == [(SUMMED, "trainer.accumulate_grad_batches=1"), (CLIPPED, "trainer.gradient_clip_val=null")]
+    assert explain([line]) == []
+
+
+@pytest.mark.parametrize("method", ["erm", "fisher", "npo", "loku", "lora", "m_fac", "si"])
+def test_what_takes_steps_of_the_trainer_accepts_both(method):
+    assert explain([f"method={method}", SUMMED, CLIPPED]) == []
+
+
+def test_a_strategy_that_shares_out_weights_is_refused():
+    (problem,) = explain(["method=erm", "trainer.strategy=fsdp"])
+    assert str(problem).startswith("trainer.strategy=fsdp: should be 'auto' or 'ddp'")

@@ -25,12 +25,12 @@ class CalibrateAndTrain(ModelMethod):
     """
 
     start = "source"
+    steps_itself = True
 
     def __init__(self, model: nn.Module, finetune: Recipe, steps: Count = 1, looks: Count = 1) -> None:
         super().__init__(model)
         self.finetune, self.looks = finetune, looks
         self.epochs = steps
-        self.automatic_optimization = False
         self.look_length, self.train_length = 1, 0
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:

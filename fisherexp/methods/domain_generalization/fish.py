@@ -33,13 +33,13 @@ class Fish(DomainMethod):
     """meta_lr: ε. Of `penalty` only l2 has a say."""
 
     penalizes = False
+    steps_itself = True
     without_effect = L2_ALONE
     paper = "Shi et al., ICLR 2022, arXiv 2104.09937"
 
     def __init__(self, model: nn.Module, meta_lr: Positive, training: Recipe, penalty: Penalty) -> None:
         super().__init__(model, training, penalty)
         self.meta_lr = meta_lr
-        self.automatic_optimization = False
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer = self.optimizers()

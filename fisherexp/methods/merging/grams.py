@@ -18,10 +18,10 @@ class GramPass(ModelMethod):
     """
 
     start = "source"
+    steps_itself = True
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.automatic_optimization = False
         self.sums: dict[str, Tensor] = {}
         for name, layer in model.named_modules():
             if isinstance(layer, nn.Linear):

@@ -50,6 +50,7 @@ class Merging(MergedStatistics):
 
     scenarios = ("tasks",)
     start = "source"
+    steps_itself = True
     needs = (Experts(),)
     fits_on = "validation"
     statistics_of = "every_task"
@@ -57,7 +58,6 @@ class Merging(MergedStatistics):
     def __init__(self, experts: Callable[..., ModelMethod], **options: Any) -> None:
         super().__init__(**options)
         self.experts = experts
-        self.automatic_optimization = False
         self.choices: list[dict[str, Any]] = []
         self.candidates: list[State] = []
         self.correct: Tensor | None = None

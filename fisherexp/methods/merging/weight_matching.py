@@ -98,12 +98,12 @@ class WeightMatching(MergedStatistics):
     paper = "Ainsworth et al., ICLR 2023, arXiv 2209.04836"
     scenarios = ("plain",)
     start = "source"
+    steps_itself = True
     needs = (OtherSeeds(),)
 
     def __init__(self, others: Count = 1, points: Count = 11, **options: Any) -> None:
         super().__init__(**options)
         self.others, self.points = others, points
-        self.automatic_optimization = False
         self.spec = specification(self.model)
         self.seed = 0
         self.lines: dict[str, list[State]] = {}

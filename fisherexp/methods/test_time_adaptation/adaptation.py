@@ -36,6 +36,7 @@ class Adaptation(ModelMethod):
     scenarios = ("stream",)
     start = "source"
     adapts_at_test = True
+    steps_itself = True
     epochs = 0
 
     # A sliding window of single images gives batch statistics and an affinity something to work with.

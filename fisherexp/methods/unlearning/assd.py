@@ -50,11 +50,11 @@ class ASSD(ModelMethod):
     paper = "Schoepf et al., arXiv 2402.10098"
     scenarios = ("forgetting",)
     start = "source"
+    steps_itself = True
     fits_on = "train"
 
     def __init__(self, model: nn.Module, importance: Importance) -> None:
         super().__init__(model)
-        self.automatic_optimization = False
         self.importance = importance
         self.percentile, self.seed = float("nan"), 0
         self.accumulators: dict[str, DiagonalAccumulator] = {}

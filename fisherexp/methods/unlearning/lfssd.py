@@ -38,6 +38,7 @@ class LFSSD(ModelMethod):
     paper = "Foster et al., arXiv 2402.19308"
     scenarios = ("forgetting",)
     start = "source"
+    steps_itself = True
     fits_on = "train"
 
     def __init__(
@@ -49,7 +50,6 @@ class LFSSD(ModelMethod):
         batch_size: Count,
     ) -> None:
         super().__init__(model)
-        self.automatic_optimization = False
         self.alpha, self.alpha_relative, self.lambda_ = alpha, alpha_relative, lambda_
         self.order = Importance(gradients="batch_mean", batch_size=batch_size, order="by_class")
         self.bound = float("nan")

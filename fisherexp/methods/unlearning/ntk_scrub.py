@@ -57,12 +57,12 @@ class NTKScrub(ModelMethod):
     requires = ("class_labels",)
     scenarios = ("forgetting",)
     start = "source"
+    steps_itself = True
     fits_on = "train"
     needs = (InitialWeights(),)
 
     def __init__(self, model: nn.Module, weight_decay: Positive, batch_size: Count, max_weights: Count) -> None:
         super().__init__(model)
-        self.automatic_optimization = False
         self.weight_decay, self.batch_size = weight_decay, batch_size
         weights = sum(weight.numel() for weight in model.parameters())
         if weights > max_weights:
