@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_bert import save_tiny_bert, write_reviews
 
 from fisherexp.config.explain import composed
@@ -81,6 +82,53 @@ def test_what_asks_for_features_gets_them(config):
     model, inputs = bench.classifier("features").eval(), bench.data.test.inputs
     assert model.features(inputs).shape == (12, 16)
     assert torch.equal(model.logits(model.features(inputs)), model(inputs))
+
+
+@pytest.fixture(scope="module")
+def experts(config, place):
+    """A config of two tasks of two classes each: good or bad of something, and what of. Experts are made once."""
+    rows = [f"the {thing} is {word}\t{label}" for thing, word, label in FOUR for _ in range(6)]
+    file = place / "four.tsv"
+    file.write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    lines = [f"data.path={file}", f"data.test_path={file}", "scenario=class_tasks", "scenario.groups=[[0,1],[2,3]]"]
+    lines += ["scenario.shared=4", "source=trained_head", "source.training.epochs=1", "training.epochs=3"]
+    return lambda *more: config(*lines, *more)
+
+
+FOUR = [(thing, word, label) for thing in ("film", "plot") for word, label in (("good", "a"), ("bad", "b"))]
+FOUR += [("very " + word, "so", label) for word, label in (("nice", "c"), ("dull", "d"))] * 2
+
+
+@pytest.mark.parametrize("method", ["average", "fisher_merging", "regmean", "ties", "tsvm"])
+def test_experts_on_texts_are_merged(experts, tmp_path, method):
+    cfg = experts(f"method={method}")
+    record = run(cfg, tmp_path / "run")
+    assert {"0_1_accuracy", "2_3_accuracy"} < set(record["metrics"]["after"])
+    bench = Workbench(cfg)
+    merging = bench.method("method")
+    found, _ = merging.needs[0].resolve(bench, merging, bench.reference("source"))
+    merged, states = load_file(tmp_path / "run" / "weights.safetensors"), list(found.values())
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+    apart = max((merged[name] - (states[0][name] + states[1][name]) / 2).abs().max().item() for name in merged)
+    assert (apart < 1e-6) == (method == "average")
+
+
+@pytest.mark.parametrize("method", ["svd", "fwsvd", "lq_lora", "magnitude_pruning"])
+def test_compression_of_a_transformer_keeps_what_it_says(config, tmp_path, method):
+    own = {"lq_lora": ["method.rank=2", "method.block=[16]", "method.budget=5"], "svd": ["method.ratio=0.5"]}
+    own |= {"fwsvd": own["svd"], "magnitude_pruning": ["method.sparsities=[0.5]"]}
+    lines = [f"method={method}", "scenario=none", "method.finetune.epochs=1", *own[method]]
+    outcome = run(config(*lines), tmp_path / "run")["outcome"]
+    after = load_file(tmp_path / "run" / "weights.safetensors")
+    if method == "magnitude_pruning":
+        assert outcome["sparsity"] == pytest.approx(0.5, abs=0.01)
+        kept = sum((after[name] != 0).sum().item() for name in outcome["kept_by_layer"])
+        assert kept <= outcome["kept"]
+        return
+    layers = outcome["rank_by_layer"]
+    assert len(layers) == 2 * 6
+    ranks = {name: torch.linalg.matrix_rank(after[f"{name}.weight"]).item() for name in layers}
+    assert method == "lq_lora" or all(ranks[name] <= rank for name, rank in layers.items())
 
 
 @pytest.mark.end_to_end

@@ -23,14 +23,18 @@ class Trec(TextClassification):
         super().__init__(path, tokenizer, **options)
 
     def labelled(self, path: Path) -> Iterator[tuple[str, str]]:
-        """Raises DataError for a line of another form."""
-        try:
-            with path.open(encoding="utf-8") as file:
-                for number, line in enumerate(file, start=1):
-                    kind, _, question = line.strip().partition(" ")
-                    coarse = kind.partition(":")[0]
-                    if coarse not in Trec.class_names or not question:
-                        raise DataError(f"{path}: line {number} is not of the form COARSE:fine question")
-                    yield question, coarse
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not a readable UTF-8 text: {error}") from None
+        return questions(path)
+
+
+def questions(path: Path) -> Iterator[tuple[str, str]]:
+    """(question, what it asks for) of each line of a file. Raises DataError for a line of another form."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                kind, _, question = line.strip().partition(" ")
+                coarse = kind.partition(":")[0]
+                if coarse not in Trec.class_names or not question:
+                    raise DataError(f"{path}: line {number} is not of the form COARSE:fine question")
+                yield question, coarse
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable UTF-8 text: {error}") from None
