@@ -115,7 +115,10 @@ class FisherPass(ModelMethod):
         self.likelihood = setting.data.objective.likelihood
         # At least two updates, of however few samples: a pass that is stopped then has a state to go on from.
         half = len(setting.parts[self.fits_on]) // (2 * self.importance.batch_size)
-        return self.importance.batches(setting, self.fits_on, max(1, min(self.importance.batches_per_update, half)))
+        # A sequence is as much work, and memory, as its tokens.
+        tokens = setting.data.input_shape[0] if self.likelihood == "sequence" else 1
+        together = min(self.importance.batches_per_update // tokens, half)
+        return self.importance.batches(setting, self.fits_on, max(1, together))
 
     def on_train_start(self) -> None:
         self.accumulator = self.importance.accumulator(self.model, self.label_seed, self.likelihood)

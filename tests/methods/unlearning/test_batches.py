@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from fisherexp.config.explain import composed
 from fisherexp.data.batch import joined
-from fisherexp.methods.importance import Importance
+from fisherexp.data.reports import Reports
+from fisherexp.methods.importance import FisherPass, Importance
 from fisherexp.methods.unlearning.batches import (
     forgotten_then_retained,
     retained_with_forgotten,
@@ -13,7 +15,9 @@ from fisherexp.methods.unlearning.batches import (
     tagged_parts,
 )
 from fisherexp.methods.unlearning.dampening import one_then_forgotten
+from fisherexp.metrics.evaluation import Evaluation
 from fisherexp.runs.workbench import Workbench
+from fisherexp.scenarios.setting import Setting
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,11 @@ def test_a_last_batch_of_one_is_left_out(setting, count, size, expected):
     """Batch statistics of a single image are none."""
     samples = setting.parts["retain"].subset(range(count))
     assert sum(batch.size for batch in shuffled(setting, samples, size)) == expected
+
+
+def test_sequences_go_through_the_model_as_few_at_a_time_as_their_tokens_ask(setting):
+    importance = Importance(gradients="batch_mean", batch_size=4)
+    reports = Reports(reports=1100, test_reports=2).load()
+    of_reports = Setting(reports, {"train": reports.train}, (), Evaluation)
+    found = (FisherPass(nn.Linear(1, 1), importance).batches(whole) for whole in (setting, of_reports))
+    assert [next(iter(batches)).size for batches in found] == [512, 8]  # 2 · 4 reports of 49 tokens
