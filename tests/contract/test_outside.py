@@ -16,10 +16,11 @@ from fisherexp.methods.method import ModelMethod
 class Shrink(ModelMethod):
     paper = "nobody, nowhere"
     start = "source"
+    steps_itself = True
 
     def __init__(self, model, factor: Probability):
         super().__init__(model)
-        self.factor, self.automatic_optimization = factor, False
+        self.factor = factor
 
     def training_step(self, batch, batch_idx):
         pass
