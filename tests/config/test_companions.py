@@ -25,6 +25,7 @@ EMBEDDED = {
     "diabetes",
     "breast_cancer",
     "transport",
+    "bridge_swiss_roll",
     "reusable_holdout",
     "contaminated_gaussian",
     "contaminated_mixture",
