@@ -26,6 +26,7 @@ EMBEDDED = {
     "breast_cancer",
     "transport",
     "bridge_swiss_roll",
+    "density",
     "reusable_holdout",
     "contaminated_gaussian",
     "contaminated_mixture",
