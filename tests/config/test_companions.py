@@ -27,6 +27,7 @@ EMBEDDED = {
     "transport",
     "bridge_swiss_roll",
     "density",
+    "tracks",
     "reusable_holdout",
     "contaminated_gaussian",
     "contaminated_mixture",

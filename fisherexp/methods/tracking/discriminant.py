@@ -1,0 +1,61 @@
+"""Fisher's linear discriminant of what tracks looked like lately: directions that tell them apart.
+
+    S_w = Σ_c (n_c / N) Σ_c          Σ_c: covariance of a track's features, shrunk as Ledoit and Wolf do
+    S_b = Σ_c w_c (μ_c - μ)(μ_c - μ)ᵀ   μ_c, μ: means weighted by recency, w_c: the sum of a track's weights
+    S_b v = λ S_w v                    P: the C - 1 largest, Pᵀ S_w P = I
+
+HATReID (Gao et al., arXiv 2503.12562), as in the authors' code: covariances are unweighted and centered on the plain
+mean even where the means are weighted; the shrinkage is scikit-learn's, of features standardized class by class and
+scaled back. Features are float64 (n, d).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import eigh
+from sklearn.covariance import ledoit_wolf
+
+
+class Scatter(NamedTuple):
+    """within, between: S_w and S_b (d, d)."""
+
+    within: np.ndarray
+    between: np.ndarray
+
+
+def recency_weights(count: int, decay: float) -> np.ndarray:
+    """(count,), oldest first: the newest has `decay`, each one before `decay` times as much."""
+    return decay ** np.arange(count, 0, -1.0)
+
+
+def shrunk_covariance(features: np.ndarray) -> np.ndarray:
+    """Ledoit and Wolf's of the features (n, d), standardized before and scaled back: (d, d). Of one feature zeros."""
+    if len(features) == 1:
+        return np.zeros((features.shape[1], features.shape[1]))
+    scale = features.std(axis=0)
+    scale[scale == 0] = 1
+    covariance, _ = ledoit_wolf((features - features.mean(axis=0)) / scale, assume_centered=False)
+    return covariance * np.outer(scale, scale)
+
+
+def scatter(histories: Sequence[np.ndarray], decay: float = 1.0, shrink: bool = True) -> Scatter:
+    """Of the features of each track (n_c, d), oldest first. decay: 1 gives plain means. shrink: False takes the
+    covariances as they are."""
+    total = sum(map(len, histories))
+    covariances = (shrunk_covariance(part) if shrink else np.cov(part.T, bias=True) for part in histories)
+    within = sum(len(part) / total * one for part, one in zip(histories, covariances, strict=True))
+    weights = [recency_weights(len(part), decay) for part in histories]
+    means = np.stack([w @ part / w.sum() for w, part in zip(weights, histories, strict=True)])
+    mass = np.array([w.sum() for w in weights])
+    away = means - mass @ means / mass.sum()
+    return Scatter(within, (mass * away.T) @ away)
+
+
+def projection(found: Scatter, rank: int) -> np.ndarray:
+    """P (d, rank), Pᵀ S_w P = I, the largest eigenvalues first. A ridge of 1e-10 of S_w's mean variance keeps it
+    positive definite where no track has varied in a direction."""
+    size = len(found.within)
+    ridge = 1e-10 * np.trace(found.within) / size
+    _, vectors = eigh(found.between, found.within + ridge * np.eye(size), subset_by_index=(size - rank, size - 1))
+    return vectors[:, ::-1]

@@ -1,0 +1,157 @@
+"""The tracker and the method: assignment, new tracks, forgetting, files, going on, and what it is all for."""
+
+import numpy as np
+import pytest
+import torch
+
+from fisherexp.data.errors import DataError
+from fisherexp.methods.tracking.hat_reid import HATReID
+from fisherexp.methods.tracking.tracker import Rules, Track, assigned, cosine, followed, renewed, similarity
+from fisherexp.problems.tracking import SyntheticTracks, TrackFile
+
+
+@pytest.fixture(scope="module")
+def few():
+    return SyntheticTracks(identities=4, frames=16, dimension=8, calm=6).load(seed=0)
+
+
+def finished(problem, **options):
+    method = HATReID(**options)
+    method.begin(problem, 0)
+    while not method.done:
+        method.step()
+    return method
+
+
+def test_assignment_is_the_best_of_all_above_the_threshold():
+    similarities = np.array([[0.9, 0.8], [0.85, 0.1]])
+    assert assigned(similarities, 0.5) == [(0, 1), (1, 0)]  # greedy would give (0, 0)
+    assert assigned(similarities, 0.82) == [(1, 0)]
+
+
+def test_a_newcomer_begins_a_track_and_an_absent_one_is_forgotten():
+    one, other = np.eye(3)[0], np.eye(3)[1]
+    rules = Rules(memory=2)
+    numbers, tracks = followed([], one[None], 0, 0, rules)
+    assert numbers == [0]
+    numbers, tracks = followed(tracks, np.stack([other, one]), 1, 1, rules)
+    assert numbers == [1, 0]
+    _, tracks = followed(tracks, other[None], 2, 2, rules)
+    assert followed(tracks, one[None], 3, 2, rules)[0] == [0]
+    assert followed(tracks, one[None], 4, 2, rules)[0] == [2]  # unseen for longer than two frames
+    assert followed(tracks, np.empty((0, 3)), 3, 2, rules)[0] == []
+
+
+def test_appearance_is_a_moving_average_and_history_the_last_ones():
+    track = Track(0, np.zeros(2), 0, [np.zeros(2)])
+    for frame in (1, 2, 3):
+        track = renewed(track, np.full(2, float(frame)), frame, Rules(history=2, momentum=0.3))
+    assert track.appearance[0] == pytest.approx(0.7 * (0.7 * 0.3 + 0.3 * 2) + 0.3 * 3)
+    assert [feature[0] for feature in track.history] == [2, 3]
+
+
+def test_too_little_history_and_a_single_track_leave_the_plain_similarity():
+    draws = np.random.default_rng(0)
+    features = draws.normal(size=(2, 5))
+    tracks = [Track(i, features[i], 0, list(draws.normal(size=(4, 5)) + 5 * i)) for i in range(2)]
+    plain = cosine(features, features)
+    np.testing.assert_array_equal(similarity(features, tracks, Rules(factor=4)), plain)  # 8 are not more than 8
+    np.testing.assert_array_equal(similarity(features, tracks[:1], Rules(factor=0)), plain[:, :1])
+    found = similarity(features, tracks, Rules(factor=3))
+    assert abs(found - plain).max() > 1e-3
+    mixed = similarity(features, tracks, Rules(factor=3, mix=0.25))
+    np.testing.assert_allclose(mixed, 0.25 * found + 0.75 * plain)
+    scaled = similarity(features, tracks, Rules(factor=3, standardize=True))
+    assert abs(scaled - found).max() > 1e-3  # centering changes cosines
+
+
+@pytest.mark.parametrize("stop", [1, 9])
+def test_goes_on_bit_for_bit(stop, few, tmp_path):
+    whole = finished(few).solution()
+    method = HATReID()
+    method.begin(few, 0)
+    for _ in range(stop):
+        method.step()
+    torch.save(method.state_dict(), tmp_path / "state")
+    resumed = HATReID()
+    resumed.begin(few, 0)
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    while not resumed.done:
+        resumed.step()
+    assert torch.equal(resumed.solution(), whole)
+    assert len(whole) == len(few.detections.features)
+
+
+def test_the_transformation_keeps_identities_apart_that_plain_features_confuse(tmp_path):
+    problem = SyntheticTracks(identities=8, frames=40, dimension=32, nuisance=0.4, calm=20).load(seed=0)
+    method = finished(problem)
+    ours, plain = (problem.evaluate(some.solution()) for some in (method, finished(problem, mix=0.0)))
+    assert ours["hota"] > 95
+    assert plain["hota"] < 60
+    method.leave_files(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"tracks.png", "tracks.pdf"}
+
+
+def test_own_files(few, tmp_path):
+    features, frames, identities = (part.numpy() for part in few.detections)
+    np.savez(tmp_path / "mine.npz", features=3 * features, frames=frames + 7, identities=identities * 10)
+    own = TrackFile(str(tmp_path / "mine.npz")).load(seed=0).detections
+    np.testing.assert_allclose(own.features, features)
+    assert torch.equal(own.identities, few.detections.identities)
+    shuffled = np.random.default_rng(0).permutation(len(frames))
+    lines = np.stack([frames, identities + 1, *[np.ones_like(frames)] * 5], axis=1)[shuffled]
+    lines[0, 6] = 0  # not to be considered
+    np.savetxt(tmp_path / "gt.txt", lines, delimiter=",", fmt="%d")
+    np.save(tmp_path / "features.npy", features[shuffled])
+    mot = TrackFile(str(tmp_path / "gt.txt"), str(tmp_path / "features.npy")).load(seed=0).detections
+    assert len(mot.features) == len(frames) - 1
+    assert (mot.frames.diff() >= 0).all()
+    one = mot.features[(mot.frames == 3) & (mot.identities == 2)]
+    np.testing.assert_allclose(one[0], features[(frames == 3) & (identities == 2)][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"frames": None}, r"has no frames; it has features, identities"),
+        ({"frames": np.zeros(3)}, r"features \(64, 8\), frames \(3,\)"),
+        ({"features": np.zeros((64, 8))}, "none of them all zeros"),
+        ({"identities": np.zeros(64)}, "an identity is in a frame twice"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(change, said, few, tmp_path):
+    arrays = {name: part.numpy() for name, part in few.instance.items()} | change
+    np.savez(tmp_path / "wrong.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=said):
+        TrackFile(str(tmp_path / "wrong.npz")).load(seed=0)
+
+
+def oracle_accuracy(problem, identities, rules):
+    """Share of detections of the later half given to their own track, where histories are the true ones."""
+    features = problem.detections.features.numpy().reshape(-1, identities, problem.sizes["dimension"])
+    tracks = [Track(number, feature, 0, [feature]) for number, feature in enumerate(features[0])]
+    right = []
+    for frame, seen in enumerate(features[1:], start=1):
+        if frame >= len(features) // 2:
+            right.append(np.mean([i == j for i, j in assigned(similarity(seen, tracks, rules), -2)]))
+        tracks = [renewed(track, seen[track.number], frame, rules) for track in tracks]
+    return np.mean(right)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(3))
+def test_with_true_histories_only_the_transformed_features_tell(seed):
+    problem = SyntheticTracks(nuisance=0.3, calm=0).load(seed)
+    ours, plain = (oracle_accuracy(problem, 16, Rules(history=30, mix=mix)) for mix in (1.0, 0.0))
+    assert ours >= 0.9
+    assert plain <= 0.55
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(3))
+def test_recency_weights_make_no_difference_to_identities_that_drift(seed):
+    """With 16 dimensions, where there is room for a difference, none is found."""
+    problem = SyntheticTracks(dimension=16, nuisance=0.6, calm=0, drift=0.1).load(seed)
+    recent, plain = (oracle_accuracy(problem, 16, Rules(decay=decay)) for decay in (0.9, 1.0))
+    assert 0.85 < min(recent, plain) < 0.995
+    assert abs(recent - plain) < 0.04
