@@ -6,6 +6,7 @@ concentrated.
 """
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,6 +30,35 @@ class TransportInstance(NamedTuple):
     b: Tensor
     cost: Tensor
     eta: float
+
+    whole = True
+
+    def parts(self) -> Iterator[tuple[slice, "TransportInstance"]]:
+        """The rows of each part, and the part: here all in one."""
+        yield slice(0, len(self.a)), self
+
+
+class CloudInstance(NamedTuple):
+    """The same between points, whose squared distances C are made a few rows at a time and never kept.
+
+    a: (n,), b: (m,), positive, of equal sums. left: (n, d), right: (m, d). rows: at a time.
+    """
+
+    a: Tensor
+    b: Tensor
+    left: Tensor
+    right: Tensor
+    eta: float
+    rows: int
+
+    whole = False
+
+    def parts(self) -> Iterator[tuple[slice, TransportInstance]]:
+        """The rows of each part, and the instance of these rows: its columns have all the weights b."""
+        for first in range(0, len(self.a), self.rows):
+            rows = slice(first, min(first + self.rows, len(self.a)))
+            cost = squared_distances(self.left[rows], self.right)
+            yield rows, TransportInstance(self.a[rows], self.b, cost, self.eta)
 
 
 def instance(a: Tensor, b: Tensor, cost: Tensor, eta: float) -> TransportInstance:
@@ -72,8 +102,21 @@ def point_clouds(
     """Points uniform in the unit cube, of equal weight within a cloud; the cost is the squared distance."""
     draws = generator("point_clouds", seed)
     left, right = (torch.rand(count, dimension, dtype=torch.float64, generator=draws) for count in (n, m))
-    cost = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square().to(dtype)
+    cost = squared_distances(left, right).to(dtype)
     return instance(torch.full((n,), 1 / n, dtype=dtype), torch.full((m,), 1 / m, dtype=dtype), cost, eta)
+
+
+def cloud_parts(n: int, m: int, eta: float, rows: int, seed: int = 0, dimension: int = 2) -> CloudInstance:
+    """The instance of `point_clouds`, float64, without its matrix."""
+    draws = generator("point_clouds", seed)
+    left, right = (torch.rand(count, dimension, dtype=torch.float64, generator=draws) for count in (n, m))
+    weights = (torch.full((count,), 1 / count, dtype=torch.float64) for count in (n, m))
+    return CloudInstance(*weights, left, right, float(eta), rows)
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Between points (n, d) and (m, d): (n, m)."""
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def image_pair(

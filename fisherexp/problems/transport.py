@@ -13,11 +13,14 @@ from fisherexp.config.types import Count, Positive
 from fisherexp.data import transport
 from fisherexp.data.datamodule import LabeledData
 from fisherexp.data.errors import DataError
-from fisherexp.data.transport import TransportInstance
-from fisherexp.problems.entropic_transport import duality_gap, marginal_error, plan, primal_value, rounded_plan
+from fisherexp.data.transport import CloudInstance, TransportInstance
+from fisherexp.problems.entropic_transport import figures_of
+from fisherexp.problems.memory import refuse_what_does_not_fit
 from fisherexp.problems.numerical import Numerical
 from fisherexp.seeds import generator
 
+# Entries of the matrix of costs: kept whole up to the first, else made in parts of the second.
+LARGEST_WHOLE, PART = 2**24, 2**22
 PUBLISHED_ETA = 1200.0  # Tang et al. (ICLR 2024), of all their instances
 
 
@@ -44,8 +47,9 @@ class Transport(Numerical):
         """The instance of a seed. Raises DataError, in one line, for what the user can put right."""
 
     def read(self, seed: int) -> Mapping[str, Tensor]:
-        a, b, cost, eta = self.draw(seed)
-        return {"a": a, "b": b, "cost": cost, "eta": torch.tensor(eta, dtype=torch.float64)}
+        drawn = self.draw(seed)._asdict() | {"eta": torch.tensor(self.eta, dtype=torch.float64)}
+        drawn.pop("rows", None)
+        return drawn
 
     @property
     def transport(self) -> TransportInstance:
@@ -53,19 +57,12 @@ class Transport(Numerical):
         return TransportInstance(**{**self.instance, "eta": float(self.instance["eta"])})
 
     def evaluate(self, solution: tuple[Tensor, Tensor]) -> dict[str, float]:
-        reached = plan(*solution, self.transport)
-        rounded = rounded_plan(reached, self.transport)
-        found = {
-            "transport_cost": (self.transport.cost * rounded).sum(),
-            "marginal_error": marginal_error(reached, self.transport),
-            "relative_gap": duality_gap(*solution, self.transport) / primal_value(rounded, self.transport).abs(),
-            "entropy": -torch.special.xlogy(rounded, rounded).sum(),
-        }
-        return {name: float(value) for name, value in found.items()}
+        found = {name: float(value) for name, value in figures_of(*solution, self.transport).items()}
+        names = ("transport_cost", "marginal_error", "entropy")
+        return {name: found[name] for name in names} | {"relative_gap": found["gap"] / abs(found["objective"])}
 
     def about(self) -> dict[str, Any]:
-        n, m = self.transport.cost.shape
-        return {"n": n, "m": m, "eta": self.eta}
+        return {"n": len(self.transport.a), "m": len(self.transport.b), "eta": self.eta}
 
 
 class RandomAssignment(Transport):
@@ -80,18 +77,43 @@ class RandomAssignment(Transport):
         return (self.n, self.eta) != (500, PUBLISHED_ETA)
 
     def draw(self, seed: int) -> TransportInstance:
+        remedy = "a smaller data.n, or data=transport_clouds, which goes by parts"
+        refuse_what_does_not_fit(self.n, self.n, self.n, remedy)
         return transport.random_assignment(self.n, self.eta, seed)
 
 
 class PointClouds(Transport):
-    """Two clouds of n and m points in the unit cube, squared distances: a plan that is not concentrated."""
+    """Two clouds of n and m points in the unit cube, squared distances: a plan that is not concentrated.
 
-    def __init__(self, n: Count = 60, m: Count = 40, dimension: Count = 2, eta: Positive = 50.0) -> None:
+    rows_at_once: of the matrix of costs, which is made in parts of so many rows and never whole. None: all rows up to
+    2²⁴ entries, of more as many as have 2²² entries.
+    """
+
+    def __init__(
+        self,
+        n: Count = 60,
+        m: Count = 40,
+        dimension: Count = 2,
+        eta: Positive = 50.0,
+        rows_at_once: Count | None = None,
+    ) -> None:
         super().__init__(eta)
         self.n, self.m, self.dimension = n, m, dimension
+        self.rows = n if n * m <= LARGEST_WHOLE else max(1, PART // m)
+        if rows_at_once is not None:
+            self.rows = min(rows_at_once, n)
 
-    def draw(self, seed: int) -> TransportInstance:
+    def draw(self, seed: int) -> TransportInstance | CloudInstance:
+        refuse_what_does_not_fit(self.n, self.m, self.rows, f"data.rows_at_once={max(1, PART // self.m)}, or less")
+        if self.rows < self.n:
+            return transport.cloud_parts(self.n, self.m, self.eta, self.rows, seed, self.dimension)
         return transport.point_clouds(self.n, self.m, self.eta, seed, self.dimension)
+
+    @property
+    def transport(self) -> TransportInstance | CloudInstance:
+        if self.rows == self.n:
+            return super().transport
+        return CloudInstance(**{**self.instance, "eta": self.eta, "rows": self.rows})
 
 
 class ImagePair(Transport):

@@ -24,6 +24,9 @@ class PotSinkhorn(TransportSolver):
 
     def begin(self, problem: Transport, seed: int) -> None:
         self.library = pot()
+        if not problem.transport.whole:
+            count = len(problem.transport.a)
+            raise ValueError(f"method=pot_sinkhorn needs the whole matrix of costs at once: data.rows_at_once={count}")
         super().begin(problem, seed)
 
     def advance(self) -> dict[str, float]:

@@ -7,24 +7,33 @@ second. The potentials have units of cost whatever η is: for scaling in ε, swe
 to the instance with the next larger one.
 """
 
+import math
+
+import torch
 from torch import Tensor
 
-from fisherexp.data.transport import TransportInstance
+from fisherexp.data.transport import CloudInstance, TransportInstance
 from fisherexp.methods.numerics.transport_solver import TransportSolver, TransportState
 from fisherexp.problems.entropic_transport import exp_above_underflow
 
 
-def best_rows(y: Tensor, problem: TransportInstance) -> Tensor:
+def best_rows(y: Tensor, problem: TransportInstance | CloudInstance) -> Tensor:
     """The x (n,) that maximizes the dual for given y (m,)."""
-    return (problem.a.log() + 1 - log_sum_exp(problem.eta * (y - problem.cost), dim=1)) / problem.eta
+    sums = torch.empty_like(problem.a)
+    for rows, part in problem.parts():
+        sums[rows] = log_sum_exp(problem.eta * (y - part.cost), dim=1)
+    return (problem.a.log() + 1 - sums) / problem.eta
 
 
-def best_columns(x: Tensor, problem: TransportInstance) -> Tensor:
+def best_columns(x: Tensor, problem: TransportInstance | CloudInstance) -> Tensor:
     """The y (m,) that maximizes the dual for given x (n,)."""
-    return (problem.b.log() + 1 - log_sum_exp(problem.eta * (x[:, None] - problem.cost), dim=0)) / problem.eta
+    sums = torch.full_like(problem.b, -math.inf)
+    for rows, part in problem.parts():
+        torch.logaddexp(sums, log_sum_exp(problem.eta * (x[rows, None] - part.cost), dim=0), out=sums)
+    return (problem.b.log() + 1 - sums) / problem.eta
 
 
-def sinkhorn_sweep(state: TransportState, problem: TransportInstance) -> TransportState:
+def sinkhorn_sweep(state: TransportState, problem: TransportInstance | CloudInstance) -> TransportState:
     """Rows, then columns: O(nm)."""
     x = best_rows(state.y, problem)
     return state._replace(x=x, y=best_columns(x, problem), sweeps=state.sweeps + 1)

@@ -19,16 +19,18 @@ The authors' code is not public. Where ours adds to the paper's description:
 """
 
 import math
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability, Size
-from fisherexp.data.transport import TransportInstance
+from fisherexp.data.transport import CloudInstance, TransportInstance
 from fisherexp.methods.numerics.sinkhorn import sinkhorn_sweep
 from fisherexp.methods.numerics.transport_solver import TransportSolver, TransportState
-from fisherexp.problems.entropic_transport import dual_gradient, marginal_error, plan
+from fisherexp.problems.entropic_transport import error_of, plan_parts
+from fisherexp.problems.transport import Transport
 
 CG_ROUNDS = 10  # times n + m iterations at most: in exact arithmetic once is enough, with rounding it is not
 ARMIJO = 1e-4  # share of the gain promised by the slope that a step must bring (Nocedal, Wright, §3.1)
@@ -95,6 +97,39 @@ def sparse_hessian(transport: Tensor, keep: int | None = None, dropped_mass: flo
     return SparseHessian(transport.sum(1), transport.sum(0), places // columns, places % columns, flat[places])
 
 
+def hessian_of_parts(
+    parts: Callable[[], Iterable[tuple[slice, Tensor]]],
+    problem: TransportInstance | CloudInstance,
+    keep: int | None = None,
+    dropped_mass: float | None = None,
+) -> SparseHessian:
+    """`sparse_hessian` of a plan that comes some rows at a time: parts() gives rows and P of these, again and again.
+
+    Everything that outlives a part is made before: what is left between them would keep their memory in pieces.
+    """
+    n, m = len(problem.a), len(problem.b)
+    if problem.whole:
+        ((_, whole),) = parts()
+        return sparse_hessian(whole, keep, dropped_mass)
+    if dropped_mass is not None:
+        floor = dropped_mass * sum(float(part.sum()) for _, part in parts()) / (n * m)
+        keep = sum(int((part >= floor).sum()) for _, part in parts())
+    keep = n * m if keep is None else min(keep, n * m)
+    row_mass, column_mass = torch.empty_like(problem.a), torch.zeros_like(problem.b)
+    values = torch.full((keep,), -1.0).to(problem.a)
+    places = torch.zeros(keep, dtype=torch.int64, device=problem.a.device)
+    for rows, part in parts():
+        row_mass[rows] = part.sum(1)
+        column_mass += part.sum(0)
+        found = part.flatten().topk(min(keep, part.numel()), sorted=False)
+        largest = torch.cat([values, found.values]).topk(keep, sorted=False)
+        values.copy_(largest.values)
+        places.copy_(torch.cat([places, found.indices + rows.start * m])[largest.indices])
+    order = places.argsort()
+    places = places[order]
+    return SparseHessian(row_mass, column_mass, places // m, places % m, values[order])
+
+
 def conjugate_gradients(
     hessian: SparseHessian, right: tuple[Tensor, Tensor], tolerance: float, limit: int, shift: float
 ) -> tuple[Tensor, Tensor, int]:
@@ -136,7 +171,7 @@ def dual_gain(transport: Tensor, slope: Tensor, dx: Tensor, dy: Tensor, eta: flo
 
 def newton_step(
     state: TransportState,
-    problem: TransportInstance,
+    problem: TransportInstance | CloudInstance,
     keep: int | None = None,
     dropped_mass: float | None = None,
     cg_tolerance: float = 1e-4,
@@ -148,9 +183,20 @@ def newton_step(
     keep, dropped_mass: see sparse_hessian. When the first step, halved `max_halvings` times, still does not ascend,
     the potentials stay as they are and the state's step_size is 0.
     """
-    transport = plan(state.x, state.y, problem)
-    gradient = dual_gradient(transport, problem)
-    hessian = sparse_hessian(transport, keep, dropped_mass)
+    # A whole plan is made once and kept, parts are made anew for every look at them.
+    whole = list(plan_parts(state.x, state.y, problem)) if problem.whole else None
+
+    def parts() -> Iterable[tuple[slice, Tensor]]:
+        return whole or plan_parts(state.x, state.y, problem)
+
+    def gain_of(share: float) -> Tensor:
+        gain = share * slope
+        for rows, part in parts():
+            gain += dual_gain(part, 0 * slope, share * dx[rows], share * dy, problem.eta)
+        return gain
+
+    hessian = hessian_of_parts(parts, problem, keep, dropped_mass)
+    gradient = problem.a - hessian.row_mass, problem.b - hessian.column_mass
     size = len(problem.a) + len(problem.b)
     dx, dy, iterations = conjugate_gradients(hessian, gradient, cg_tolerance, CG_ROUNDS * size, shift)
     dx, dy = dx / problem.eta, dy / problem.eta
@@ -158,12 +204,12 @@ def newton_step(
     # No step multiplies an entry of P by more than a float can hold.
     furthest = problem.eta * float(max(dx.max() + dy.max(), -(dx.min() + dy.min())))
     step_size = min(1.0, math.log(torch.finfo(dx.dtype).max) / furthest) if furthest > 0 else 1.0
-    gain = dual_gain(transport, step_size * slope, step_size * dx, step_size * dy, problem.eta)
+    gain = gain_of(step_size)
     for _ in range(max_halvings):
         if gain >= ARMIJO * step_size * slope:
             break
         step_size /= 2
-        gain = dual_gain(transport, step_size * slope, step_size * dx, step_size * dy, problem.eta)
+        gain = gain_of(step_size)
     else:
         step_size, gain = 0.0, torch.zeros_like(slope)
     error = float(gradient[0].abs().sum() + gradient[1].abs().sum())
@@ -173,7 +219,7 @@ def newton_step(
 
 
 def sinkhorn_newton_step(
-    state: TransportState, problem: TransportInstance, warmup: int = 20, **newton: float | int | None
+    state: TransportState, problem: TransportInstance | CloudInstance, warmup: int = 20, **newton: float | int | None
 ) -> TransportState:
     """A Sinkhorn sweep while there were fewer than `warmup` of them, a Newton step with options `newton` afterwards.
 
@@ -185,9 +231,9 @@ def sinkhorn_newton_step(
     return newton_step(state, problem, **newton)[0]
 
 
-def finished(state: TransportState, problem: TransportInstance, tolerance: float) -> bool:
+def finished(state: TransportState, problem: TransportInstance | CloudInstance, tolerance: float) -> bool:
     """Whether the marginals' L1 error is at most `tolerance`, or no further Newton step can ascend."""
-    return state.step_size == 0 or bool(marginal_error(plan(state.x, state.y, problem), problem) <= tolerance)
+    return state.step_size == 0 or bool(error_of(state.x, state.y, problem) <= tolerance)
 
 
 class SinkhornNewton(TransportSolver):
@@ -221,10 +267,17 @@ class SinkhornNewton(TransportSolver):
         self.warmup, self.kept_per_point, self.dropped_mass = warmup, kept_per_point, dropped_mass
         self.cg_tolerance = cg_tolerance
 
+    def begin(self, problem: Transport, seed: int) -> None:
+        if self.kept_per_point is None and self.dropped_mass is None and not problem.transport.whole:
+            reason = "all entries of a plan that comes in parts would be kept"
+            raise ValueError(f"method.kept_per_point=null: {reason}; method.kept_per_point=3.0")
+        super().begin(problem, seed)
+
     def advance(self) -> dict[str, float]:
         if self.state.sweeps < self.warmup:
             self.state = sinkhorn_sweep(self.state, self.instance)
             return {}
-        keep = None if self.kept_per_point is None else round(self.kept_per_point * max(self.instance.cost.shape))
+        points = max(len(self.instance.a), len(self.instance.b))
+        keep = None if self.kept_per_point is None else round(self.kept_per_point * points)
         self.state, report = newton_step(self.state, self.instance, keep, self.dropped_mass, self.cg_tolerance)
         return {"kept": report.kept, "cg_iterations": report.cg_iterations, "step_size": report.step_size}

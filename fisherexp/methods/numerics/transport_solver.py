@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fisherexp.config.types import Count, Positive
-from fisherexp.data.transport import TransportInstance
+from fisherexp.data.transport import CloudInstance, TransportInstance
 from fisherexp.methods.iterative import IterativeMethod
-from fisherexp.problems.entropic_transport import marginal_error, plan
+from fisherexp.problems.entropic_transport import error_of
 from fisherexp.problems.transport import Transport
 
 
@@ -28,7 +28,7 @@ class TransportState(NamedTuple):
     step_size: float = 1.0
 
 
-def zero_potentials(problem: TransportInstance) -> TransportState:
+def zero_potentials(problem: TransportInstance | CloudInstance) -> TransportState:
     """The usual start, x = 0 and y = 0."""
     return TransportState(torch.zeros_like(problem.a), torch.zeros_like(problem.b))
 
@@ -86,7 +86,7 @@ class TransportSolver(IterativeMethod):
         return {"marginal_error": self.curve[-1][1], "iterations": self.iterations, **further}
 
     def _note_error(self) -> None:
-        error = float(marginal_error(plan(self.state.x, self.state.y, self.instance), self.instance))
+        error = float(error_of(self.state.x, self.state.y, self.instance))
         self.curve.append([self.iterations, error])
         self.outcome = {"stopped": self.stopped}
 
