@@ -7,6 +7,7 @@ from fisherexp.adapters.adalora import AdaLoRA
 from fisherexp.adapters.adapter import Adapter
 from fisherexp.adapters.dora import DoRA
 from fisherexp.adapters.eva import EVA
+from fisherexp.adapters.factorised import Factorised
 from fisherexp.adapters.fila import FILA
 from fisherexp.adapters.inject import inject, merge
 from fisherexp.adapters.layers import AdaptedLayer, adapted_layers

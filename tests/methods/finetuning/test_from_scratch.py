@@ -1,0 +1,68 @@
+"""What training from scratch with reparametrized weights owes: what is trained, counts, ranks, an ordinary record."""
+
+import functools
+
+import pytest
+import torch
+
+from fisherexp import adapters
+from fisherexp.config.explain import composed
+from fisherexp.runs.finished import finished
+from fisherexp.runs.workbench import Workbench
+
+LINES = ["model.hidden=[16,12]", "data.train_size=200", "progress=off", "threads=1", "method.training.epochs=2"]
+SHAPES = {"backbone.layers.1": (16, 64), "backbone.layers.3": (12, 16)}
+BESIDE = 16 + 12 + 10 * 12 + 10  # biases and the head
+MERGED = {"factorised": 8 * (16 + 64 + 12 + 16)}
+
+
+@pytest.fixture(scope="module")
+def bench_of(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("from_scratch")
+
+    def make(method: str, *options: str) -> Workbench:
+        return Workbench(composed([f"method={method}", *LINES, f"output_dir={folder}", *options]))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained(bench_of, tmp_path_factory):
+    """A method at the end of its fit, with the objects of that fit; made once for all tests."""
+
+    @functools.cache
+    def fit(name: str, *options: str):
+        bench = bench_of(name, *options)
+        method = bench.method("method")
+        method.begun = {key: tensor.clone() for key, tensor in method.model.state_dict().items()}
+        bench.fit(method, tmp_path_factory.mktemp(name), name)
+        return method
+
+    return fit
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_everything_moves_and_as_much_is_trained_as_the_formula_says(name, trained):
+    method = trained(name)
+    state = method.model.state_dict()
+    assert state.keys() == method.begun.keys()
+    assert {key for key in state if torch.equal(state[key], method.begun[key])} <= {"mean", "std"}
+    assert method.outcome["metrics"]["trained_numbers"] == MERGED[name] + BESIDE
+    assert adapters.adapted_layers(method.model) == {}
+    assert all(p.requires_grad for p in method.model.parameters())
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_the_artefact_is_an_ordinary_model(name, bench_of, tmp_path):
+    method, _ = finished(bench_of(name), tmp_path)
+    again, _ = finished(bench_of(name), tmp_path)  # found, not trained again
+    assert all(torch.equal(t, again.model.state_dict()[key]) for key, t in method.model.state_dict().items())
+    assert again.outcome == method.outcome
+
+
+def test_factorised_layers_keep_their_rank_and_the_head_has_its_own(trained):
+    method = trained("factorised", "method.rank=3")
+    for layer in SHAPES:
+        values = torch.linalg.svdvals(method.model.get_submodule(layer).weight.double())
+        assert values[2] > 1e-2 > 1e-5 > values[3]
+    assert torch.linalg.matrix_rank(method.model.head.weight) == 10  # the control
