@@ -52,8 +52,8 @@ def test_everything_moves_and_as_much_is_trained_as_the_formula_says(name, train
     assert all(p.requires_grad for p in method.model.parameters())
 
 
-@pytest.mark.parametrize("name", MERGED)
-def test_the_artefact_is_an_ordinary_model(name, bench_of, tmp_path):
+@pytest.mark.parametrize("name", [*MERGED, "lost"])
+def test_the_artefact_is_what_a_new_process_makes_of_it(name, bench_of, tmp_path):
     method, _ = finished(bench_of(name), tmp_path)
     again, _ = finished(bench_of(name), tmp_path)  # found, not trained again
     assert all(torch.equal(t, again.model.state_dict()[key]) for key, t in method.model.state_dict().items())
@@ -66,3 +66,17 @@ def test_factorised_layers_keep_their_rank_and_the_head_has_its_own(trained):
         values = torch.linalg.svdvals(method.model.get_submodule(layer).weight.double())
         assert values[2] > 1e-2 > 1e-5 > values[3]
     assert torch.linalg.matrix_rank(method.model.head.weight) == 10  # the control
+
+
+COLUMNS = 16 + 12  # one dense column of each layer
+
+
+@pytest.mark.parametrize(("option", "columns"), [("gamma=0.7", COLUMNS), ("gamma=1.0", COLUMNS), ("share=0.0", 0)])
+def test_losts_controls_leave_one_branch_as_it_was(option, columns, trained):
+    method = trained("lost", f"method.{option}")
+    state = method.model.state_dict()
+    still = {key for key in state if torch.equal(state[key], method.begun[key]) and state[key].is_floating_point()}
+    dense = {f"{layer}.dense" for layer in SHAPES}
+    assert still - {"mean", "std"} == (set() if option == "gamma=0.7" else dense)
+    assert method.outcome["metrics"]["trained_numbers"] == 8 * (16 + 64 + 12 + 16) + columns + BESIDE
+    assert all(torch.equal(state[f"{layer}.columns"], method.begun[f"{layer}.columns"]) for layer in SHAPES)
