@@ -22,6 +22,7 @@ from fisherexp.adapters.sara import SaRA
 from fisherexp.adapters.soka import SoKA
 from fisherexp.adapters.soma import SoMA
 from fisherexp.adapters.sorsa import SORSA
+from fisherexp.adapters.sst import SST, forget_resampled
 from fisherexp.adapters.state import adapter_state_dict, load_adapter_state_dict
 from fisherexp.adapters.svfit import SVFit
 from fisherexp.adapters.targets import first_match, layer_names

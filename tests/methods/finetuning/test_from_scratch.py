@@ -13,7 +13,8 @@ from fisherexp.runs.workbench import Workbench
 LINES = ["model.hidden=[16,12]", "data.train_size=200", "progress=off", "threads=1", "method.training.epochs=2"]
 SHAPES = {"backbone.layers.1": (16, 64), "backbone.layers.3": (12, 16)}
 BESIDE = 16 + 12 + 10 * 12 + 10  # biases and the head
-MERGED = {"factorised": 8 * (16 + 64 + 12 + 16)}
+FACTORS = 8 * (16 + 64 + 12 + 16)
+MERGED = {"factorised": FACTORS, "sst": FACTORS + 16 + 12}
 
 
 @pytest.fixture(scope="module")
@@ -78,5 +79,5 @@ def test_losts_controls_leave_one_branch_as_it_was(option, columns, trained):
     still = {key for key in state if torch.equal(state[key], method.begun[key]) and state[key].is_floating_point()}
     dense = {f"{layer}.dense" for layer in SHAPES}
     assert still - {"mean", "std"} == (set() if option == "gamma=0.7" else dense)
-    assert method.outcome["metrics"]["trained_numbers"] == 8 * (16 + 64 + 12 + 16) + columns + BESIDE
+    assert method.outcome["metrics"]["trained_numbers"] == FACTORS + columns + BESIDE
     assert all(torch.equal(state[f"{layer}.columns"], method.begun[f"{layer}.columns"]) for layer in SHAPES)
