@@ -13,6 +13,7 @@ from fisherexp.adapters.inject import inject, merge
 from fisherexp.adapters.layers import AdaptedLayer, adapted_layers
 from fisherexp.adapters.lift import LIFT
 from fisherexp.adapters.lora import LoRA
+from fisherexp.adapters.maestro import Maestro
 from fisherexp.adapters.masks import MagnitudeMask, RandomMask, forget_outside
 from fisherexp.adapters.miss import Bone, MiSS
 from fisherexp.adapters.peft_format import peft_format

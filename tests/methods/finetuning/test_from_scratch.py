@@ -7,6 +7,7 @@ import torch
 
 from fisherexp import adapters
 from fisherexp.config.explain import composed
+from fisherexp.methods.finetuning.maestro import shuffled_pairs
 from fisherexp.runs.finished import finished
 from fisherexp.runs.workbench import Workbench
 
@@ -14,7 +15,7 @@ LINES = ["model.hidden=[16,12]", "data.train_size=200", "progress=off", "threads
 SHAPES = {"backbone.layers.1": (16, 64), "backbone.layers.3": (12, 16)}
 BESIDE = 16 + 12 + 10 * 12 + 10  # biases and the head
 FACTORS = 8 * (16 + 64 + 12 + 16)
-MERGED = {"factorised": FACTORS, "sst": FACTORS + 16 + 12}
+MERGED = {"factorised": FACTORS, "sst": FACTORS + 16 + 12, "maestro": 16 * (16 + 64) + 12 * (12 + 16)}
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,28 @@ def test_losts_controls_leave_one_branch_as_it_was(option, columns, trained):
     assert still - {"mean", "std"} == (set() if option == "gamma=0.7" else dense)
     assert method.outcome["metrics"]["trained_numbers"] == FACTORS + columns + BESIDE
     assert all(torch.equal(state[f"{layer}.columns"], method.begun[f"{layer}.columns"]) for layer in SHAPES)
+
+
+def test_maestro_drops_what_does_not_matter(trained):
+    """A heavy penalty leaves fewer components than none; a threshold above all leaves one; the record says which."""
+    shape = dict(zip(SHAPES, ((16, 64), (12, 16)), strict=True))
+    found = {}
+    for option in ("penalty=0.0", "threshold=0.1", "threshold=1e6"):
+        method = trained("maestro", f"method.{option}", *(["method.penalty=0.05"] if option.endswith("0.1") else []))
+        ranks = found[option] = method.outcome["ranks"]
+        numbers = sum(rank * sum(shape[layer]) for layer, rank in ranks.items())
+        assert method.outcome["metrics"]["trained_numbers"] == numbers + BESIDE
+        for layer, rank in ranks.items():
+            assert torch.linalg.matrix_rank(method.model.get_submodule(layer).weight.detach()) <= rank
+    none, some, all_but_one = ([*ranks.values()] for ranks in found.values())
+    assert none == [16, 12]
+    assert all(1 < left < kept for left, kept in zip(some, none, strict=True))
+    assert all_but_one == [1, 1]
+
+
+def test_every_layer_and_width_comes_once(trained):
+    pairs = shuffled_pairs([3, 2])
+    assert sorted(pairs) == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+    assert len({tuple(shuffled_pairs([3, 2])) for _ in range(20)}) > 1
+    steps = 2 * 4  # of batches of 64
+    assert len(trained("maestro", "method.penalty=0.0").pairs) == 16 + 12 - steps
