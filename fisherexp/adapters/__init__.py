@@ -18,6 +18,7 @@ from fisherexp.adapters.masks import MagnitudeMask, RandomMask, forget_outside
 from fisherexp.adapters.miss import Bone, MiSS
 from fisherexp.adapters.peft_format import peft_format
 from fisherexp.adapters.pissa import PiSSA
+from fisherexp.adapters.pst import PST
 from fisherexp.adapters.salt import SALT
 from fisherexp.adapters.sara import SaRA
 from fisherexp.adapters.soka import SoKA

@@ -11,12 +11,15 @@ from fisherexp.adapters import (
     EVA,
     FILA,
     LIFT,
+    PST,
     SALT,
     SORSA,
+    SST,
     AdaLoRA,
     Bone,
     DoRA,
     LoRA,
+    Maestro,
     MagnitudeMask,
     MiSS,
     PiSSA,
@@ -105,6 +108,11 @@ METHODS = {
     "lift": (partial(LIFT, every=5), lambda m, n: min(RANK * (m + n), m * n), None),
     "sara": (sara, lambda m, n: min(RANK * (m + n), m * n), None),
     "fila": (lambda w, rank: FILA(w, rank, 3, importance=w.abs().sum(1)), lambda m, n: RANK * (m + n), 2 * RANK),
+}
+METHODS |= {
+    "pst": (partial(PST, score_rank=RANK, sparsity=0.5), lambda m, n: (2 * RANK + 1) * (m + n), None),
+    "sst": (partial(SST, every=3), lambda m, n: min(m, n) + RANK * (m + n), None),  # other vectors in turn: any rank
+    "maestro": (lambda w, rank: Maestro(w, 1e-3), lambda m, n: min(m, n) * (m + n), None),
 }
 LAYERS = {"bat": "mlp"}  # blocks of two fill these alone; the others are all adapted
 MASKS = {"random_mask", "magnitude_mask", "lift", "sara"}

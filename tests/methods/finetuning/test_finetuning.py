@@ -32,6 +32,7 @@ COUNTS |= {
     "random_mask": FACTORS,
     "magnitude_mask": FACTORS,
     "lift": FACTORS,
+    "pst": sum((8 + 8 + 1) * (m + n) for m, n in HIDDEN.values()),
 }
 # What these train depends on the data or the weights.
 MEASURED = ["eva", "svfit", "sara"]
