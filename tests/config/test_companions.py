@@ -117,9 +117,9 @@ def test_a_companion_that_cannot_be_applied_is_refused_and_not_dropped(tmp_path)
     (tmp_path / "method").mkdir()
     source = (conf_dir() / "method" / "erm.yaml").read_text()
     line = "defaults:\n  - _self_\n  - override /scenaro@_global_.scenaro: none\n"
-    (tmp_path / "method" / "lost.yaml").write_text(source.replace("_target_", f"{line}_target_"))
+    (tmp_path / "method" / "astray.yaml").write_text(source.replace("_target_", f"{line}_target_"))
     with pytest.raises(ConfigCompositionException, match="scenaro"):
-        composed([f"hydra.searchpath=[file://{tmp_path}]", "method=lost"])
+        composed([f"hydra.searchpath=[file://{tmp_path}]", "method=astray"])
 
 
 def test_options_of_a_companion_can_be_set():
