@@ -133,6 +133,11 @@ class FedSVD(AdapterTuning):
         most = max(rounds.count(client) for client in set(rounds)) * self.local.steps
         return noise_of_epsilon(self.epsilon, self.delta, max(map(self.local.rate, set(rounds))), most)
 
+    def on_train_start(self) -> None:
+        if (summed := self.trainer.accumulate_grad_batches) != 1:
+            line = f"trainer.accumulate_grad_batches={summed}: the noise of a step is for one batch; nearest valid: 1"
+            raise ValueError(line)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.seen = batch
         if not batch.size:  # a draw that leaves a batch empty is a step of noise alone

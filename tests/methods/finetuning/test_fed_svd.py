@@ -170,6 +170,11 @@ def test_what_does_not_go_together_is_one_line(options, message, bench_of):
         bench_of(*options).method("method")
 
 
+def test_gradients_of_several_batches_are_not_summed(bench_of, tmp_path):
+    with pytest.raises(ValueError, match="accumulate_grad_batches=2: the noise of a step is for one batch"):
+        finished(bench_of("trainer.accumulate_grad_batches=2"), tmp_path, own=True)
+
+
 def test_an_empty_batch_is_a_step_of_noise(bench_of, trained):
     """With batches of one sample on average some are empty."""
     options = ("data.batch_size=1",)
