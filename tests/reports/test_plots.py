@@ -103,6 +103,39 @@ def test_front_of_undominated(better):
     assert undominated(points, better) == sorted(expected)
 
 
+def tuned(method, kept, reached, numbers):
+    found = record(method, 0, 0.0)
+    found["metrics"]["after"] = {"source_accuracy": kept, "test_accuracy": reached, "trained_numbers": numbers}
+    found["better"] = {"source_accuracy": "higher", "test_accuracy": "higher"}
+    return found
+
+
+TUNED = [tuned("full", 50.0, 95.0, 9000), tuned("lora", 80.0, 93.0, 400)]
+TUNED += [tuned("dora", 70.0, 90.0, 500), tuned("head_only", 99.0, 70.0, 50)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "front"),
+    [
+        ("trade_off", {}, [(99.0, 70.0), (80.0, 93.0), (50.0, 95.0)]),  # without dora, which lora beats in both
+        ("cost", {"x": "trained_numbers"}, [(50.0, 70.0), (400.0, 93.0), (9000.0, 95.0)]),
+    ],
+)
+def test_fine_tuning_reaches_and_keeps_or_pays(kind, options, front):
+    axes = drawn(kind, TUNED, **options).axes[0]
+    assert [line.get_xydata().tolist() for line in axes.get_lines() if line.get_zorder() == 0] == [
+        [list(point) for point in front]
+    ]
+    assert set(lines(axes)) == {"full", "lora", "dora", "head_only"}
+
+
+def test_a_front_needs_to_know_which_way_is_better():
+    runs = [run | {"better": {"test_accuracy": "higher"}} for run in TUNED]
+    assert all(line.get_zorder() != 0 for line in drawn("trade_off", runs).axes[0].get_lines())
+    with pytest.raises(ValueError, match="'erm' does not say how many numbers"):
+        drawn("cost", [record("erm", 0, 90.0)], x="trained_numbers")
+
+
 def test_what_runs_left_in_their_folders(tmp_path):
     run = record("mixup", 0, 90.0) | {"folder": str(tmp_path)}
     columns = [

@@ -1,4 +1,7 @@
-"""What a method keeps against what it pays: two metrics, a point per method, with deviations and reference models."""
+"""What a method keeps against what it pays: two metrics, a point per method, with deviations and reference models.
+
+Where it is known of both metrics which way is better, a line joins the methods that no other beats in both.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +9,16 @@ from typing import Any
 from fisherexp.figures import canvas
 from fisherexp.reports.grouping import Record, Row, references, rows
 from fisherexp.reports.plots import Request
+from fisherexp.reports.plots._front import undominated
 from fisherexp.reports.plots._style import MANY, fit, label, legend, looks, one_problem, reach
 from fisherexp.reports.spread import Spread, spread
 
-# (x, y) by what the records have: unlearning, adaptation, domains.
+# (x, y) by what the records have: unlearning, adaptation, domains, fine-tuning.
 PAIRS = (
     ("forget_accuracy", "retain_accuracy"),
     ("clean_error", "mean_error"),
     ("train_accuracy", "target_accuracy"),
+    ("source_accuracy", "test_accuracy"),
 )
 
 
@@ -28,8 +33,17 @@ def draw(records: list[Record], request: Request) -> Any:
     for axis, heading, place in ((axes.xaxis, label(records, x), 1), (axes.yaxis, label(records, y), 2)):
         if spreads := [point[place] for point in points if point[1] and point[2]]:
             fit(axis, heading, *reach(spreads, heading))
+    own = [(a.mean, b.mean) for row, a, b in points if row.stage == "after" and a and b]
+    if (wanted_x := direction(records, x)) and (wanted_y := direction(records, y)):
+        front = undominated(own, wanted_y, wanted_x)
+        axes.plot(*zip(*front, strict=True), color="0.6", linewidth=1, zorder=0)
     axes.set_title(problem, fontsize=10)
     return figure
+
+
+def direction(records: list[Record], metric: str) -> str | None:
+    """Which way is better, 'higher' or 'lower'; None where no record says it."""
+    return next((r["better"][metric] for r in records if metric in r.get("better", {})), None)
 
 
 def scattered(
