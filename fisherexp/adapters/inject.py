@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear  # MultiheadAttention's out_proj
 
 from fisherexp.adapters.adapter import Adapter
 from fisherexp.adapters.layers import AdaptedEmbedding, AdaptedLayer, Rows, adapted_kind, adapted_layers
@@ -101,6 +102,8 @@ def _unfit(
             problems.append(f"'{name}' is an embedding, whose inputs dropout cannot act on: set dropout=0")
         if adapted_kind(layer) is AdaptedEmbedding and (layer.max_norm is not None or layer.scale_grad_by_freq):
             problems.append(f"'{name}' has max_norm or scale_grad_by_freq, which have no meaning for a frozen weight")
+        if isinstance(layer, NonDynamicallyQuantizableLinear) and dropout:
+            problems.append(f"'{name}' is applied by its attention, where dropout cannot act on it: set dropout=0")
         if isinstance(layer, AdaptedLayer) and (layer.dropout.p, layer.factored) != (dropout, factored):
             problems.append(f"'{name}' has adapters with dropout={layer.dropout.p}, factored={layer.factored} already")
         ranges, size = spans[name], adapted_kind(layer).to_matrix(weight).shape[0]

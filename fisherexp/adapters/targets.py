@@ -24,8 +24,10 @@ ROLES: dict[str, str] = {
     "key": r"(^|\.)(k|key|k_proj|key_proj|to_k|k_lin)$",
     "value": r"(^|\.)(v|value|v_proj|value_proj|to_v|v_lin)$",
     "fused_qkv": r"(^|\.)(qkv|qkv_proj|c_attn|query_key_value|in_proj)$",
-    "attention_output": r"(^|\.)(attn|attention|self_attn|self_attention)\.(out|proj|o_proj|out_proj|c_proj|dense)$",
-    "mlp": r"(^|\.)(mlp\.[\w.]+|fc\d|linear\d|up_proj|down_proj|gate_proj|c_fc)$",
+    "attention_output": r"(^|\.)(attn|attention|self_attn|self_attention)\."
+    r"(out|proj|o_proj|out_proj|out_lin|c_proj|dense|output\.dense)$",
+    "mlp": r"(^|\.)(mlp\.[\w.]+|fc\d|linear\d|ffn\.lin\d|up_proj|down_proj|gate_proj|c_fc"
+    r"|(intermediate|(?<!attention\.)output)\.dense)$",
 }
 KINDS: dict[str, tuple[type[AdaptedLayer], ...]] = {
     "linear": (AdaptedLinear, AdaptedConv1D),
@@ -52,12 +54,12 @@ def layer_names(model: nn.Module, targets: Targets, exclude: str | None = None) 
     else:
         endings = {target: [n for n in known if n == target or n.endswith(f".{target}")] for target in targets}
         if missing := [target for target, names in endings.items() if not names]:
-            raise ValueError("; ".join(_no_layer(model, target, known) for target in missing))
+            raise ValueError("; ".join(_no_layer(model, t, rf"(^|\.){re.escape(t)}$", known) for t in missing))
         found = [name for name in known if any(name in names for names in endings.values())]
     found = [name for name in found if not (exclude and re.search(exclude, name))]
     if not found:
         meant = targets if isinstance(targets, str) else "targets"
-        raise ValueError(_no_layer(model, meant, known))
+        raise ValueError(_no_layer(model, meant, ROLES.get(meant, meant), known))
     return found
 
 
@@ -66,8 +68,15 @@ def first_match(patterns: Mapping[str, Any], name: str) -> Any | None:
     return next((value for pattern, value in patterns.items() if re.search(pattern, name)), None)
 
 
-def _no_layer(model: nn.Module, target: str, known: Mapping[str, nn.Module]) -> str:
+def _no_layer(model: nn.Module, target: str, pattern: str, known: Mapping[str, nn.Module]) -> str:
     present = dict(model.named_modules())
+    for name, module in present.items():
+        fused = [f"{name}.{part}".lstrip(".") for part in ("in_proj", "in_proj_weight")]
+        if isinstance(module, nn.MultiheadAttention) and any(re.search(pattern, part) for part in fused):
+            return (
+                f"'{target}' means {fused[1]}, a parameter of a {type(module).__name__} and no layer, which cannot be "
+                "adapted; its out_proj can"
+            )
     if target in present and target not in known:
         return f"'{target}' is a {type(present[target]).__name__}, which cannot be adapted"
     near = difflib.get_close_matches(target, [*known, *(name.rpartition(".")[2] for name in known)], 1)

@@ -13,9 +13,11 @@ from sklearn.decomposition import IncrementalPCA
 from torch import Tensor, nn
 
 from fisherexp.adapters.eva import redistributed
+from fisherexp.adapters.layers import AdaptedConv1D, AdaptedLinear, adapted_kind
 from fisherexp.methods.need import Costs, Need
 from fisherexp.models.eval_mode import eval_mode
 
+KINDS = (AdaptedLinear, AdaptedConv1D)
 PASSES = 10  # over the data at most; the authors' code goes on for ever
 
 
@@ -42,12 +44,14 @@ def explained(
     estimate.
 
     names: of linear layers. rho: as many as rho · rank directions are sought for each, but no more than it has inputs.
-    Raises ValueError for a layer of another kind, and where a batch has fewer rows than directions are sought.
+    Raises ValueError for a layer of another kind or one that is never called, and where a batch has fewer rows than
+    directions are sought.
     """
     layers = {name: model.get_submodule(name) for name in names}
-    if wrong := [name for name, layer in layers.items() if not isinstance(layer, nn.Linear)]:
+    if wrong := [name for name, layer in layers.items() if adapted_kind(layer) not in KINDS]:
         raise ValueError(f"EVA knows the inputs of linear layers alone, not of: {', '.join(wrong)}")
-    counts = {name: min(max(rank, round(rho * rank)), layer.in_features) for name, layer in layers.items()}
+    inputs_of = {name: adapted_kind(layer).to_matrix(layer.weight).shape[1] for name, layer in layers.items()}
+    counts = {name: min(max(rank, round(rho * rank)), n) for name, n in inputs_of.items()}
     found = {name: IncrementalPCA(n_components=count) for name, count in counts.items()}
     inputs: dict[str, Tensor] = {}
     hooks = [layer.register_forward_pre_hook(_keep(inputs, name)) for name, layer in layers.items()]
@@ -56,6 +60,8 @@ def explained(
         with torch.no_grad(), eval_mode(model):
             for batch in batches:
                 model(batch.inputs)
+                if silent := [name for name in names if name not in inputs]:
+                    raise ValueError(f"EVA sees no inputs of {', '.join(silent)}, which the model never calls: exclude")
                 if any(len(inputs[name]) < count for name, count in counts.items()):
                     continue  # a short last batch
                 before = {name: pca.components_ if looked else None for name, pca in found.items()}
