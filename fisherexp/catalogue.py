@@ -126,7 +126,7 @@ def _problems(entry: Entry) -> tuple[str, ...]:
 
 def check(overrides: list[str]) -> list[Problem]:
     """Problems of one composition, and options that nothing checks; a value that only the user can give (`???`) and a
-    package of weights that is not installed are no problems."""
+    package that is not installed, of weights or under a method, are no problems."""
     try:
         cfg = composed(overrides)
         found = [*validate(cfg), *unchecked(cfg)]

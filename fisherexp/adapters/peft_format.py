@@ -7,7 +7,7 @@ The other adapters are not known to peft. Written to the format of peft 0.21.
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +119,7 @@ def peft_format(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]] | 
     config, *others = [form.shared for form in forms.values()]
     if any(other != config for other in others):
         return None
-    modules, tensors = _beside(model, layers)
+    modules, tensors = trained_beside(model, layers)
     config = config | {
         "target_modules": [*forms],
         "modules_to_save": modules or None,
@@ -171,8 +171,11 @@ def _placed(layer: AdaptedLayer, key: str, tensor: Tensor) -> tuple[str, Tensor]
     return (f"{key}.weight" if is_layer else key), tensor
 
 
-def _beside(model: nn.Module, layers: dict[str, AdaptedLayer]) -> tuple[list[str], dict[str, Tensor]]:
-    """Names of modules that are trained as a whole, and all tensors that are trained beside the adapters."""
+def trained_beside(model: nn.Module, layers: Mapping[str, nn.Module]) -> tuple[list[str], dict[str, Tensor]]:
+    """Names of modules that are trained as a whole, and all tensors that are trained beside the adapters.
+
+    layers: those that have adapters, by name.
+    """
     modules, tensors = [], {}
     names = [name for name, _ in model.named_modules()]
     for name, module in model.named_modules():

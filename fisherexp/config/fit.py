@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,13 +21,13 @@ from fisherexp.config.nodes import (
 )
 from fisherexp.config.problem import Problem, nearest, shortened
 
-NOT_INSTALLED = "this is not installed"  # a package that weights come with
+NOT_INSTALLED = "this is not installed"  # a package that weights come with, or that a method is written on
 
 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
     checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_evaluate, _check_source)
-    for check in (*checks, _check_audit, _check_weights):
+    for check in (*checks, _check_audit, _check_weights, _check_package):
         yield from check(cfg)
 
 
@@ -175,6 +176,13 @@ def _check_weights(cfg: DictConfig) -> Iterator[Problem]:
     near = nearest(Path(given).name, files_nearby(None, Path(given).suffix))
     reason = "there is no such file in the working directory or the data folder"
     yield Problem(f"model.weights={shortened(given)}", reason, near and f"model.weights={near}")
+
+
+def _check_package(cfg: DictConfig) -> Iterator[Problem]:
+    """Is the package installed that the method is written on?"""
+    package = attribute(cfg, "method", "package", None)
+    if package and find_spec(package) is None:
+        yield Problem("method", f"{NOT_INSTALLED}: pip install 'fisherexp[{package}]'")
 
 
 def _option(group: str, suits: Callable[[dict], bool]) -> str | None:

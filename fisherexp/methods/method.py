@@ -24,6 +24,7 @@ class Method:
     requires: what data and model must provide: 'class_labels', 'floats' (inputs that can be mixed), 'images',
         'features' (a head on top of them). 'class_labels or next_tokens' asks for one of the
         two. What is not required is accepted.
+    package: an optional package it is written on, an extra of the same name.
     uses_model: whether the runner builds a network for it.
     study: it looks at a model and leaves every weight as it is; what it found is in its outcome and files.
     stream: names its random streams where its class does not: the class it had before it was renamed. Not inherited.
@@ -39,6 +40,7 @@ class Method:
     problems: ClassVar[tuple[str, ...]] = ("supervised",)
     scenarios: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
+    package: ClassVar[str | None] = None
     uses_model: ClassVar[bool] = True
     study: ClassVar[bool] = False
     published: ClassVar[dict[str, dict[str, tuple[float, ...]]]] = {}

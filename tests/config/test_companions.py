@@ -7,6 +7,7 @@ from hydra.errors import ConfigCompositionException
 from fisherexp.catalogue import entries
 from fisherexp.config.companions import companions
 from fisherexp.config.explain import composed, explain, within_sweeps
+from fisherexp.config.fit import NOT_INSTALLED
 from fisherexp.config.locations import conf_dir, options, search_path
 from fisherexp.config.validate import validate
 from fisherexp.runs.identity import identity, name_of
@@ -42,7 +43,8 @@ EMBEDDED = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_methods_own_line_is_valid_and_needs_no_download(method, compose_quickly):
-    assert validate(compose_quickly([f"method={method}"])) == []
+    found = validate(compose_quickly([f"method={method}"]))
+    assert [problem for problem in found if not problem.reason.startswith(NOT_INSTALLED)] == []
     named = companions(METHODS[method].file)
     assert set(named) <= COMPANIONS
     assert named.get("data", "digits") in EMBEDDED

@@ -1,5 +1,6 @@
 """Every method in conf/method keeps the contract; a new one is found here by itself."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,4 +35,6 @@ class OfOneMethod:
 # A class a method: several workers divide the methods among them and keep the checks of one together.
 for entry in entries("method", []):
     name = f"Test_{entry.name}"
-    globals()[name] = type(name, (OfOneMethod,), {"entry": entry})
+    package = entry.attributes.get("package")
+    lacks = pytest.mark.skipif(bool(package) and find_spec(package) is None, reason=f"{package} is not installed")
+    globals()[name] = lacks(type(name, (OfOneMethod,), {"entry": entry}))

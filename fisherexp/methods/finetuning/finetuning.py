@@ -108,7 +108,53 @@ class FineTuning(ERM):
         return (moved / size) ** 0.5
 
 
-class AdapterTuning(FineTuning):
+class MergedTuning(FineTuning):
+    """What is trained beside the weights is merged into them at the end. A subclass says how (`merge_weights`), and
+    what is kept of it (`keep`). Left in the run's folder, where the format knows the method: a folder peft.
+
+    outcome: also merge_error, the largest difference that merging makes to the outputs for the last batch, over the
+        largest output.
+    """
+
+    weighs_samples = True
+
+    def __init__(self, model: nn.Module, finetune: Recipe, head_lr: Positive | None = None) -> None:
+        super().__init__(model, finetune, head_lr)
+        self.peft_format: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+        self.last_inputs: Any = None
+
+    def keep(self) -> None:
+        """Copy what is to be left in the run's folder."""
+
+    def merge_weights(self) -> None:
+        """Write what was trained into the weights; the model is an ordinary one again."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.last_inputs = batch.inputs
+        return super().training_step(batch, batch_idx)
+
+    def merge(self) -> None:
+        self.keep()
+        adapted = self._outputs()
+        self.merge_weights()
+        difference = (self._outputs() - adapted).abs().max() / adapted.abs().max()
+        self.outcome["metrics"]["merge_error"] = difference.item()
+
+    @torch.no_grad()
+    def _outputs(self) -> Tensor:
+        with eval_mode(self.model):
+            return self.model.forward(self.last_inputs)  # past the hook that counts costs
+
+    def leave_files(self, folder: Path) -> None:
+        if self.peft_format is not None:
+            config, tensors = self.peft_format
+            write_json(folder / "peft" / "adapter_config.json", config)
+            file = folder / "peft" / "adapter_model.safetensors"
+            write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+
+
+class AdapterTuning(MergedTuning):
     """A subclass makes the adapter of a weight (`adapter`). Left in the run's folder: adapter.safetensors, what was
     trained, as fisherexp.adapters loads it onto the source's weights; where peft knows the method, also a folder peft
     with the same in its format.
@@ -119,11 +165,9 @@ class AdapterTuning(FineTuning):
     trained: an expression for parameters that are trained beside the adapters.
     dropout: on the inputs of the update.
 
-    outcome: also merge_error, the largest difference that merging makes to the outputs for the last batch, over the
-        largest output.
+    outcome: as of MergedTuning.
     """
 
-    weighs_samples = True
     counts_with = {
         "targets": {"exclude": None, "targets": "^head$"},
         "by_layer": {"by_layer": {"backbone": {"rank": 2}}},
@@ -144,8 +188,6 @@ class AdapterTuning(FineTuning):
         self.targets, self.exclude, self.by_layer = targets, exclude, by_layer
         self.trained, self.dropout = trained, dropout
         self.adapter_state: dict[str, Tensor] = {}
-        self.peft_format: tuple[dict[str, Any], dict[str, Tensor]] | None = None
-        self.last_inputs: Any = None
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
         """The adapter of a weight matrix (m, n); options: those of `by_layer`."""
@@ -166,10 +208,6 @@ class AdapterTuning(FineTuning):
     def loss(self, batch: Batch) -> Tensor:
         return super().loss(batch) + adapters.penalty(self.model).to(self.device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.last_inputs = batch.inputs
-        return super().training_step(batch, batch_idx)
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         adapters.after_backward(self.model, self.trainer.global_step, self.epochs * self.steps_per_epoch)
 
@@ -178,25 +216,15 @@ class AdapterTuning(FineTuning):
         super().optimizer_step(*args, **options)
         adapters.after_step(self.model, step, self.epochs * self.steps_per_epoch)
 
-    def merge(self) -> None:
+    def keep(self) -> None:
         state = adapters.adapter_state_dict(self.model)
         self.adapter_state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         self.peft_format = adapters.peft_format(self.model)
-        adapted = self._outputs()
-        adapters.merge(self.model)
-        difference = (self._outputs() - adapted).abs().max() / adapted.abs().max()
-        self.outcome["metrics"]["merge_error"] = difference.item()
 
-    @torch.no_grad()
-    def _outputs(self) -> Tensor:
-        with eval_mode(self.model):
-            return self.model.forward(self.last_inputs)  # past the hook that counts costs
+    def merge_weights(self) -> None:
+        adapters.merge(self.model)
 
     def leave_files(self, folder: Path) -> None:
         if self.adapter_state:
             write_atomically(folder / "adapter.safetensors", lambda temporary: save_file(self.adapter_state, temporary))
-        if self.peft_format is not None:
-            config, tensors = self.peft_format
-            write_json(folder / "peft" / "adapter_config.json", config)
-            file = folder / "peft" / "adapter_model.safetensors"
-            write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
+        super().leave_files(folder)
