@@ -33,6 +33,7 @@ class EVA(LoRA):
 
     name = "eva"
     paper = "Paischer et al., NeurIPS 2025, arXiv 2410.07170"
+    search = {"finetune.lr": "tag(log, interval(1e-3, 1))"}
     needs = (InputDirections(),)
     counts_with = {"by_layer": {"by_layer": {"backbone": {"alpha": 3.0}}}}
 

@@ -24,7 +24,7 @@ class SALT(AdapterTuning):
 
     name = "salt"
     paper = "Elsayed et al., 2025, arXiv 2503.16055"
-    search = {"finetune.lr": "tag(log, interval(1e-3, 1e-1))"}
+    search = {"finetune.lr": "tag(log, interval(1e-3, 1))"}
 
     def __init__(
         self,
