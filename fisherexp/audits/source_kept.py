@@ -1,4 +1,7 @@
-"""What a fine-tuned model still knows of the data its source was trained on: the source's head is put back."""
+"""What a fine-tuned model still knows of the data its source was trained on.
+
+A classifier gets the source's head back, as its own is of other classes; a language model is evaluated as it is.
+"""
 
 from fisherexp.methods.finetuning.finetuning import HEAD
 from fisherexp.methods.method import ModelMethod
@@ -7,24 +10,29 @@ from fisherexp.runs.workbench import Workbench
 
 
 class SourceKept:
-    """What it finds, 'before' and 'after': source_accuracy, in %, on the test part of `source.data`, of the source and
-    of the finished network with the source's head; all else, as statistics of BatchNorm, is the finished network's.
+    """What it finds, 'before' and 'after', on the test part of `source.data`: source_accuracy, in %, of classes or of
+    the next token, and of a language model also source_bits, per token. 'before' is the source, 'after' the finished
+    network; all of it but the head of a classifier, as statistics of BatchNorm, is the finished network's.
     """
 
     scenarios = ("plain",)
-    requires = ("class_labels",)
+    requires = ("class_labels or next_tokens",)
     of_source_data = True  # it needs a source that is trained on data of its own
-    headings = {"source_accuracy": "source\nacc. %"}
-    better = {"source_accuracy": "higher"}
+    headings = {"source_accuracy": "source\nacc. %", "source_bits": "source\nbits"}
+    better = {"source_accuracy": "higher", "source_bits": "lower"}
 
     def examine(self, bench: Workbench, method: ModelMethod) -> dict[str, dict[str, float]]:
         """Further metrics by stage. `method` has been through its test loop."""
         there = bench.on_data("source.data")
         source = there.trained("source.method")
         before = there.evaluation("the source", source.key, lambda scratch: source.tensors)
-        own = {name: tensor.detach().cpu().clone() for name, tensor in method.model.state_dict().items()}
-        kept = {name: source.tensors[name] if name.startswith(HEAD) else own[name] for name in source.tensors}
-        after = there.evaluation("with the source's head", weights_digest(kept), lambda scratch: kept)
+        kept = {name: tensor.detach().cpu().clone() for name, tensor in method.model.state_dict().items()}
+        if head_back := "next_tokens" not in bench.data.provides:
+            kept = {name: source.tensors[name] if name.startswith(HEAD) else kept[name] for name in source.tensors}
+        what = "with the source's head" if head_back else "what is kept"
+        after = there.evaluation(what, weights_digest(kept), lambda scratch: kept)
         part = there.setting.evaluated[0]
         stages = {"before": before, "after": after}
-        return {stage: {"source_accuracy": e.about["metrics"][f"{part}_accuracy"]} for stage, e in stages.items()}
+        found = {stage: evaluation.about["metrics"] for stage, evaluation in stages.items()}
+        figures = [figure for figure in ("accuracy", "bits") if f"{part}_{figure}" in found["before"]]
+        return {stage: {f"source_{f}": metrics[f"{part}_{f}"] for f in figures} for stage, metrics in found.items()}

@@ -1,7 +1,7 @@
 """One text file as sequences of characters, each with the character that follows it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from fisherexp.data.errors import DataError
 from fisherexp.data.tensors import TensorSet
 from fisherexp.objectives.token_prediction import TokenPrediction
 
+ASCII = ["\n", *map(chr, range(32, 127))]  # the end of a line, and what can be printed: 96
+
 
 class CharacterText(LabeledData):
     """Samples are `context` characters of a text, labels the characters one place further on: int64 (N, T) both.
@@ -20,9 +22,11 @@ class CharacterText(LabeledData):
     context: T, characters in a sequence. Sequences follow each other without overlap; an incomplete last one is left
         out.
     test_share: the end of the text that is held back for testing.
+    alphabet: 'own', the distinct characters of the whole text, or 'ascii', the same 96 for any two texts that hold no
+        others, so that a model of one can be trained on with the other.
     Further options: see LabeledData. Numbers of samples are numbers of sequences.
 
-    The vocabulary are the distinct characters of the whole text, in the order of their code points: `class_names`.
+    The vocabulary are the characters of the alphabet, in the order of their code points: `class_names`.
     """
 
     title = "text"
@@ -30,9 +34,16 @@ class CharacterText(LabeledData):
     objective = TokenPrediction()
     input_dtype = torch.int64
 
-    def __init__(self, path: str, context: Count = 64, test_share: Probability = 0.1, **options: Any) -> None:
+    def __init__(
+        self,
+        path: str,
+        context: Count = 64,
+        test_share: Probability = 0.1,
+        alphabet: Literal["own", "ascii"] = "own",
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self.path, self.context, self.test_share = path, context, test_share
+        self.path, self.context, self.test_share, self.alphabet = path, context, test_share, alphabet
 
     @property
     def architecture_options(self) -> dict[str, Any]:
@@ -52,7 +63,11 @@ class CharacterText(LabeledData):
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{file} is not a readable UTF-8 text: {error}") from None
-        self.class_names = sorted(set(text))
+        self.class_names = ASCII if self.alphabet == "ascii" else sorted(set(text))
+        if others := sorted(set(text) - set(self.class_names)):
+            raise DataError(
+                f"{file} has {others[0]!r}, which is not one of data.alphabet=ascii; there is data.alphabet=own"
+            )
         self.num_classes, self.input_shape = len(self.class_names), (self.context,)
         index = {character: token for token, character in enumerate(self.class_names)}
         tokens = torch.tensor([index[character] for character in text], dtype=torch.int64)

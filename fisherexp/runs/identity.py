@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.locations import data_folder, located
-from fisherexp.config.nodes import attribute, file_of_source, provides
+from fisherexp.config.nodes import attribute, file_of_source, lacking, provides
 from fisherexp.content import content
 
 # What cannot change a result (threads change the last bits of a float sum; they are recorded; a draw is in the values
@@ -55,7 +55,7 @@ def references(cfg: DictConfig) -> set[str]:
 
 def is_audited(cfg: DictConfig) -> bool:
     """Does the config's audit look at scenarios like this one?"""
-    known = set(attribute(cfg, "audit", "requires", ())) <= provides(cfg)
+    known = not lacking(attribute(cfg, "audit", "requires", ()), provides(cfg))
     return known and attribute(cfg, "scenario", "kind", "plain") in attribute(cfg, "audit", "scenarios", ())
 
 

@@ -1,5 +1,7 @@
 """What is kept of the source's data, by hand from the weights a run leaves; what cannot be asked is refused at once."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -62,3 +64,35 @@ def test_what_cannot_be_asked_is_refused_before_data_are_read(lines, words):
     problems = [str(problem) for problem in explain(["audit=source_kept", *lines])]
     assert len(problems) == (words is not None)
     assert all(words in problem and "nearest valid" in problem for problem in problems)
+
+
+def test_a_language_model_is_asked_as_it_is(tmp_path):
+    """Its own head says what the next character is in both texts."""
+    for name, text in (("source", "to be, or not to be. "), ("target", "if x == 1:\n    y = 2\n")):
+        (tmp_path / f"{name}.txt").write_text(text * 30)
+    files = [f"{node}.path={tmp_path}/{name}.txt" for node, name in (("data", "target"), ("source.data", "source"))]
+    texts = ["data=characters", "source=trained", "data@source.data=characters", *files]
+    texts += [f"{node}.{option}" for node in ("data", "source.data") for option in ("alphabet=ascii", "context=8")]
+    net = ["model=char_gpt", "model.dim=8", "model.depth=1", "model.heads=1", "model.tied=false"]
+    rest = [line for line in SMALL if not line.startswith("model")]
+    line = [*rest, *texts, *net, "method=full", "method.finetune.epochs=2", f"output_dir={tmp_path}"]
+    assert explain(line) == []
+    cfg = composed(line)
+    record = run_experiment(cfg, tmp_path / "run", [])
+    there = Workbench(cfg).on_data("source.data")
+    model, part = there.classifier("by hand"), there.setting.parts["test"]
+    found = {}
+    weights = {
+        "before": there.trained("source.method").tensors,
+        "after": load_file(tmp_path / "run/weights.safetensors"),
+    }
+    for stage, tensors in weights.items():
+        model.load_state_dict(tensors)
+        with torch.no_grad():
+            logits = model.eval()(part.inputs)
+        nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), part.targets.flatten())
+        found[stage] = {"source_bits": nats.item() / math.log(2)}
+        found[stage]["source_accuracy"] = 100 * (logits.argmax(-1) == part.targets).double().mean().item()
+    for stage, figures in found.items():
+        assert {name: record["metrics"][stage][name] for name in figures} == pytest.approx(figures, rel=1e-5)
+    assert found["before"]["source_bits"] != pytest.approx(found["after"]["source_bits"], rel=1e-3)

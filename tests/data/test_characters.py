@@ -65,3 +65,16 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, content):
 def test_a_missing_shakespeare_says_where_to_put_it(tmp_path):
     with pytest.raises(DataError, match=rf"put .*char-rnn at {tmp_path}/text/tinyshakespeare/input.txt, or set"):
         TinyShakespeare(root=str(tmp_path)).load()
+
+
+def test_an_alphabet_that_two_texts_share(tmp_path):
+    (tmp_path / "one.txt").write_text(TEXT)
+    (tmp_path / "other.txt").write_text("if x:\n    y = 1\n" * 20)
+    texts = [CharacterText(f"{n}.txt", 7, alphabet="ascii", root=str(tmp_path)).load() for n in ("one", "other")]
+    assert texts[0].class_names == texts[1].class_names
+    assert texts[0].num_classes == 96
+    assert texts[1].text(texts[1].encode("y = 1\n")) == "y = 1\n"
+    (tmp_path / "foreign.txt").write_text(TEXT + "é")
+    with pytest.raises(DataError, match=r"has 'é', which is not one of data.alphabet=ascii"):
+        CharacterText("foreign.txt", 7, alphabet="ascii", root=str(tmp_path)).load()
+    assert "é" in CharacterText("foreign.txt", 7, root=str(tmp_path)).load().class_names
