@@ -220,3 +220,15 @@ def test_the_penalty_and_hooks_are_those_of_all_adapters():
     after_step(model, 3, 9)
     assert Decayed.seen == [("backward", 3, 9)] * 2 + [("step", 3, 9)] * 2
     assert Decayed.across == [(2, 3, 9)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_weight_is_formed_once_a_pass_however_many_tokens(method, monkeypatch):
+    model = nn.Sequential(nn.Linear(8, 12)).double()
+    layers = inject(model, "linear", partial(METHODS[method][0], rank=RANK))
+    (adapter,) = layers["0"].adapters
+    formed, weight = [], adapter.weight
+    monkeypatch.setattr(adapter, "weight", lambda *args: formed.append(1) or weight(*args))
+    for tokens in (1, 50):
+        model(torch.randn(4, tokens, 8, dtype=torch.float64)).sum().backward()
+    assert len(formed) == (0 if adapter.factors() is not None else 2)
