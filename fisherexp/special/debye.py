@@ -82,6 +82,14 @@ def iv_ratio(v: Tensor, x: Tensor) -> Tensor:
     return x / (s + v) - (x / s) * change
 
 
+def iv_ratio_gap(v: Tensor, x: Tensor) -> Tensor:
+    """1 - I_{v+1}(x) / I_v(x), relative error as above however small it is."""
+    s = torch.hypot(v, x)
+    y, w = (v / s).square(), 1 / s
+    change = _horner(SLOPES[:ORDERS], y, w) / (1 + _horner(VALUES[1:], y, w))
+    return (v + v * (v / (s + x))) / (s + v) + (x / s) * change
+
+
 def kv_ratio(v: Tensor, x: Tensor) -> Tensor:
     """K_{v+1}(x) / K_v(x), as above."""
     s = torch.hypot(v, x)

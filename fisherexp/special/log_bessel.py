@@ -69,6 +69,14 @@ def _i_ratio(v: Tensor, x: Tensor) -> Tensor:
     return _Differentiable.apply(ranges.iv_ratio, slope, v, x)
 
 
+def _i_ratio_gap(v: Tensor, x: Tensor) -> Tensor:
+    def slope(v: Tensor, x: Tensor) -> Tensor:
+        gap = _i_ratio_gap(v, x)
+        return -torch.where(x == 0, 0.5 / (v + 1), gap * (2 - gap) - (2 * v + 1) * (1 - gap) / x)
+
+    return _Differentiable.apply(ranges.iv_ratio_gap, slope, v, x)
+
+
 def _k_ratio(v: Tensor, x: Tensor) -> Tensor:
     def slope(v: Tensor, x: Tensor) -> Tensor:
         ratio = _k_ratio(v, x)
@@ -103,6 +111,12 @@ def iv_ratio(v: Tensor | float, x: Tensor | float) -> Tensor:
     """I_{v+1}(x) / I_v(x) for v ≥ 0, x ≥ 0, in [0, 1): relative error 1e-15. NaN elsewhere."""
     v, x, kind = _prepared(v, x)
     return _i_ratio(v, x).to(kind)
+
+
+def iv_ratio_gap(v: Tensor | float, x: Tensor | float) -> Tensor:
+    """1 - I_{v+1}(x) / I_v(x), relative error 1e-14 also for large x, where it is about (v + ½) / x."""
+    v, x, kind = _prepared(v, x)
+    return _i_ratio_gap(v, x).to(kind)
 
 
 def kv_ratio(v: Tensor | float, x: Tensor | float) -> Tensor:

@@ -24,7 +24,8 @@ RECIPROCAL_GAMMA = (
     *(5.100370287454475979e-13, -2.0583260535665067832e-14, -5.3481225394230179824e-15, 1.2267786282382607902e-15),
 )
 TEMME_TERMS = 13  # the last is 4^-13 / 13!² of the first at x = 1
-STEP = 1 / 10  # of the rule: its error is exp(-2π² / (x STEP²)) = 9e-20 at x = 45, and less below
+# Steps of the trapezoidal rule up to x = 10 and up to 45: its error is exp(-2π² / (x step²)) < 1e-18.
+COARSE, FINE = 1 / 7, 1 / 10
 NEGLIGIBLE = 1e-18
 
 
@@ -47,7 +48,7 @@ def kv(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     steps = v.detach().round()
     order = v - steps
     value, ratio = torch.zeros_like(x), torch.zeros_like(x)
-    for base, where in ((_temme, x <= 1), (_integral, x > 1)):
+    for base, where in ((_temme, x <= 1), (_coarse, (x > 1) & (x <= 10)), (_fine, x > 10)):
         places = where.nonzero().squeeze(1)
         if len(places):
             first, second = base(order[places], x[places])
@@ -85,14 +86,22 @@ def _temme(order: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return low.log() + x, high * 2 / x / low
 
 
-def _integral(order: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _coarse(order: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return _integral(order, x, COARSE)
+
+
+def _fine(order: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return _integral(order, x, FINE)
+
+
+def _integral(order: Tensor, x: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """The same for 1 < x ≤ 45."""
     low, high = torch.full_like(x, 0.5), torch.full_like(x, 0.5)
     smallest, node = float(x.detach().min()), 1
-    while smallest * (math.cosh(node * STEP) - 1) - 1.5 * node * STEP < -math.log(NEGLIGIBLE):
-        t = node * STEP
+    while smallest * (math.cosh(node * step) - 1) - 1.5 * node * step < -math.log(NEGLIGIBLE):
+        t = node * step
         weight, growth = (-(math.cosh(t) - 1) * x).exp(), (order * t).exp()
         low = low + weight * (growth + 1 / growth) / 2
         high = high + weight * (growth * math.exp(t) + math.exp(-t) / growth) / 2
         node += 1
-    return (low * STEP).log(), high / low
+    return (low * step).log(), high / low

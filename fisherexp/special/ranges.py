@@ -85,18 +85,29 @@ def log_kve(v: Tensor, x: Tensor) -> Tensor:
 def iv_ratio(v: Tensor, x: Tensor) -> Tensor:
     """I_{v+1}(x) / I_v(x)."""
 
-    def from_above(v: Tensor, x: Tensor) -> Tensor:
-        """r_w = 1 / (2 (w+1) / x + r_{w+1}), downwards from an order that has an expansion."""
-        steps = math.ceil(LOWEST_ORDER_OF_RATIO - float(v.detach().min()))
-        ratio = debye.iv_ratio(v + steps, x)
-        for step in range(steps, 0, -1):
-            ratio = x / (2 * (v + step) + x * ratio)
-        return ratio
-
     def formula(v: Tensor, x: Tensor) -> Tensor:
-        return _first_match(v, x, [(_ratio_expands(v, x), debye.iv_ratio)], from_above)
+        return _first_match(v, x, [(_ratio_expands(v, x), debye.iv_ratio)], _ratio_from_above)
 
     return _by_blocks(formula, v, x, 0.0, 1.0, 0.0)
+
+
+def iv_ratio_gap(v: Tensor, x: Tensor) -> Tensor:
+    """1 - I_{v+1}(x) / I_v(x)."""
+
+    def formula(v: Tensor, x: Tensor) -> Tensor:
+        ranges = [(_ratio_expands(v, x), debye.iv_ratio_gap)]
+        return _first_match(v, x, ranges, lambda v, x: 1 - _ratio_from_above(v, x))
+
+    return _by_blocks(formula, v, x, 1.0, 0.0, 1.0)
+
+
+def _ratio_from_above(v: Tensor, x: Tensor) -> Tensor:
+    """r_w = 1 / (2 (w+1) / x + r_{w+1}), downwards from an order that has an expansion."""
+    steps = math.ceil(LOWEST_ORDER_OF_RATIO - float(v.detach().min()))
+    ratio = debye.iv_ratio(v + steps, x)
+    for step in range(steps, 0, -1):
+        ratio = x / (2 * (v + step) + x * ratio)
+    return ratio
 
 
 def kv_ratio(v: Tensor, x: Tensor) -> Tensor:

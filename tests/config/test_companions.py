@@ -36,6 +36,7 @@ EMBEDDED = {
     "code_selection",
     "sparse_regression",
     "square_regression",
+    "directions",
     "chain",
     "far_chain",
 }

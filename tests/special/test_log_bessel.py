@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from fisherexp.special import debye, iv_ratio, kv_ratio, log_iv, log_ive, log_kv, log_kve
+from fisherexp.special import debye, iv_ratio, iv_ratio_gap, kv_ratio, log_iv, log_ive, log_kv, log_kve
 from fisherexp.special.debye import VALUES
 
 INF, NAN = math.inf, math.nan
@@ -56,9 +56,10 @@ def test_values_are_exact_to_rounding_in_every_range(truth):
         (log_kve(v, x), [value + b for value, (_, b) in zip(log_k, PAIRS, strict=True)]),
     ):
         assert largest_error(found, expected) < 1e-14
-    for found, expected in ((iv_ratio(v, x), ratio), (kv_ratio(v, x), k_ratio)):
+    gaps = [1 - value for value in ratio]
+    for found, expected in ((iv_ratio(v, x), ratio), (iv_ratio_gap(v, x), gaps), (kv_ratio(v, x), k_ratio)):
         true = torch.tensor([float(value) for value in expected], dtype=torch.float64)
-        torch.testing.assert_close(found, true, rtol=3e-15, atol=0)
+        torch.testing.assert_close(found, true, rtol=5e-15, atol=0)
 
 
 def test_float32_is_the_float64_result_rounded_once():
@@ -87,6 +88,7 @@ def test_half_orders_have_closed_forms_at_any_size():
     torch.testing.assert_close(log_ive(0.5, x), expected_i, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(log_kve(0.5, x), 0.5 * (math.pi / 2 / x).log(), rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(iv_ratio(0.5, x[1:]), 1 / x[1:].tanh() - 1 / x[1:], rtol=3e-15, atol=0)
+    torch.testing.assert_close(iv_ratio_gap(0.5, x[5:]), 1 / x[5:], rtol=3e-15, atol=0)
     torch.testing.assert_close(kv_ratio(0.5, x), 1 + 1 / x, rtol=3e-15, atol=0)
 
 
@@ -140,7 +142,7 @@ def test_negative_orders_are_reflected():
     assert gradcheck(log_iv, (v[:3].clone().requires_grad_(), x[:3].clone().requires_grad_()))
 
 
-@pytest.mark.parametrize("function", [log_iv, log_ive, log_kv, log_kve, iv_ratio, kv_ratio])
+@pytest.mark.parametrize("function", [log_iv, log_ive, log_kv, log_kve, iv_ratio, iv_ratio_gap, kv_ratio])
 def test_derivatives_in_order_and_argument(function):
     v, x = tensors([(0.3, 0.4), (2.4, 1.9), (8.2, 12.0), (14.0, 3.0), (70.0, 10.0)])
     given = v.clone().requires_grad_(), x.clone().requires_grad_()
