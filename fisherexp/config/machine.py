@@ -5,6 +5,7 @@ Asked where a run begins, not where it is described: sweeps are launched on smal
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,3 +38,17 @@ def beyond_jobs(number: object) -> Iterator[Problem]:
 
 def _cores(number: int) -> str:
     return f"{number} core{'s' if number > 1 else ''}"
+
+
+def available_memory() -> int | None:
+    """Bytes that a process can still ask for, on Linux; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        limits = [Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current")]
+        limit, used = (file.read_text(encoding="ascii").strip() if file.is_file() else "max" for file in limits)
+    except OSError:
+        return None
+    if limit.isdigit() and used.isdigit():
+        found.append(int(limit) - int(used))
+    return min(found, default=None)

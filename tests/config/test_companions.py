@@ -37,6 +37,7 @@ EMBEDDED = {
     "sparse_regression",
     "square_regression",
     "directions",
+    "corrupted_low_rank",
     "chain",
     "far_chain",
 }
