@@ -38,6 +38,7 @@ EMBEDDED = {
     "square_regression",
     "directions",
     "corrupted_low_rank",
+    "white_dwarf_binaries",
     "chain",
     "far_chain",
 }
