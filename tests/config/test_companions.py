@@ -39,6 +39,7 @@ EMBEDDED = {
     "directions",
     "corrupted_low_rank",
     "white_dwarf_binaries",
+    "bilevel_tv",
     "chain",
     "far_chain",
 }

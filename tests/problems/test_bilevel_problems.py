@@ -1,0 +1,121 @@
+"""Bilevel problems: constants that hold, a lower level solved to the distance asked for, and known solutions."""
+
+import pytest
+import torch
+
+from fisherexp.problems.bilevel import BilevelQuadratic, solve_lower
+from fisherexp.problems.bilevel_denoising import FieldsOfExperts, TotalVariation, cosine_filters
+from fisherexp.problems.bilevel_ridge import RidgePerPixel
+
+SMALL = {
+    "quadratic": lambda: BilevelQuadratic(n=30, m=4),
+    "total_variation": lambda: TotalVariation(1, 8, 0.1, 0.1, 0.05),
+    "fields_of_experts": lambda: FieldsOfExperts(1, 8, 0.1, 0.1, 0.05),
+    "ridge": lambda: RidgePerPixel(train=40, start=-1.0),
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def problem(request):
+    return SMALL[request.param]().load(0)
+
+
+def near(problem, seed):
+    """A point, and one not far from it, with a θ."""
+    draw = torch.Generator().manual_seed(seed)
+    x, theta = problem.start
+    noise = torch.randn(2, *x.shape, generator=draw, dtype=torch.float64)
+    theta = theta + 0.3 * torch.randn(theta.shape, generator=draw, dtype=torch.float64)
+    return x + 0.2 * noise[0], x + 0.2 * noise[0] + 0.02 * noise[1], theta
+
+
+def times(problem, x, theta, direction):
+    """∂²h/∂x² times a direction."""
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(problem.lower(x, theta), x, create_graph=True)
+    return torch.autograd.grad(slope, x, direction)[0]
+
+
+def jacobian(problem, x, theta):
+    """∂²h/∂x∂θ, (size of x, size of θ)."""
+
+    def slope(theta):
+        point = x.detach().requires_grad_()
+        return torch.autograd.grad(problem.lower(point, theta), point, create_graph=True)[0].flatten()
+
+    return torch.autograd.functional.jacobian(slope, theta)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_constants_hold(problem, seed):
+    x, other, theta = near(problem, seed)
+    known = problem.constants(x, theta)
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(5):
+        direction = torch.randn(x.shape, generator=draw, dtype=torch.float64)
+        direction = direction / direction.norm()
+        curved = times(problem, x, theta, direction)
+        assert known.mu * (1 - 1e-9) <= float((direction * curved).sum()) <= known.smoothness
+        change = (times(problem, other, theta, direction) - curved).norm()
+        assert float(change) <= known.inverse_slope * known.mu**2 * float((x - other).norm()) + 1e-12
+    at_x, at_other = jacobian(problem, x, theta), jacobian(problem, other, theta)
+    assert float(torch.linalg.matrix_norm(at_x, 2)) <= known.jacobian * (1 + 1e-9)
+    change = torch.linalg.matrix_norm(at_x - at_other, 2)
+    assert float(change) <= known.jacobian_slope * float((x - other).norm()) + 1e-12
+    slopes = [torch.autograd.functional.jacobian(problem.upper, point) for point in (x, other)]
+    assert float((slopes[0] - slopes[1]).norm()) <= problem.upper_smoothness * float((x - other).norm()) * (1 + 1e-9)
+
+
+def test_the_lower_level_is_solved_to_the_distance_asked_for(problem):
+    x, theta = problem.start
+    exact = problem.solved(theta, x, 1e-10).x
+    for accuracy in (1e-1, 1e-4):
+        found = problem.solved(theta, x, accuracy)
+        assert float((found.x - exact).norm()) <= accuracy
+        assert found.iterations <= problem.solved(theta, x, accuracy / 10).iterations
+
+
+def test_wrong_constants_end_in_one_line(monkeypatch):
+    monkeypatch.setattr("fisherexp.problems.bilevel.MOST", 50)
+    with pytest.raises(ArithmeticError, match="after 50 iterations"):
+        solve_lower(lambda x: 3 * x, torch.ones(2), 1.0, 1.0, 1e-3)
+
+
+def test_the_quadratic_is_solved_by_least_squares():
+    problem = BilevelQuadratic(n=30, m=4).load(0)
+    x, theta = problem.start
+    torch.testing.assert_close(problem.solved(theta, x, 1e-10).x, problem.solution_of_lower(theta), rtol=0, atol=1e-9)
+    instance = problem.instance
+    best = torch.linalg.lstsq(instance["A1"], instance["b1"]).solution
+    gram = instance["A2"].T @ instance["A3"]
+    theta = torch.linalg.solve(gram, instance["A2"].T @ (instance["b2"] - instance["A2"] @ best))
+    assert problem.evaluate(theta)["gap"] == pytest.approx(0, abs=1e-9)
+    assert problem.evaluate(theta + 0.1)["gap"] > 1e-4
+
+
+def test_filters_and_images():
+    filters = cosine_filters().flatten(1)
+    torch.testing.assert_close(filters @ filters.T, torch.eye(8, dtype=torch.float64))
+    assert float(filters.sum(1).abs().max()) < 1e-14
+    problem = TotalVariation(2, 16, 0.1, 0.05, 0.05).load(3)
+    clean = problem.instance["clean"]
+    steps = (clean - clean.roll(-1, 3)).square() + (clean - clean.roll(-1, 2)).square()
+    torch.testing.assert_close(problem.experts(clean)[0], (steps + 0.05**2).sqrt().sum())
+    assert 0 <= float(clean.min()) < float(clean.max()) <= 1
+    found = problem.evaluate(problem.start[1])
+    assert found["psnr"] > found["noisy_psnr"] + 2
+    assert found["noisy_psnr"] == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: TotalVariation(1, 400, 0.1, 0.1, 0.1), r"data\.size=400"),
+        (lambda: RidgePerPixel(train=900), r"data\.train=900: at most 898"),
+        (lambda: RidgePerPixel(start=-9.0), r"data\.start=-9"),
+        (lambda: BilevelQuadratic(3, 4), r"data\.m=4"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
