@@ -10,6 +10,7 @@ are crops of a photograph that comes with scikit-learn, with noise; the lower le
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.problems.bilevel import Bilevel, Constants, solve_lower
+from fisherexp.problems.sample_figure import draw_samples
 from fisherexp.seeds import generator
 
+SHOWN = 8  # images of the picture
 # max |φ'''| ν² of φ(u) = √(|u|² + ν²): at |u| = ν/2, along u.
 THIRD = 1.5 / 1.25**2.5
 
@@ -45,10 +48,12 @@ class BilevelDenoising(Bilevel):
 
     smoothing: ν. start_weight: exp(θ) to begin with.
     psnr: in dB, of the images to judge by, denoised with the weights that were learned; noisy_psnr: as they came.
+    denoised.png and .pdf show the first of them clean, noisy and denoised, row by row.
     """
 
     headings = {"upper_loss": "upper\nloss", "psnr": "held-out\ndB", "noisy_psnr": "noisy\ndB"}
     better = {"upper_loss": "lower", "psnr": "higher"}
+    shown: Tensor
 
     def __init__(
         self, images: Count, size: Count, noise: Positive, smoothing: Positive, start_weight: Positive
@@ -134,8 +139,13 @@ class BilevelDenoising(Bilevel):
 
     def evaluate(self, solution: Tensor) -> dict[str, float]:
         clean, noisy = self.instance["test_clean"], self.instance["test_noisy"]
-        found = {"psnr": _psnr(self.denoised(noisy, solution), clean), "noisy_psnr": _psnr(noisy, clean)}
+        denoised = self.denoised(noisy, solution)
+        self.shown = torch.cat([part[:SHOWN] for part in (clean, noisy, denoised)])
+        found = {"psnr": _psnr(denoised, clean), "noisy_psnr": _psnr(noisy, clean)}
         return {**super().evaluate(solution), **found}
+
+    def leave_files(self, folder: Path) -> None:
+        draw_samples(2 * self.shown - 1, folder / "denoised", columns=len(self.shown) // 3)
 
     def about(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("images", "size", "noise", "smoothing")}

@@ -93,7 +93,7 @@ def test_the_quadratic_is_solved_by_least_squares():
     assert problem.evaluate(theta + 0.1)["gap"] > 1e-4
 
 
-def test_filters_and_images():
+def test_filters_and_images(tmp_path):
     filters = cosine_filters().flatten(1)
     torch.testing.assert_close(filters @ filters.T, torch.eye(8, dtype=torch.float64))
     assert float(filters.sum(1).abs().max()) < 1e-14
@@ -105,6 +105,8 @@ def test_filters_and_images():
     found = problem.evaluate(problem.start[1])
     assert found["psnr"] > found["noisy_psnr"] + 2
     assert found["noisy_psnr"] == pytest.approx(20, abs=1)
+    problem.leave_files(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"denoised.png", "denoised.pdf"}
 
 
 @pytest.mark.parametrize(

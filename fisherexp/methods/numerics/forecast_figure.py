@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from fisherexp.figures import BLUE, ORANGE, canvas, save_both
@@ -23,6 +24,8 @@ def draw(f: Tensor, eclipsing: Tensor, found: Mapping[str, Tensor], stem: Path) 
             place.scatter(1e3 * f[which], found[name][which], s=9, color=color, label=label)
         place.set(xscale="log", yscale="log", title=title)
         place.title.set_fontsize("small")
+        place.xaxis.set_minor_locator(NullLocator())
+        place.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     for place in axes[1]:
         place.set_xlabel("frequency (mHz)")
     axes[0, 0].legend(frameon=False, fontsize="small")

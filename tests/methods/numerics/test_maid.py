@@ -138,8 +138,9 @@ def test_schedules_differ(quadratic):
 @pytest.mark.proof
 def test_where_accuracy_and_step_begin_does_not_matter():
     """n = 1000, m = 10, a budget of 10,000. Measured gaps for seeds 0-2: 2.70e-4-2.75e-4, 7.68e-4-7.89e-4 and
-    4.40e-4-4.48e-4 from six starts; with a fixed ε of 0.1 2.8e-2, 6.9e-2 and 8.1e-2. Fixed at 1e-5 it is as good or better
-    (3.2e-4, 7.4e-4, 4.2e-4), and so is HOAG with its best schedule (2.7e-4, 8.8e-4, 4.4e-4)."""
+    4.40e-4-4.48e-4 from six starts; with a fixed ε of 0.1 2.8e-2, 6.9e-2 and 8.1e-2. It is not always the best: a fixed
+    ε of 1e-5 has 3.2e-4, 7.4e-4 and 4.2e-4, HOAG's quadratic schedule 2.7e-4, 1.04e-3 and 4.4e-4.
+    """
     problem = BilevelQuadratic().load(0)
 
     def gap(method):
