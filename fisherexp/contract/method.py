@@ -43,7 +43,7 @@ SMALL = {
     "method.trees": 6,
     "method.max_iterations": 60,
     "method.steps": 5,
-    "method.budget": 300,
+    "method.max_cost": 300,
     "method.total_episodes": 60,
     "training.epochs": 2,
     # Fifty images of each of four corruptions show as much as all.

@@ -13,7 +13,7 @@ from fisherexp.problems.bilevel import Bilevel
 
 
 class BilevelDescent(IterativeMethod):
-    """Spends up to `budget` iterations of the lower level and products of its linear solver, together.
+    """Spends up to `max_cost` iterations of the lower level and products of its linear solver, together.
 
     A subclass makes a step on θ. epsilon: accuracy of the lower level to begin with, as a distance; delta: residual of
     the linear system. convergence.png and .pdf show the upper loss over the cost.
@@ -27,10 +27,12 @@ class BilevelDescent(IterativeMethod):
 
     problem: Bilevel
 
-    def __init__(self, epsilon: Positive = 0.1, delta: Positive = 0.1, step_size: Positive = 1.0, budget: Count = 1000):
+    def __init__(
+        self, epsilon: Positive = 0.1, delta: Positive = 0.1, step_size: Positive = 1.0, max_cost: Count = 1000
+    ):
         super().__init__()
         self.first = {"epsilon": epsilon, "delta": delta, "step_size": step_size}
-        self.budget = budget
+        self.max_cost = max_cost
 
     def begin(self, problem: Bilevel, seed: int) -> None:
         super().begin(problem, seed)
@@ -62,8 +64,8 @@ class BilevelDescent(IterativeMethod):
     def note(self) -> None:
         """A point of the curve; called after each step."""
         self.curve.append([self.cost, float(self.problem.upper(self.x))])
-        if not self.stopped and self.cost >= self.budget:
-            self.stopped = "budget"
+        if not self.stopped and self.cost >= self.max_cost:
+            self.stopped = "max_cost"
         self.outcome = {"stopped": self.stopped, "epsilon": self.epsilon, "delta": self.delta}
 
     def figures(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ LEAST = 1e-10  # accuracy and step size below which it ends
 class Hoag(BilevelDescent):
     """A step is one of the schedule, undone or not.
 
-    schedule: geometric, quadratic or cubic. epsilon: ε₀, of both. step_size: the first. budget: see BilevelDescent.
+    schedule: geometric, quadratic or cubic. epsilon: ε₀, of both. step_size: the first. max_cost: see BilevelDescent.
     """
 
     name = "hoag"
@@ -27,9 +27,9 @@ class Hoag(BilevelDescent):
         schedule: Literal["geometric", "quadratic", "cubic"] = "quadratic",
         epsilon: Positive = 0.1,
         step_size: Positive = 1.0,
-        budget: Count = 1000,
+        max_cost: Count = 1000,
     ) -> None:
-        super().__init__(epsilon, epsilon, step_size, budget)
+        super().__init__(epsilon, epsilon, step_size, max_cost)
         self.schedule = schedule
 
     def step(self) -> dict[str, float]:

@@ -24,7 +24,7 @@ LEAST = 1e-10  # accuracy below which rounding decides
 
 class Maid(BilevelDescent):
     """A step is an accepted step on θ. epsilon, delta: ε and δ, with which it begins. step_size: the first α.
-    budget: see BilevelDescent."""
+    max_cost: see BilevelDescent."""
 
     name = "maid"
     paper = "Salehi et al., SIMODS 2025, arXiv 2308.10098"
@@ -41,7 +41,7 @@ class Maid(BilevelDescent):
         return self.figures()
 
     def certain(self) -> Hypergradient | None:
-        """A gradient that is known to descend; None where the accuracy for it, or the budget, ends."""
+        """A gradient that is known to descend; None where the accuracy for it, or `max_cost`, ends."""
         found = self.gradient()
         while found.bound > (1 - ETA) * float(found.z.norm()):
             self.tighten()
@@ -55,8 +55,8 @@ class Maid(BilevelDescent):
         self.epsilon, self.delta = SHRINK * self.epsilon, SHRINK * self.delta
         if min(self.epsilon, self.delta) < LEAST:
             self.stopped = "accuracy"
-        elif self.cost >= self.budget:
-            self.stopped = "budget"
+        elif self.cost >= self.max_cost:
+            self.stopped = "max_cost"
 
     def searched(self, found: Hypergradient, trials: int) -> bool:
         """Whether a step was accepted; then the state is that after it."""

@@ -86,7 +86,7 @@ def test_conjugate_gradients_stop_at_the_residual():
 
 
 def test_accepted_steps_lower_the_exact_loss(denoising):
-    method, losses = Maid(budget=250, step_size=30.0), []
+    method, losses = Maid(max_cost=250, step_size=30.0), []
     method.begin(denoising, 0)
     while not method.done:
         losses.append(float(denoising.upper(denoising.solved(method.theta, method.x, 1e-10).x)))
@@ -101,7 +101,7 @@ def test_accepted_steps_lower_the_exact_loss(denoising):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_goes_on_where_it_was(kind, denoising, tmp_path):
-    options = {"budget": 150, "epsilon": 1e-2, "step_size": 30.0}
+    options = {"max_cost": 150, "epsilon": 1e-2, "step_size": 30.0}
     whole, method = finished(kind(**options), denoising), kind(**options)
     method.begin(denoising, 0)
     method.step()
@@ -121,7 +121,7 @@ def test_goes_on_where_it_was(kind, denoising, tmp_path):
 def test_a_fixed_accuracy_that_is_too_loose_takes_no_step(denoising):
     method = finished(FixedAccuracy(epsilon=1.0, delta=0.1), denoising)
     assert (method.accepted, method.outcome["stopped"]) == (0, "no step")
-    assert finished(Maid(epsilon=1.0, delta=0.1, budget=250), denoising).accepted > 5
+    assert finished(Maid(epsilon=1.0, delta=0.1, max_cost=250), denoising).accepted > 5
 
 
 def test_schedules_differ(quadratic):
@@ -147,9 +147,9 @@ def test_where_accuracy_and_step_begin_does_not_matter():
         return problem.evaluate(finished(method, problem).solution())["gap"]
 
     starts = [(epsilon, size) for epsilon in (1e-1, 1e-5) for size in (1e-2, 1.0)]
-    gaps = [gap(Maid(epsilon, epsilon, size, budget=10_000)) for epsilon, size in starts]
+    gaps = [gap(Maid(epsilon, epsilon, size, max_cost=10_000)) for epsilon, size in starts]
     assert max(gaps) <= 1.1 * min(gaps)
-    assert gap(FixedAccuracy(0.1, 0.1, 1.0, budget=10_000)) > 2 * max(gaps)
+    assert gap(FixedAccuracy(0.1, 0.1, 1.0, max_cost=10_000)) > 2 * max(gaps)
 
 
 @pytest.mark.proof
@@ -160,7 +160,7 @@ def test_a_weight_for_each_pixel_beats_the_best_single_one(seed):
     x = problem.start[0]
     single = [torch.full((64,), value, dtype=torch.float64) for value in (-6, -5.5, -5, -4.5, -4, -3, -2)]
     best = min(float(problem.upper(problem.solved(theta, x, 1e-4).x)) for theta in single)
-    method = finished(Maid(step_size=100.0, budget=10_000), problem)
+    method = finished(Maid(step_size=100.0, max_cost=10_000), problem)
     assert problem.evaluate(method.solution())["upper_loss"] < 0.95 * best
 
 
