@@ -51,6 +51,7 @@ SMALL = {
     "scenario.corruptions": ["gaussian_noise", "fog", "brightness", "contrast"],
 }
 TASKS = 2  # show as much as many
+EPOCHS = 3  # of a method's own: several, and so a schedule, are all it takes
 STARTS = {"scratch", "source"}
 SECONDS = 10.0
 COSTS = {*TIMES, "forward_samples", "backward_samples"}  # a step that was lost with its process is paid twice
@@ -93,6 +94,18 @@ def shrunk(config: DictConfig, sizes: dict[str, Any] = SMALL) -> list[str]:
     return [f"{option}={_written(value)}" for option, value in small.items()]
 
 
+def shortened(config: DictConfig) -> list[str]:
+    """Overrides that cut a long training of the method's own to EPOCHS."""
+    recipes = ["", *(f".{name}" for name in ("finetune", "training") if _own(config, name))]
+    options = [f"method{recipe}.epochs" for recipe in recipes]
+    return [f"{option}={EPOCHS}" for option in options if (OmegaConf.select(config, option) or 0) > EPOCHS]
+
+
+def _own(config: DictConfig, recipe: str) -> bool:
+    """Whether the method has this recipe and shares it with nobody."""
+    return recipe in config.method and not OmegaConf.is_interpolation(config.method, recipe)
+
+
 def _has(config: DictConfig, node: str, option: str) -> bool:
     return node in config and option in config[node]
 
@@ -116,7 +129,8 @@ class Contract:
             (scratch / "a" / "artefacts").symlink_to(artefacts)
         searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
         self.overrides = [*searched, f"method={entry.name}", "callbacks=[]", "progress=off"]
-        self.overrides += shrunk(composed(self.overrides))
+        home = composed(self.overrides)
+        self.overrides += [*shrunk(home), *shortened(home)]
         self.by_steps = issubclass(get_class(self.config("a").method._target_), IterativeMethod)
 
     def check_declaration(self) -> None:

@@ -168,6 +168,7 @@ class AdapterTuning(MergedTuning):
     outcome: as of MergedTuning.
     """
 
+    weighs_samples = True
     counts_with = {
         "targets": {"exclude": None, "targets": "^head$"},
         "by_layer": {"by_layer": {"backbone": {"rank": 2}}},

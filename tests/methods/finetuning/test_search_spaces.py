@@ -19,7 +19,7 @@ def faults(config):
 def test_every_value_of_a_methods_space_composes(method, compose_quickly):
     config = compose_quickly([f"method={method}"])
     found = declared_dimensions(config, fixed=set())
-    assert "method.finetune.lr" in [dimension.option for dimension in found]
+    assert {"method.finetune.lr", "method.training.lr"} & {dimension.option for dimension in found}
     for dimension in found:
         default = OmegaConf.select(config, dimension.option)
         ends = dimension.values or (dimension.low, dimension.high)
