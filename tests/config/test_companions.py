@@ -28,6 +28,7 @@ EMBEDDED = {
     "transport",
     "bridge_swiss_roll",
     "density",
+    "stories",
     "tracks",
     "reusable_holdout",
     "contaminated_gaussian",

@@ -11,7 +11,7 @@ boosts first; it masks unwanted tokens of K̄ with -∞, where the paper sets th
 share e⁰ of a softmax. Its identity copy keeps the begin-of-text token. All of the end tokens are in X and are edited
 with every frame. The exponent depends on the scale of σ: constants for CLIP are not those of another encoder.
 
-Embeddings are (tokens, d), of one prompt. Places are indices of tokens.
+Embeddings are (…, tokens, d), of one prompt or of several alike. Places are indices of tokens.
 """
 
 import math
@@ -36,22 +36,22 @@ BOOST, DAMP = Strength(0.01, 1.0), Strength(-0.01, 0.05)
 
 
 def reweighted(embeddings: Tensor, strength: Strength) -> Tensor:
-    """Singular values σ of the embeddings (tokens, d) become β e^(ασ) σ, computed in float64; vectors stay.
+    """Singular values σ of the embeddings (…, tokens, d) become β e^(ασ) σ, computed in float64; vectors stay.
 
     Raises ValueError for more tokens than dimensions, whose directions are not independent.
     """
-    tokens, size = embeddings.shape
+    tokens, size = embeddings.shape[-2:]
     if tokens > size:
         raise ValueError(f"{tokens} tokens of {size} dimensions: at most {size} can be reweighted together")
     left, values, right = torch.linalg.svd(embeddings.double().mT, full_matrices=False)
     values = strength.beta * (strength.alpha * values).exp() * values
-    return (left * values @ right).mT.to(embeddings)
+    return (left * values[..., None, :] @ right).mT.to(embeddings)
 
 
 def reweighted_at(embeddings: Tensor, words: Sequence[int], ends: Sequence[int], strength: Strength) -> Tensor:
     """The embeddings with those at `words` and `ends` reweighted together."""
     places = torch.tensor([*words, *ends])
-    return embeddings.index_copy(0, places, reweighted(embeddings[places], strength))
+    return embeddings.index_copy(-2, places, reweighted(embeddings[..., places, :], strength))
 
 
 def frame_embeddings(
