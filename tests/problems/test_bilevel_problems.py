@@ -5,13 +5,13 @@ import torch
 
 from fisherexp.problems.bilevel import BilevelQuadratic, solve_lower
 from fisherexp.problems.bilevel_denoising import FieldsOfExperts, TotalVariation, cosine_filters
-from fisherexp.problems.bilevel_ridge import RidgePerPixel
+from fisherexp.problems.bilevel_ridge import LogisticRidge
 
 SMALL = {
     "quadratic": lambda: BilevelQuadratic(n=30, m=4),
     "total_variation": lambda: TotalVariation(1, 8, 0.1, 0.1, 0.05),
     "fields_of_experts": lambda: FieldsOfExperts(1, 8, 0.1, 0.1, 0.05),
-    "ridge": lambda: RidgePerPixel(train=40, start=-1.0),
+    **{f"ridge, {name}": lambda name=name: LogisticRidge(40, -1.0, name) for name in ("all", "pixel", "entry")},
 }
 
 
@@ -113,8 +113,8 @@ def test_filters_and_images(tmp_path):
     ("make", "said"),
     [
         (lambda: TotalVariation(1, 400, 0.1, 0.1, 0.1), r"data\.size=400"),
-        (lambda: RidgePerPixel(train=900), r"data\.train=900: at most 898"),
-        (lambda: RidgePerPixel(start=-9.0), r"data\.start=-9"),
+        (lambda: LogisticRidge(train=900), r"data\.train=900: at most 898"),
+        (lambda: LogisticRidge(start=-9.0), r"data\.start=-9"),
         (lambda: BilevelQuadratic(3, 4), r"data\.m=4"),
     ],
 )
