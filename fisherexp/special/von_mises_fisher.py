@@ -16,6 +16,9 @@ from torch import Tensor
 
 from fisherexp.special.log_bessel import iv_ratio_gap, log_ive
 
+TOLERANCE = 1e-13  # relative change of κ with which Newton's method ends; rounding keeps it from much less
+LIMIT = 50  # steps, of which it takes six at most
+
 
 def log_peak(kappa: Tensor, p: int) -> Tensor:
     """Log-density at the mean direction, log C_p(κ) + κ, which stays exact where κ is large. kappa: any shape."""
@@ -78,6 +81,16 @@ def newton_step(kappa: Tensor, gap: Tensor, p: int) -> Tensor:
     own = mean_gap(kappa, p)
     slope = own * (2 - own) - (p - 1) * (1 - own) / kappa
     return kappa + (own - gap) / slope
+
+
+def maximum_likelihood(gap: Tensor, p: int) -> Tensor:
+    """The root κ of A_p(κ) = R̄, from 1 - R̄ in (0, 1), any shape: Newton's method from the closed form."""
+    kappa = closed_form(gap, p)
+    for _ in range(LIMIT):
+        before, kappa = kappa, newton_step(kappa, gap, p)
+        if ((kappa / before - 1).abs() <= TOLERANCE).all():
+            break
+    return kappa
 
 
 def sample(mean: Tensor, kappa: float, count: int, generator: torch.Generator) -> Tensor:

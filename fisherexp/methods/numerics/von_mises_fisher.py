@@ -15,9 +15,7 @@ from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.problems.directions import Directions
 from fisherexp.special import von_mises_fisher as vmf
 
-TOLERANCE = 1e-13  # relative change of κ with which Newton's method ends; rounding keeps it from much less
-LIMIT = 50  # steps, of which it takes six at most
-STEPS = {"closed_form": 0, "two_steps": 2, "maximum_likelihood": LIMIT}
+STEPS = {"closed_form": 0, "two_steps": 2, "maximum_likelihood": vmf.LIMIT}
 
 
 class VonMisesFisher(IterativeMethod):
@@ -56,7 +54,7 @@ class VonMisesFisher(IterativeMethod):
     def done(self) -> bool:
         if not self.kappas:
             return False
-        still = len(self.kappas) > 1 and abs(self.kappas[-1] / self.kappas[-2] - 1) <= TOLERANCE
+        still = len(self.kappas) > 1 and abs(self.kappas[-1] / self.kappas[-2] - 1) <= vmf.TOLERANCE
         return still or len(self.kappas) > STEPS[self.estimator]
 
     def step(self) -> dict[str, float]:
