@@ -5,6 +5,7 @@ import math
 import mpmath
 import pytest
 import torch
+from scipy.special import kv
 from torch.autograd import gradcheck, gradgradcheck
 
 from fisherexp.special import debye, iv_ratio, iv_ratio_gap, kv_ratio, log_iv, log_ive, log_kv, log_kve
@@ -104,6 +105,35 @@ def test_orders_far_beyond_scipys_reach():
     )
     torch.testing.assert_close(1 / iv_ratio(v, x), 2 * (v + 1) / x + iv_ratio(v + 1, x), rtol=1e-14, atol=0)
     torch.testing.assert_close(kv_ratio(v + 1, x), 2 * (v + 1) / x + 1 / kv_ratio(v, x), rtol=1e-14, atol=0)
+
+
+def test_scipys_reference_values():
+    """Values of its own tests of iv, kv (test_basic.py) and of the ratio of orders v and v - 1 (test_iv_ratio.py)."""
+    for function, table in (
+        (log_iv, [(1, 700, 1.528500390233901e302), (1000, 1120, 1.301564549405821e301), (-0.5, 1, 1.231200214592967)]),
+        (
+            log_kv,
+            [
+                *((0, 0.2, 1.7527038555281462), (1, 0.2, 4.775972543220472), (2, 0.2, 49.51242928773287)),
+                *((32, 1, 1.7516596664574289e43), (-3.0, 2.2, float(kv(3.0, 2.2)))),
+            ],
+        ),
+    ):
+        v, x, expected = tensors(table)
+        torch.testing.assert_close(function(v, x), expected.log(), rtol=2e-15, atol=2e-15)
+    v, x, expected = tensors(
+        [
+            *((1, 0.3380952380952381, 0.1666773049170313), (1, 0.7083333333333333, 0.33366443586989925)),
+            *((1, 1.1666666666666667, 0.5023355231537423), (1, 1.8666666666666665, 0.674616572252164)),
+            *((1, 3.560606060606061, 0.844207659503163), (2.34, 0.7975238095238094, 0.16704903081553285)),
+            *((2.34, 1.7133333333333334, 0.3360215931268845), (2.34, 2.953333333333333, 0.50681909317803)),
+            *((2.34, 5.0826666666666656, 0.6755252698800679), (2.34, 10.869696969696973, 0.8379351104498762)),
+            *((56.789, 19.46575238095238, 0.1667020505391409), (56.789, 42.55008333333333, 0.33353809996933026)),
+            *((56.789, 75.552, 0.5003932381177826), (56.789, 135.76026666666667, 0.6670528221946127)),
+            (56.789, 307.8642424242425, 0.8334999441460798),
+        ]
+    )
+    torch.testing.assert_close(iv_ratio(v - 1, x), expected, rtol=2e-15, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,72 @@ def test_density_and_entropy_are_scipys(p, kappa):
     assert float(vmf.entropy(tensor(kappa), p)) == pytest.approx(known.entropy(), rel=1e-11, abs=1e-11)
 
 
+def test_log_densities_of_scipys_own_tests():
+    """Computed there with mpmath, to 50 digits."""
+    table = [
+        *((3, 1.0, 1e-4, -2.5309242486359573), (3, 0.0, 1e-4, -2.5310242486359575)),
+        *((3, 1.0, 100.0, 2.767293119578746), (3, 0.0, 100.0, -97.23270688042125)),
+        *((3, 0.98**0.5, 2000.0, -14.337987284534103), (3, 1.0, 2000.0, 5.763025393132737)),
+        *((5, 1.0, 2000.0, 11.526550911307156), (5, 0.98**0.5, 2000.0, -8.574461766359684)),
+        (5, 0.8**0.5, 2000.0, -199.61906708886113),
+    ]
+    for p, cosine, kappa, expected in table:
+        x, mean = torch.zeros(2, p, dtype=torch.float64)
+        x[0], mean[0], mean[1] = 1.0, cosine, (1 - cosine**2) ** 0.5
+        assert float(vmf.log_density(x, mean, tensor(kappa))) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("p", "kappa", "expected"),
+    [
+        *((3, 1e-4, 2.531024245302624), (3, 100.0, -1.7672931195787458)),
+        *((5, 5000.0, -11.359032310024453), (8, 1.0, 3.4189526482545527)),
+    ],
+)
+def test_entropies_of_scipys_own_tests(p, kappa, expected):
+    assert float(vmf.entropy(tensor(kappa), p)) == pytest.approx(expected, rel=2e-14)
+
+
+@pytest.mark.parametrize("p", [2, 3, 6])
+@pytest.mark.parametrize(
+    ("kappa", "of_mean", "of_kappa"),
+    [(1.0, 5e-2, 5e-2), (10.0, 1e-2, 1e-2), (100.0, 5e-3, 2e-2), (1000.0, 1e-3, 2e-2)],
+)
+def test_fits_are_as_near_as_scipys_own_tests_ask(p, kappa, of_mean, of_kappa):
+    """To 10,000 samples around (1, …, 1); within four standard errors where those are more than SciPy's bounds, which
+    were set for one seed."""
+    mean = torch.full((p,), p**-0.5, dtype=torch.float64)
+    points = vmf.sample(mean, kappa, 10_000, torch.Generator().manual_seed(0))
+    found, gap = vmf.resultant(points)
+    turn = 4 * ((p - 1) / (10_000 * kappa * (1 - float(gap)))) ** 0.5
+    assert float((found - mean).norm()) < max(of_mean, turn)
+    change = 4 / (10_000 * slope(kappa, p)) ** 0.5
+    fitted = float(vmf.maximum_likelihood(gap, p))
+    assert fitted == pytest.approx(kappa, rel=max(of_kappa, change / kappa))
+    assert float(vmf.closed_form(gap, p)) != pytest.approx(fitted, rel=1e-7)  # the control
+
+
+def slope(kappa, p):
+    """A_p', by differences."""
+    return float(vmf.mean_gap(tensor(kappa * 0.999), p) - vmf.mean_gap(tensor(kappa * 1.001), p)) / (0.002 * kappa)
+
+
+def test_in_two_dimensions_it_is_von_mises():
+    angles = torch.linspace(-3, 3, 10, dtype=torch.float64)
+    points, mean = torch.stack([angles.cos(), angles.sin()], 1), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    known = stats.vonmises(loc=math.pi / 2, kappa=20)
+    expected = torch.from_numpy(known.logpdf(angles.numpy()))
+    torch.testing.assert_close(vmf.log_density(points, mean, tensor(20.0)), expected, rtol=1e-13, atol=1e-13)
+    assert float(vmf.entropy(tensor(20.0), 2)) == pytest.approx(float(known.entropy()), rel=1e-12)
+
+
+@pytest.mark.parametrize("kappa", [1e15, 1e20, 1e30])
+def test_samples_of_extreme_concentration_are_the_mean(kappa):
+    mean = direction(5)
+    points = vmf.sample(mean, kappa, 10, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(points, mean.expand(10, 5), rtol=0, atol=1e-6)
+
+
 def test_three_dimensions_have_closed_forms_at_any_concentration():
     kappa = torch.tensor([0.5, 20.0, 1e6, 1e30], dtype=torch.float64)
     peak = (kappa / (2 * math.pi)).log() - torch.log1p(-torch.exp(-2 * kappa))

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from scipy.optimize import linprog
 
 from fisherexp.data.transport import point_clouds, random_assignment
 from fisherexp.methods.numerics.sinkhorn import best_columns, best_rows, log_sum_exp, sinkhorn_sweep
@@ -71,6 +72,27 @@ def test_potentials_of_one_eta_are_a_start_for_the_next():
         state = swept(sharp._replace(eta=eta), 20, state)
     cold, scaled = (swept(sharp, 1, start) for start in (zero_potentials(sharp), state))
     assert duality_gap(scaled.x, scaled.y, sharp) < duality_gap(cold.x, cold.y, sharp) / 2
+
+
+def test_a_start_at_the_exact_potentials_ends_in_the_same_plan():
+    """Points on a line, as in POT's test of its warm start: from the dual of the linear program, and from zero."""
+    x, y = torch.arange(10.0, dtype=torch.float64), torch.arange(20.0, dtype=torch.float64)
+    sides = torch.full((10,), 0.1, dtype=torch.float64), torch.full((20,), 0.05, dtype=torch.float64)
+    problem = point_clouds(10, 20, eta=1.0)._replace(a=sides[0], b=sides[1], cost=(x[:, None] - y).square())
+    sums = torch.cat([torch.kron(torch.eye(10), torch.ones(1, 20)), torch.kron(torch.ones(1, 10), torch.eye(20))])
+    exact = linprog(problem.cost.flatten().numpy(), A_eq=sums.numpy(), b_eq=torch.cat(sides).numpy())
+    dual = torch.from_numpy(exact.eqlin.marginals)
+    warm = zero_potentials(problem)._replace(x=dual[:10].clone(), y=dual[10:].clone())
+    plans = []
+    for start in (zero_potentials(problem), warm):
+        state = swept(problem, 1000, start)
+        plans.append(plan(state.x, state.y, problem))
+        torch.testing.assert_close(plans[-1].sum(1), problem.a, rtol=0, atol=1e-9)
+        torch.testing.assert_close(plans[-1].sum(0), problem.b, rtol=0, atol=1e-9)
+    torch.testing.assert_close(*plans, rtol=0, atol=1e-8)
+    assert float((plans[0] * problem.cost).sum()) > exact.fun + 1e-3  # entropy has its price
+    early = [plan(*swept(problem, 1, start)[:2], problem) for start in (zero_potentials(problem), warm)]
+    assert float((early[0] - early[1]).abs().max()) > 1e-3  # the control
 
 
 def test_large_eta_stays_finite_in_single_precision():
