@@ -26,7 +26,7 @@ def test_counts_and_figures_by_hand():
 
 
 def test_figures_are_trackevals():
-    metrics = pytest.importorskip("trackeval").metrics
+    metrics = pytest.importorskip("trackeval", reason="pip install 'fisherexp[tracking]'").metrics
     draws = np.random.default_rng(0)
     identities = np.tile(np.arange(5), 12)
     tracks = np.concatenate([draws.permutation(7)[:5] for _ in range(12)])
