@@ -38,6 +38,10 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
+# Of a whole of which something must be left.
+Share = Annotated[float, Ge(0), Lt(1)]
+# Of vectors that have a direction.
+Dimension = Annotated[int, Ge(2), Le(1_000_000)]
 
 # What there is to choose from, or to go through: AtLeastOne[Positive] is a list of such numbers that is not empty.
 Item = TypeVar("Item")

@@ -3,21 +3,19 @@
 import math
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Lt
 from torch import Tensor
 
 from fisherexp.config.machine import available_memory
-from fisherexp.config.types import Count, NonNegative
+from fisherexp.config.types import Count, NonNegative, Share
 from fisherexp.data.errors import DataError
 from fisherexp.problems.numerical import Numerical
 from fisherexp.seeds import generator
 
 BYTES = 8  # of a float64
 WORTH_SAYING = 10**8  # bytes
-Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class CorruptedLowRank(Numerical):

@@ -3,21 +3,18 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
 from fisherexp.config.locations import data_folder
-from fisherexp.config.types import Count, Positive
+from fisherexp.config.types import Count, Dimension, Positive
 from fisherexp.data.errors import DataError
 from fisherexp.problems.numerical import Numerical
 from fisherexp.seeds import generator
 from fisherexp.special import von_mises_fisher
-
-Dimension = Annotated[int, Ge(2), Le(1_000_000)]
 
 
 class Directions(Numerical):
