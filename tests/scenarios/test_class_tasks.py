@@ -43,6 +43,10 @@ def test_every_task_has_its_classes_and_its_parts_are_disjoint(digits):
     assert other.checksum("validation") != setting.checksum("validation")
 
 
+def test_without_groups_there_are_two_tasks_of_half_the_classes(digits):
+    assert list(ClassTasks(samples=100).setting(digits, seed=0).tasks) == ["0_1_2_3_4", "5_6_7_8_9"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
