@@ -16,6 +16,8 @@ def caption(
     counts = sorted({count for line in lines for count in line.counts if count})
     notes = [f"values after the method, over {_runs(counts)} ({', '.join(pooled)})"]
     notes.append(f"protocol: {'; '.join(_protocols(records, pooled))}; the weights each method ends with")
+    if data := _differing_data(records, pooled):
+        notes.append(f"not all methods have the same data: {'; '.join(data)}")
     if sources := sorted({line for record in records if (line := source_line(record))}):
         notes.append(f"source: {' | '.join(sources)}")
     if weights := sorted({line for record in records if (line := pretrained_line(record))}):
@@ -58,6 +60,25 @@ def _protocols(records: list[dict[str, Any]], pooled: Sequence[str]) -> list[str
         same = {k: v for k, v in options[0].items() if all(o.get(k) == v for o in options) and not k.startswith("_")}
         words = ", ".join(f"{key}={value}" for key, value in same.items() if f"scenario.{key}" not in pooled)
         found.append(f"{name}({words})" if words else name)
+    return found
+
+
+def _differing_data(records: list[dict[str, Any]], pooled: Sequence[str]) -> list[str]:
+    """Which method has which options of a data set, where not all have the same. Batch sizes make no other data."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_name.setdefault(record["names"]["data"], []).append(record)
+    found = []
+    for name, together in sorted(by_name.items()):
+        options = [record["semantic"].get("data", {}) for record in together]
+        keys = {key for given in options for key in given if not key.endswith("batch_size")}
+        keys -= {key for key in keys if f"data.{key}" in pooled or len({str(o.get(key)) for o in options}) == 1}
+        texts: dict[str, set[str]] = {}
+        for record, given in zip(together, options, strict=True):
+            words = ", ".join(f"{key}={given.get(key)}" for key in sorted(keys))
+            texts.setdefault(record["names"]["method"], set()).add(f"{name}({words})")
+        if len({frozenset(given) for given in texts.values()}) > 1:
+            found += [f"{method} on {' and '.join(sorted(given))}" for method, given in sorted(texts.items())]
     return found
 
 

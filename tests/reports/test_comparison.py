@@ -180,3 +180,32 @@ def test_caption_names_protocol_and_code():
     assert "class_forgetting(classes=[3])" in notes
     assert "code: 0123456" in notes
     assert "differs from erm" in notes
+
+
+def on_classes(run, classes):
+    run["semantic"] = run["semantic"] | {"data": {"_target_": "digits", "classes": classes, "batch_size": len(classes)}}
+    return run
+
+
+@pytest.mark.parametrize(
+    ("of_ssd", "of_erm", "said"),
+    [
+        ([[0, 2]], [[0, 2, 4]], True),
+        ([[0, 2], [1, 3]], [[0, 2]], True),
+        ([[0, 2], [1, 3]], [[0, 2], [1, 3]], False),  # the rows themselves say which
+    ],
+)
+def test_methods_on_different_parts_of_one_data_set_are_said(of_ssd, of_erm, said):
+    runs = [on_classes(record("ssd", 0, 99.0), classes) for classes in of_ssd]
+    runs += [on_classes(record("erm", 0, 95.0), classes) for classes in of_erm]
+    notes = [note for note in compare(runs).notes if note.startswith("not all methods have the same data")]
+    assert len(notes) == said
+    if said:
+        assert f"ssd on digits(classes={of_ssd[0]})" in notes[0]
+
+
+def test_a_batch_size_makes_no_other_data():
+    runs = [record("ssd", 0, 99.0), record("erm", 0, 95.0)]
+    for run, size in zip(runs, (32, 64), strict=True):
+        run["semantic"] = run["semantic"] | {"data": {"_target_": "digits", "batch_size": size}}
+    assert not any("same data" in note for note in compare(runs).notes)
