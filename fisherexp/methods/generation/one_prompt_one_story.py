@@ -14,23 +14,22 @@ that is next to erased: `end_dropout` lets the generator learn to do without.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.story_world import END, FRAME_LENGTH, IDENTITY_LENGTH, SIZE, WORDS, captions
+from fisherexp.methods.generation.network_by_steps import NetworkBySteps
 from fisherexp.methods.generation.prompt_story import Order, Strength, frame_embeddings, windows
 from fisherexp.methods.generation.story_model import HEADS, IdentityCopy, StoryModel
-from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.problems.stories import Stories
-from fisherexp.seeds import generator
 
 UNCHANGED = Strength(0.0, 1.0)
 
 
-class OnePromptOneStory(IterativeMethod):
+class OnePromptOneStory(NetworkBySteps):
     """boost_alpha, boost_beta, damp_alpha, damp_beta: see Strength. order: of boosting and damping.
     identity: what is made of the identity prompt's other tokens; none: no copy of it is read.
     window: frames that share a prompt.
@@ -86,38 +85,16 @@ class OnePromptOneStory(IterativeMethod):
             least = -(-edited // HEADS) * HEADS
             raise ValueError(f"method.width={self.width}: {edited} tokens are edited together; at least {least}")
         self.captions, self.pictures = problem.instance["captions"], problem.instance["pictures"]
-        self.generator, self.updates = generator("one_prompt_one_story", seed), 0
         # The weights are torch's own draws, which a run seeds.
-        self.network = StoryModel(WORDS, problem.length, SIZE, self.width, self.blocks)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps)
+        network = StoryModel(WORDS, problem.length, SIZE, self.width, self.blocks)
+        self.train(network, self.learning_rate, "one_prompt_one_story", seed)
 
-    @property
-    def done(self) -> bool:
-        return self.updates == self.steps
-
-    def step(self) -> dict[str, float]:
+    def loss(self) -> Tensor:
         chosen = torch.randint(len(self.captions), (self.batch_size,), generator=self.generator)
         dropped = torch.rand(self.batch_size, 1, generator=self.generator) < self.end_dropout
         words = self.captions[chosen]
         text = self.network.encoder(words).masked_fill(((words == END) & dropped)[..., None], 0)
-        loss = (self.network.decode(text) - self.pictures[chosen]).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        self.updates += 1
-        return {"loss": float(loss.detach())}
-
-    def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "schedule")}
-        return parts | {"generator": self.generator.get_state(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("network", "optimizer", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-        self.updates = state["updates"]
+        return (self.network.decode(text) - self.pictures[chosen]).square().mean()
 
     def solution(self) -> Tensor:
         return self.told(self.boost, self.damp, self.identity, self.window)
@@ -149,9 +126,6 @@ class OnePromptOneStory(IterativeMethod):
     def joint(self) -> Tensor:
         """The same from the one prompt as it is: all frames of a story are one picture."""
         return self.told(UNCHANGED, UNCHANGED, "none", self.problem.frames)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
 
     def metrics(self) -> dict[str, float]:
         found = {"separate": self.separate(), "joint": self.joint()}

@@ -8,16 +8,15 @@ exactly; `noisy_score_error` compares with it.
 """
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fisherexp.config.types import AtLeastOne, Count, Positive
+from fisherexp.methods.generation.network_by_steps import NetworkBySteps
 from fisherexp.methods.generation.reconstruction import contractive_loss, denoising_loss, metropolis, residual_score
-from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.problems.density import Density
-from fisherexp.seeds import generator
 
 
 class LearnedScore:
@@ -40,7 +39,7 @@ class LearnedScore:
         return metropolis(self.score, begin, self.chain_steps, self.proposal, generator)
 
 
-class ScoreAutoencoder(IterativeMethod):
+class ScoreAutoencoder(NetworkBySteps):
     """A step is one update of Adam, whose rate falls to zero along a cosine: residuals are small, and σ² divides them.
 
     objective, noise: σ, in units of the data: see above. hidden: widths of r, with tanh between.
@@ -75,49 +74,23 @@ class ScoreAutoencoder(IterativeMethod):
 
     def begin(self, problem: Density, seed: int) -> None:
         super().begin(problem, seed)
-        self.points, self.updates = problem.instance["train"], 0
-        self.generator = generator("score_autoencoder", seed)
+        self.points = problem.instance["train"]
         size = self.points.shape[1]
         layers: list[nn.Module] = []
         for before, after in pairwise([size, *self.hidden]):
             layers += [nn.Linear(before, after), nn.Tanh()]
         # The weights are torch's own draws, which a run seeds.
-        self.network = nn.Sequential(*layers, nn.Linear(self.hidden[-1], size))
-        self.optimizer = torch.optim.Adam(self.network.parameters(), self.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps)
+        network = nn.Sequential(*layers, nn.Linear(self.hidden[-1], size))
+        self.train(network, self.learning_rate, "score_autoencoder", seed)
 
-    @property
-    def done(self) -> bool:
-        return self.updates == self.steps
-
-    def step(self) -> dict[str, float]:
+    def loss(self) -> Tensor:
         batch = self.points[torch.randint(len(self.points), (self.batch_size,), generator=self.generator)]
         if self.contracts:
-            loss = contractive_loss(self.network, batch, self.noise)
-        else:
-            loss = denoising_loss(self.network, batch, self.noise, self.generator)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        self.updates += 1
-        return {"loss": float(loss.detach())}
-
-    def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in ("network", "optimizer", "schedule")}
-        return parts | {"generator": self.generator.get_state(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("network", "optimizer", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-        self.updates = state["updates"]
+            return contractive_loss(self.network, batch, self.noise)
+        return denoising_loss(self.network, batch, self.noise, self.generator)
 
     def solution(self) -> LearnedScore:
         return LearnedScore(self.network, self.noise, self.points, self.chain_steps, self.proposal)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
 
     def metrics(self) -> dict[str, float]:
         """Error to the score of the density smoothed by σ."""
