@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fisherexp.config import companions, draws, nodes  # noqa: F401 - what they teach Hydra
+from fisherexp.config import companions, draws, nodes, parsed_once  # noqa: F401 - what they teach Hydra
 from fisherexp.config.companions import CONFIG_NAME
 from fisherexp.config.locations import conf_dir, groups, search_path
 from fisherexp.config.overrides import group_of, repaired, searched, single_lines, telling_lines
@@ -73,8 +74,11 @@ def _composition(choices: tuple[str, ...], state: tuple) -> DictConfig:
 
 def _state_of_files(directories: list[Path]) -> tuple:
     """Equal as long as no config file has changed."""
-    files = (file for directory in directories for file in directory.rglob("*.yaml"))
-    return tuple(sorted((str(file), (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files))
+    found = []
+    for folder, _, names in (part for directory in directories for part in os.walk(directory)):
+        for file in (os.path.join(folder, name) for name in names if name.endswith(".yaml")):
+            found.append((file, (stat := os.stat(file)).st_mtime_ns, stat.st_size))
+    return tuple(sorted(found))
 
 
 def unknown_choices(lines: list[str]) -> list[Problem]:
