@@ -40,6 +40,9 @@ def save(figure: Figure, file: Path) -> None:
 
 
 def save_both(figure: Figure, stem: Path) -> None:
-    """Write `stem`.png and `stem`.pdf."""
-    for kind in ("png", "pdf"):
-        save(figure, stem.with_name(f"{stem.name}.{kind}"))
+    """Write `stem`.png and `stem`.pdf, the axes in the same places: to find those takes a third of the time."""
+    save(figure, stem.with_name(f"{stem.name}.png"))
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    save(figure, stem.with_name(f"{stem.name}.pdf"))
+    figure.set_layout_engine(engine)

@@ -187,7 +187,7 @@ def test_facts_are_forgotten_by_a_pretrained_model(config, place, tmp_path):
     data = ["data=jsonl_facts", "data.facts_per_person=1", "data.batch_size=1"]
     data += [f"data.{name}={place / 'facts.jsonl'}" for name in groups]
     lines = ["scenario=fact_forgetting", "scenario.fraction=0.34", "scenario.max_new_tokens=8", "method=retrain"]
-    record = run(config(*lines, "data.learn_all=false", "training.epochs=60", data=data), tmp_path / "run")
+    record = run(config(*lines, "training.epochs=60", data=data), tmp_path / "run")
     before, oracle = (record["metrics"][stage] for stage in ("before", "oracle"))
     assert before["forget_rouge"] == before["retain_rouge"] == oracle["retain_rouge"] == 100
     assert before["forget_probability"] > 90 > 70 > oracle["forget_probability"]

@@ -36,7 +36,7 @@ SMALL = {
     "data.eval_batch_size": 200,
     "data.reports": 400,
     "data.test_reports": 20,
-    "model.width": 8,
+    "model.width": 4,
     "model.hidden": [24],
     "model.dim": 16,
     "data.n": 60,

@@ -180,7 +180,7 @@ class Options:
 
 def _tiny(config: DictConfig) -> list[str]:
     """Data that are made, or know domains, have sizes of their own."""
-    own = {"n", "train_images"} & {*config.data}
+    own = {"n", "train_images", "people"} & {*config.data}
     return shrunk(config, {option: size for option, size in TINY.items() if not (own and option == "data.train_size")})
 
 

@@ -27,7 +27,8 @@ class FactData(LabeledData):
 
     tokenizer: that of the model. unit: what tokens are where the model has none.
     learn_all: neighbours and the world are learned along with the people. A model that begins without any knowledge
-        has no other way to know of them; a pretrained one may.
+        has no other way to know of them; a pretrained one may. None: unless the model has a tokenizer, as a pretrained
+        one has.
     Further options: see LabeledData.
 
     Inputs are a question and its answer: tokens (B, T), of a pretrained model input_ids and attention_mask. Targets are
@@ -45,11 +46,12 @@ class FactData(LabeledData):
         self,
         tokenizer: Tokenizer,
         unit: Literal["words", "characters"] = "words",
-        learn_all: bool = True,
+        learn_all: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.tokenizer, self.unit, self.learn_all = tokenizer, unit, learn_all
+        self.tokenizer, self.unit = tokenizer, unit
+        self.learn_all = tokenizer.name is None if learn_all is None else learn_all
 
     @abstractmethod
     def grouped(self) -> dict[str, list[Fact]]:

@@ -20,6 +20,7 @@ EMBEDDED = {
     "digits_even",
     "digits_parity",
     "colored_digits",
+    "few_people",
     "reports",
     "friedman",
     "wine",

@@ -7,6 +7,7 @@ import pytest
 
 from fisherexp.catalogue import Entry, entries
 from fisherexp.contract.method import Contract
+from fisherexp.figures import Drawing
 
 CHECKS = [name.removeprefix("check_") for name in vars(Contract) if name.startswith("check_")]
 
@@ -28,7 +29,9 @@ class OfOneMethod:
     entry: Entry
 
     @pytest.mark.parametrize("check", CHECKS)
-    def test_contract(self, contract, check):
+    def test_contract(self, contract, check, monkeypatch):
+        if check == "repeats_and_resumes_exactly":  # compares weights and metrics; the first run drew the pictures
+            monkeypatch.setattr(Drawing, "savefig", lambda figure, file, **options: Path(file).touch())
         contract.checks()[check]()
 
 

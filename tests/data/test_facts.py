@@ -85,6 +85,11 @@ def test_what_is_not_learned_is_not_in_the_training_rows(data):
     assert len(data.train) == 18 + 6 + len(world_facts(1))  # the control
 
 
+def test_a_model_with_a_tokenizer_need_not_be_told_of_the_world():
+    assert not FictitiousPeople(Tokenizer("some folder")).learn_all
+    assert FictitiousPeople(Tokenizer("some folder"), learn_all=True).learn_all
+
+
 def test_rows_of_any_answers_are_as_wide_as_what_was_read(data):
     fact = data.facts[0]
     rows = data.rows([(fact.question, wrong) for wrong in fact.perturbed_answers])

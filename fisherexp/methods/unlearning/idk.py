@@ -30,7 +30,7 @@ class Idk(ForgetRetain):
     paper = "Maini et al., COLM 2024, arXiv 2401.06121"
     requires = ("next_tokens",)
     weighs_samples = False
-    counts_with = {"refusals": {"refusals": ["clear ."]}}
+    counts_with = {"refusals": {"/data": "reports", "/scenario": "random_forgetting", "refusals": ["clear ."]}}
 
     def __init__(self, model: nn.Module, refusals: AtLeastOne[str] | None, **options: Any) -> None:
         super().__init__(model, **options)

@@ -19,7 +19,7 @@ OF_TEXT = [entry.name for entry in FORGETS if entry.attributes.get("requires") =
 SMALL = ["scenario=random_forgetting", "training.epochs=1", "progress=off"]
 IMAGES = [*SMALL, "data=digits", "model=small_cnn", "data.batch_size=100", "model.width=4"]
 OWN = {"loku": ["method.targets=convolution"]}  # the small network has no linear layer but its head
-TEXTS = [*SMALL, "data.reports=40", "data.test_reports=10", "model.dim=16"]
+TEXTS = [*SMALL, "data=reports", "data.reports=40", "data.test_reports=10", "model.dim=16"]
 
 
 def small(method: str, fraction: float | None = None) -> list[str]:

@@ -14,7 +14,15 @@ from fisherexp.methods.unlearning.loku import LoKU, row_importance
 from fisherexp.runs.workbench import Workbench
 
 BATCH = token_batch()
-TINY = ["method=loku", "model.dim=8", "data.reports=60", "data.test_reports=8", "training.epochs=1"]
+TINY = [
+    "method=loku",
+    "data=reports",
+    "scenario=random_forgetting",
+    "model.dim=8",
+    "data.reports=60",
+    "data.test_reports=8",
+    "training.epochs=1",
+]
 
 
 @pytest.mark.parametrize("relative", [False, True])
