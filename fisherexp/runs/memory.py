@@ -6,11 +6,26 @@ batches a large part of a step on a CPU (`scripts/bench/freed_memory.py`).
 """
 
 import ctypes
+import gc
 import os
 import sys
 
+from torch import nn
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 DECIDED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+LARGE = 2**26  # bytes of weights
+
+
+def free_ended_loops(model: nn.Module) -> None:
+    """Free what earlier loops held, models and states of optimizers, before a loop of a large model begins.
+
+    A Lightning trainer and its parts hold each other. Python frees such a circle when it has made enough further
+    objects, however large those of the circle are: of a transformer, that can be gigabytes for many phases.
+    """
+    if sum(weight.nbytes for weight in model.parameters()) >= LARGE:
+        gc.collect()
 
 
 def keep_freed_memory() -> bool:

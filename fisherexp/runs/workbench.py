@@ -29,6 +29,7 @@ from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.code import code_of, targets
 from fisherexp.runs.described import Described
 from fisherexp.runs.identity import name_of, run_folder, semantic
+from fisherexp.runs.memory import free_ended_loops
 from fisherexp.runs.trainer import steps_per_epoch
 from fisherexp.scenarios.plain import Plain
 from fisherexp.scenarios.setting import Setting
@@ -256,6 +257,7 @@ class Workbench(Described):
         own: bool,
         loggers: Sequence[Logger] = (),
     ) -> Trainer:
+        free_ended_loops(method.model)
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         callbacks = [*callbacks, *(self.callbacks if own else [])]
         gradients = method.adapts_at_test or any(watcher.needs_gradients for watcher in _watchers(callbacks))

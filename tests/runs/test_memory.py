@@ -1,13 +1,19 @@
 """Whether memory is kept is seen in the pages that the system has to give a process again."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
+from pytorch_lightning import Trainer
+from torch import nn
 
+from fisherexp.config.explain import composed
 from fisherexp.runs import memory
 from fisherexp.runs.memory import DECIDED, keep_freed_memory
+from fisherexp.runs.workbench import Workbench
 
 FAULTS_OF_THE_SECOND_USE = """
 import ctypes, resource, sys
@@ -46,3 +52,36 @@ def test_what_the_environment_decides_is_left_alone(monkeypatch, name):
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_a_large_models_loop_begins_without_what_earlier_loops_held(large, tmp_path, monkeypatch):
+    """Of a small one, for which a collection would take longer than it is worth, Python decides."""
+    monkeypatch.setattr(memory, "LARGE", 0 if large else 2**40)
+    trainers, init = [], Trainer.__init__
+
+    def noted(trainer, *args, **options):
+        assert not (large and any(earlier() for earlier in trainers))
+        init(trainer, *args, **options)
+        trainers.append(weakref.ref(trainer))
+
+    monkeypatch.setattr(Trainer, "__init__", noted)
+    sizes = ["model.width=4", "training.epochs=1", "data.train_size=60", "progress=off", f"output_dir={tmp_path}"]
+    bench = Workbench(composed(["method=erm", "callbacks=[]", *sizes]))
+    gc.disable()
+    try:
+        for number in range(3):
+            bench.fit(bench.method("method"), tmp_path / str(number), "fit")
+        assert sum(trainer() is not None for trainer in trainers) == (1 if large else 3)
+    finally:
+        gc.enable()
+
+
+def test_a_model_is_as_large_as_its_weights(monkeypatch):
+    collected = []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+    memory.free_ended_loops(nn.Linear(100, 10))
+    assert not collected
+    monkeypatch.setattr(memory, "LARGE", 4 * 1010)
+    memory.free_ended_loops(nn.Linear(100, 10))
+    assert collected
