@@ -2,10 +2,10 @@
 
     after each step of the optimizer:  w ← w - λ/N · ν sign(w) (|w| + ε)^(ν - 1),   ν estimated before, N of all weights
 
-This is a step down λ/N Σ (|w| + ε)^ν at constant ν, of unit length whatever the learning rate. Wu, Wen et al., ICML
+This is a step down λ/N Σ (|w| + ε)^ν at constant ν, of unit length whatever the learning rate. Wu et al., ICML
 2025, arXiv 2504.16968; update and estimator as in the authors' code for arXiv 2506.00486. With its ε = 1 the step is
-near λ ν / N for all usual weights. The published λ = 2000 belongs to N of 1e8 and more; here the option is λ/N, which is
-what counts. At ν = 1 the penalty is L1, at ν = 2 it is L2, where ε = 0.
+near λ ν / N for all usual weights. The published λ = 2000 belongs to N of 1e8 and more; here the option is λ/N, which
+is what counts. At ν = 1 the penalty is L1, at ν = 2 it is L2, where ε = 0.
 """
 
 from typing import Any, Literal

@@ -2,7 +2,8 @@
 
     p(w) = ν / (2 β Γ(1/ν)) · exp(-(|w| / β)^ν),   E[w²] = β² Γ(3/ν) / Γ(1/ν)
 
-Shape ν = 2 is the Gaussian, 1 the Laplacian; the smaller ν, the more weights are next to zero and the heavier the tails.
+Shape ν = 2 is the Gaussian, 1 the Laplacian; the smaller ν, the more weights are next to zero and the heavier are the
+tails.
 """
 
 from collections.abc import Iterable
