@@ -32,15 +32,20 @@ class CodedTraining(ERM):
         self.fraction_bits = fraction_bits
         self.setting: Setting | None = None
 
+    def stored(self) -> nn.Module:
+        """What the file holds. As it stands, the model."""
+        return self.model
+
     def batches(self, setting: Setting) -> Any:
         self.setting = setting
         return super().batches(setting)
 
     def on_train_end(self) -> None:
-        shape = estimated_shape(self.model.parameters())
-        round_to_grid(self.model, self.fraction_bits)
-        size = len(coded(self.model, self.fraction_bits))
-        count = sum(parameter.numel() for parameter in self.model.parameters())
+        whole = self.stored()
+        shape = estimated_shape(whole.parameters())
+        round_to_grid(whole, self.fraction_bits)
+        size = len(coded(whole, self.fraction_bits))
+        count = sum(parameter.numel() for parameter in whole.parameters())
         inputs = next(iter(self.setting.loader(self.fits_on))).inputs
         by_layer = multiply_adds(self.model, inputs)
         self.outcome["metrics"] = {
@@ -48,11 +53,11 @@ class CodedTraining(ERM):
             "bits_per_weight": 8 * size / count,
             "shape": shape,
             "multiply_adds": sum(by_layer.values()),
-            "zeros": 100 * sum(int((p == 0).sum()) for p in self.model.parameters()) / count,
+            "zeros": 100 * sum(int((p == 0).sum()) for p in whole.parameters()) / count,
         }
         self.outcome["multiply_adds_by_layer"] = by_layer
 
     def leave_files(self, folder: Path) -> None:
         # Weights that were found and not trained here are on the grid, too.
-        stored = coded(self.model, self.fraction_bits)
+        stored = coded(self.stored(), self.fraction_bits)
         write_atomically(folder / "weights.golomb", lambda temporary: temporary.write_bytes(stored))
