@@ -88,10 +88,8 @@ class FTWT(CodedTraining):
         """A layer's activations where its filters are predicted to fire."""
         inputs = self.inputs.pop(number)
         logits = self.predictors[number](inputs if self.coupling == "joint" else inputs.detach())
-        if self.by == "mass":
-            target = fired(activations, self.mass)
-        else:
-            target = uniformly_fired(activations, 1 - self.mass)
+        by_mass = self.by == "mass"
+        target = fired(activations, self.mass) if by_mass else uniformly_fired(activations, 1 - self.mass)
         mask = predicted(logits)
         if not self.model.training and self.test_mask != "predicted":
             others = {"random": lambda: random_masks(mask, self.draws), "fired": lambda: target}

@@ -131,7 +131,7 @@ def test_networks_that_are_no_chain_are_refused_in_one_line():
 
 def test_training_saves_multiply_adds_and_keeps_the_models_names(fitted):
     options = ["method.training.epochs=2", "method.mass=0.5", "data.train_size=300"]
-    fit, source, bench = fitted("ftwt", *options, model=["model=small_cnn", "model.width=4"])
+    fit, source, _ = fitted("ftwt", *options, model=["model=small_cnn", "model.width=4"])
     found = fit.outcome["metrics"]
     assert fit.model.state_dict().keys() == source.keys()
     dense = 64 * 4 * 9 + 16 * 4 * 8 * 9 + 4 * 8 * 8 * 9

@@ -32,7 +32,7 @@ def test_gradients_of_mask_and_weight_are_those_of_the_definition():
 
 
 def test_a_mask_that_stands_still_is_a_sparse_layer():
-    layer, adapter = sparse()
+    layer, _ = sparse()
     before = layer(torch.ones(1, 6, dtype=torch.float64))
     layer.merge()
     assert (layer.weight[:, ::2] == 0).all()
