@@ -29,6 +29,7 @@ EMBEDDED = {
     "transport",
     "bridge_swiss_roll",
     "density",
+    "repeated_blocks",
     "stories",
     "tracks",
     "reusable_holdout",

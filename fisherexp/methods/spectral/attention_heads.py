@@ -1,0 +1,59 @@
+"""The heads of a transformer as matrices, and the weights they are rows and columns of.
+
+Read are transformers whose norm comes before attention: the blocks of this project (models/vit.py), and Llama's layers
+and their kin in transformers, by the names of their projections. The scale of a norm is a factor of the rows of query,
+key and value and is multiplied into them; its centring and its division by a length, which depend on the input, are
+not. Rotary positions turn queries and keys by angles that depend on how far apart they are; W_QK is that of one place.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from fisherexp.metrics.composition import Heads
+from fisherexp.models.vit import Block
+
+
+class Layer(NamedTuple):
+    """One layer's heads, and its output projection, whose columns h · n … h · (n + 1) are those of head n."""
+
+    name: str
+    heads: Heads
+    output: nn.Linear
+
+
+def attention_layers(model: nn.Module) -> list[Layer]:
+    """All attention layers of a model in order. Heads that share keys and values (grouped queries) each have them.
+
+    Raises ValueError for a model that has none of a kind that is read.
+    """
+    modules, found = dict(model.named_modules()), []
+    for name, module in modules.items():
+        if isinstance(module, Block):
+            attention, norm = module.attention, module.norm1
+            parts = (attention.query, attention.key, attention.value, attention.out)
+            found.append(Layer(name, _heads(*parts, norm.weight, attention.heads, attention.heads), attention.out))
+        elif f"{name}.self_attn.q_proj" in modules and f"{name}.input_layernorm" in modules:
+            attention, norm = module.self_attn, module.input_layernorm
+            parts = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+            size = attention.head_dim
+            counts = (attention.q_proj.out_features // size, attention.k_proj.out_features // size)
+            found.append(Layer(name, _heads(*parts, norm.weight, *counts), attention.o_proj))
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no attention whose heads are read: this takes char_gpt, small_gpt, "
+            "attention_only, vit_tiny and Llama's kin, as smollm2"
+        )
+    return found
+
+
+def _heads(
+    query: nn.Linear, key: nn.Linear, value: nn.Linear, output: nn.Linear, scale: Tensor, heads: int, shared: int
+) -> Heads:
+    def split(layer: nn.Linear, count: int) -> Tensor:
+        """(H, d, h)"""
+        matrices = (layer.weight.detach() * scale.detach()).unflatten(0, (count, -1)).mT
+        return matrices.repeat_interleave(heads // count, 0)
+
+    out = output.weight.detach().T.unflatten(0, (heads, -1))
+    return Heads(split(query, heads), split(key, shared), split(value, shared), out)

@@ -1,0 +1,110 @@
+"""How much one attention head writes of what a later one reads, from their weights alone.
+
+Row vectors: x becomes x W_V W_O, and a query x attends to x' by x W_QK x'ᵀ, with W_OV = W_V W_O, W_QK = W_Q W_Kᵀ. The
+score of composition of head A with a head B of a later layer is (Elhage et al. 2021, "A Mathematical Framework for
+Transformer Circuits")
+
+    S(A, B) = ‖W_OV^A Y‖_F / (‖W_OV^A‖_F ‖Y‖_F),    Y = W_QK^B (q),  W_QK^Bᵀ (k),  W_OV^B (v)
+
+W_OV^A = Σ_c σ_c u_c v_cᵀ, and each channel c has a score of its own, S_c = ‖v_cᵀ Y‖ / ‖Y‖, with
+S² ‖W_OV‖² = Σ σ_c² S_c² (Merullo, Eickhoff, Pavlick, "Talking Heads", NeurIPS 2024, arXiv 2406.09519: heads talk
+through few of them). Random matrices of the same shapes, whose S is near √(1/d), are what a score is judged by.
+
+Nothing of size d × d is formed: every product is one of factors (d, h) (h, d).
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Mode = Literal["q", "k", "v"]
+MODES: tuple[Mode, ...] = ("q", "k", "v")
+
+
+class Heads(NamedTuple):
+    """Of H heads of one layer: query, key, value (H, d, h), output (H, h, d)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+
+
+class Product(NamedTuple):
+    """left @ right, (…, d, h) and (…, h, d)."""
+
+    left: Tensor
+    right: Tensor
+
+    @property
+    def core(self) -> Tensor:
+        """(…, h, h), with the same singular values."""
+        return torch.linalg.qr(self.left)[1] @ torch.linalg.qr(self.right.mT)[1].mT
+
+    def norm(self) -> Tensor:
+        return torch.linalg.matrix_norm(self.core)
+
+
+class Channels(NamedTuple):
+    """W = Σ_c σ_c u_c v_cᵀ: u (…, d, h), falling σ (…, h), v (…, d, h)."""
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+
+def written(heads: Heads) -> Product:
+    """W_OV."""
+    return Product(heads.value.double(), heads.output.double())
+
+
+def read(heads: Heads, mode: Mode) -> Product:
+    """What a head reads of the residual stream in its queries, keys or values: Y above."""
+    if mode == "v":
+        return written(heads)
+    query, key = heads.query.double(), heads.key.double()
+    return Product(query, key.mT) if mode == "q" else Product(key, query.mT)
+
+
+def scores(first: Heads, second: Heads, mode: Mode) -> Tensor:
+    """S of each of H heads with each of H' later ones, (H, H')."""
+    x, y = written(first), read(second, mode)
+    inner = x.right[:, None] @ y.left[None]  # (H, H', h, h)
+    left = torch.linalg.qr(x.left)[1][:, None]
+    right = torch.linalg.qr(y.right.mT)[1].mT[None]
+    return torch.linalg.matrix_norm(left @ inner @ right) / (x.norm()[:, None] * y.norm()[None])
+
+
+def channels(heads: Heads) -> Channels:
+    """Of W_OV of each of H heads."""
+    product = written(heads)
+    (q_left, r_left), (q_right, r_right) = torch.linalg.qr(product.left), torch.linalg.qr(product.right.mT)
+    left, values, right = torch.linalg.svd(r_left @ r_right.mT)
+    return Channels(q_left @ left, values, q_right @ right.mT)
+
+
+def channel_scores(found: Channels, second: Heads, mode: Mode) -> Tensor:
+    """S_c of each channel of H heads with each of H' later ones, (H, H', h)."""
+    y = read(second, mode)
+    inner = found.right.mT[:, None] @ y.left[None]  # (H, H', h, h)
+    right = torch.linalg.qr(y.right.mT)[1].mT[None]
+    return torch.linalg.vector_norm(inner @ right, dim=-1) / y.norm()[None, :, None]
+
+
+def random_scores(width: int, first: int, second: int, draws: int, generator: torch.Generator) -> Tensor:
+    """S of `draws` pairs of random products of width d, of h and h' dimensions: (draws,)."""
+    shapes = [(draws, width, first), (draws, first, width), (draws, width, second), (draws, second, width)]
+    a, b, c, d = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    x, y = Product(a, b), Product(c, d)
+    left, right = torch.linalg.qr(x.left)[1], torch.linalg.qr(y.right.mT)[1].mT
+    return torch.linalg.matrix_norm(left @ (x.right @ y.left) @ right) / (x.norm() * y.norm())
+
+
+def without_channels(heads: Heads, found: Channels, removed: Tensor) -> Tensor:
+    """Outputs W_O (H, h, d) with which W_OV lacks the channels that `removed` (H, h) marks. W_V stays: several heads
+    may have it in common."""
+    _, triangle = torch.linalg.qr(heads.value.double())
+    q_left = torch.linalg.solve_triangular(triangle, heads.value.double(), upper=True, left=False)
+    part = (q_left.mT @ found.left) * (found.values * removed)[..., None, :] @ found.right.mT
+    return heads.output.double() - torch.linalg.solve_triangular(triangle, part, upper=True)
