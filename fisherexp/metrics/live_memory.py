@@ -1,0 +1,54 @@
+"""How many bytes of tensors a computation has alive at once: what it makes, not the weights it is given.
+
+Counted are the storages of tensors that torch's operations return, from then until the last of them is gone; what a
+kernel needs inside itself is not seen. Unlike the memory of the process, it is the same in every run.
+"""
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveMemory(TorchDispatchMode):
+    """`with LiveMemory() as memory: model(x)`, without gradients; then `memory.peak` and `memory.largest` are in bytes:
+    of all tensors alive at once, and of the largest one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = self.largest = 0
+        self._owners: dict[int, int] = {}  # address of a storage -> tensors on it
+        self._given: set[int] = set()  # storages that were there before
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and (address := _address(tensor)) not in self._owners:
+                self._given.add(address)
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        address, size = _address(tensor), tensor.untyped_storage().nbytes()
+        if address in self._given or not size:
+            return
+        if address not in self._owners:
+            self._owners[address] = 0
+            self.now += size
+            self.peak, self.largest = max(self.peak, self.now), max(self.largest, size)
+        self._owners[address] += 1
+        weakref.finalize(tensor, self._gone, address, size)
+
+    def _gone(self, address: int, size: int) -> None:
+        self._owners[address] -= 1
+        if not self._owners[address]:
+            del self._owners[address]
+            self.now -= size
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
