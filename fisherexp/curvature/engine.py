@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from .backward import CHECKPOINTING, backward
+from .chain import proven_steps
 from .consumer import Consumer, Seeds
 from .identity import WHOLE, Part, rounding
 from .inputs import batch_size, outputs_of
-from .layout import Layout, UnknownLayout, refuse_inner
+from .layout import Layout, Step, UnknownLayout, refuse_inner
 from .modules import ruled_modules
 from .one_by_one import one_by_one
 from .path import path_of
@@ -59,6 +60,8 @@ class Engine:
         """Forget all that was found out about the model."""
         self.places, self._undisturbed = Places(self.model), Undisturbed(self.model, self.wanted)
         self.layout: Layout | None = None
+        self.proven: list[Step] | None = None  # the layout, where it follows from the model's code,
+        self.provable = True  # which may turn out to be another than a forward pass shows
         self.channels_last = False
         self.unseen: set[str] = set()
         self.distrusted: set[str] = set()  # parameters for which the identity failed
@@ -97,6 +100,7 @@ class Engine:
         batch = batch_size(inputs)
         samples = batch if samples is None else samples
         with ruled_modules(self.model):
+            self._prove(inputs)
             self._part: Part | None = None
             try:
                 while True:
@@ -107,6 +111,14 @@ class Engine:
                         continue
             finally:
                 self._part, self._sink = None, _nobody  # nothing of a batch is kept
+
+    def _prove(self, inputs: Any) -> None:
+        """Take the layout from the model's code, if that shows it: then there is nothing to find out or verify."""
+        steps = proven_steps(self.model, inputs) if self.provable else None
+        if steps != self.proven:
+            self.layout = None if steps is None else Layout(steps, None)
+            self.channels_last = self.allow_channels_last and self.device.type == "cpu"
+            self.proven, self.tape, self.unseen = steps, None, set()
 
     def _attempt(self, inputs: Any, seeds: Seeds, consumer: Consumer, batch: int, samples: int) -> Tensor:
         """One try of a sweep. Raises _Again where the identity failed and another way is left."""
@@ -167,7 +179,9 @@ class Engine:
     def _verification(
         self, tape: Tape, outputs: Tensor, inputs: Any, batch: int, samples: int, lost: set[str]
     ) -> Verification | None:
-        """The verification that this forward pass needs; None where one like it was verified already."""
+        """The verification that this forward pass needs; None where one like it was verified, or where it is proven."""
+        if self.proven is not None:
+            return None
         path = path_of(outputs, tape.trail, tape.indices, batch, samples)
         if self._part is None and self.verified.covers(path):
             return None
@@ -242,6 +256,7 @@ class Engine:
         for fresh in (self.layout is None, True, True):  # if the path is another than last time, look again
             try:
                 if fresh:
+                    self.provable, self.proven = self.proven is None and self.provable, None
                     part = self._draw(batch, samples, False)
                     seen = partial(evaluate, part, self.model, self.wanted.values(), inputs, batch)
                     self.layout, plain = trace(self.model, self.places.parameters, part, seen, inputs, batch)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .base import Call, Use, chunks
 from .outer import add_squared_outers
 
-SQUARE_BYTES = 256 * 2**10  # squared inputs are formed some samples at a time
+SQUARE_BYTES = 2**20  # squared inputs are formed some samples at a time; each part reads and writes the sums
 
 
 @lru_cache(maxsize=16)
