@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Call, Use, chunks
-from .outer import add_squared_outers
+from .outer import add_squared_outers, large
+from .positions import spans
 
 SQUARE_BYTES = 2**20  # squared inputs are formed some samples at a time; each part reads and writes the sums
 
@@ -70,11 +71,28 @@ class Linear(Use):
         if "bias" in totals:
             totals["bias"] += g.flatten(1, -2).sum(1).square_().sum(0)
         if "weight" in totals:
-            x, g = self.positions(g)
-            if self.call.kernel is None:
-                add_squared_outers([(g, x)], totals["weight"])
+            self._add_positions(*self.positions(g), totals["weight"])
+
+    def _add_positions(self, x: Tensor, g: Tensor, total: Tensor) -> None:
+        """Several positions per sample; samples of which only one has a gradient factorize as well."""
+        found = spans(g)
+        if found is not None:
+            single = [n for n, (start, stop) in enumerate(found) if stop == start + 1]
+            places = [found[n][0] for n in single]
+            total.addmm_(g[single, places].square().mT, x[single, places].square())
+            several = [n for n, (start, stop) in enumerate(found) if stop > start + 1]
+            if not several:
+                return
+            if self.call.kernel is None and large(total):  # these go one by one
+                x, g = ([t[n, slice(*found[n])] for n in several] for t in (x, g))
             else:
-                self._add_compiled(x, g, totals["weight"])
+                start, stop = min(found[n][0] for n in several), max(found[n][1] for n in several)
+                rows = several if single else slice(None)
+                x, g = x[rows, start:stop], g[rows, start:stop]
+        if self.call.kernel is None:
+            add_squared_outers([(g, x)], total)
+        else:
+            self._add_compiled(x, g, total)
 
     def _add_compiled(self, x: Tensor, g: Tensor, total: Tensor) -> None:
         """A convolution with a 1x1 kernel over positions in a row."""
