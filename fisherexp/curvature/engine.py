@@ -21,6 +21,7 @@ from .consumer import Consumer, Seeds
 from .identity import WHOLE, Part, rounding
 from .inputs import batch_size, outputs_of
 from .layout import Layout, Step, UnknownLayout, refuse_inner
+from .look import Look
 from .modules import ruled_modules
 from .one_by_one import one_by_one
 from .path import path_of
@@ -28,7 +29,7 @@ from .places import Places
 from .rules import Use
 from .rules.normalization import CoupledSamples
 from .tape import Tape
-from .tracing import trace
+from .tracing import log_of_part, trace, views
 from .undisturbed import Undisturbed, wanted_parameters
 from .verification import RuleFailed, Verification, Verified, both, evaluate, outputs_agree
 
@@ -102,13 +103,14 @@ class Engine:
         with ruled_modules(self.model):
             self._prove(inputs)
             self._part: Part | None = None
+            self._looking = True  # at the batch itself, to find out where it lies
             try:
                 while True:
-                    self._fresh = False
+                    self._fresh = self._looked = False
                     try:
                         return self._attempt(inputs, seeds, consumer, batch, samples)
                     except _Again:
-                        continue
+                        self._looking = False
             finally:
                 self._part, self._sink = None, _nobody  # nothing of a batch is kept
 
@@ -224,7 +226,10 @@ class Engine:
         raise _Again
 
     def _distrust(self, names: set[str]) -> None:
-        """From here on these parameters go one sample at a time."""
+        """From here on these parameters go one sample at a time, unless it was a look that found their layout."""
+        if self._looked:
+            self.layout = None
+            raise _Again
         if not names - self.distrusted:
             raise RuntimeError(f"the gradients of {', '.join(sorted(names))} cannot be computed")
         self.distrusted |= names
@@ -252,21 +257,28 @@ class Engine:
         """The tape and outputs of the forward pass, and the parameters that it could not follow."""
         if set(self.wanted) <= self.distrusted:
             return None, outputs_of(self.model, inputs).detach(), set(self.wanted)
-        tape = None
-        for fresh in (self.layout is None, True, True):  # if the path is another than last time, look again
+        tape = log = None
+        for fresh in (self.layout is None, True, True, True):  # if the path is another than last time, look again
             try:
+                look = None
                 if fresh:
                     self.provable, self.proven = self.proven is None and self.provable, None
-                    part = self._draw(batch, samples, False)
-                    seen = partial(evaluate, part, self.model, self.wanted.values(), inputs, batch)
-                    self.layout, plain = trace(self.model, self.places.parameters, part, seen, inputs, batch)
-                    self.channels_last = plain and self.allow_channels_last and self.device.type == "cpu"
-                    self._part, self.tape = part, None
-                    self._fresh = True
+                    parameters = self.places.parameters
+                    if log is None:
+                        self._part = self._draw(batch, samples, False)
+                        seen = partial(evaluate, self._part, self.model, self.wanted.values(), inputs, batch)
+                        log = log_of_part(parameters, self._part, seen)
+                    if self._looking:
+                        look = Look(log, map(id, parameters.values()), batch)
+                        self.layout = Layout(look.steps, None)
+                    else:
+                        self.layout = trace(self.model, parameters, self._part, log, inputs, batch)
+                    self.channels_last = not views(log) and self.allow_channels_last and self.device.type == "cpu"
+                    self.tape, self._fresh, self._looked = None, look is None, look is not None
                 if samples != batch:
                     refuse_inner(self.layout.steps)
                 if self.tape is None or not self.tape.current():
-                    steps = self.layout.steps
+                    steps = look or self.layout.steps
                     self.tape = Tape(self.places.parameters, self.wanted, steps, self.channels_last, self.kernel)
                     self.forwards = self.places.forwards(self.tape)
                 tape = self.tape
@@ -274,6 +286,7 @@ class Engine:
                 self._sink = _nobody  # gradients that the model itself takes in its forward pass
                 with self.places.hold(tape.tracked, self.forwards):
                     outputs = outputs_of(self.model, inputs)
+                tape.look = None  # the steps are found
                 if fresh:
                     self.unseen, checkpointed = tape.unseen(outputs)
                     if checkpointed:
@@ -281,7 +294,15 @@ class Engine:
                 return tape, outputs, tape.opaque | self.unseen | self.distrusted
             except UnknownLayout as unknown:
                 reason = unknown
-                self.fewest = 2  # a sample alone may take a path of its own (positions that are not expanded)
+                if look is not None:
+                    self._looking = False
+                    if tape is not None:
+                        tape.close()
+                    continue
+                log, self.fewest = (
+                    None,
+                    2,
+                )  # a sample alone may take a path of its own (positions that are not expanded)
             except (CoupledSamples, _Checkpointed, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -290,7 +311,7 @@ class Engine:
                         tape.close()
                     reason = error
                     break
-                self.allow_channels_last = False  # a hidden `view` may have refused the layout
+                log, self.allow_channels_last = None, False  # a hidden `view` may have refused the layout
         self.layout = None
         outputs = outputs_of(self.model, inputs).detach()  # raises what the model itself does not bear
         why = str(reason).partition("\n")[0][:200]

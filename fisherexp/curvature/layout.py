@@ -1,9 +1,9 @@
 """Where the batch lies in every tensor of a forward pass.
 
-A per-sample gradient needs to know which axis of a layer's input counts samples. Shapes of one run cannot
-tell (a batch of 64 sequences of 64 tokens), so the model is run once on two samples and once on three: the
-axis whose length changed is the batch axis, whatever the module in between did (transposed, flattened,
-cut into windows). The two runs cost five samples, once per accumulator.
+A per-sample gradient needs to know which axis of a layer's input counts samples. Shapes of one run cannot tell (a batch
+of 64 sequences of 64 tokens), so runs of two sizes are compared: the axis whose length changed is the batch axis,
+whatever the module in between did (transposed, flattened, cut into windows). One run is that on a part of the batch;
+the other the batch itself (`look`) or, where samples are merged with something else, two or three rows (`layout_of`).
 """
 
 from collections.abc import Callable, Iterable
@@ -154,7 +154,7 @@ def _settled(axis: Axis | _Open | None, seen: _Seen, siblings: list[tuple[Axis |
     return axis
 
 
-def _with_parameters(log: Log, parameters: set[int]) -> list[tuple[Callable, list[_Seen], list[_Seen]]]:
+def with_parameters(log: Log, parameters: set[int]) -> list[tuple[Callable, list[_Seen], list[_Seen]]]:
     """The calls that were given a parameter or what was computed from one. Positions and masks may be prepared in one
     way for a single sample and in another for several."""
     return [call for call in log.calls if any(t.differentiable or t.identity in parameters for t in call[1])]
@@ -167,7 +167,7 @@ def layout_of(first: Log, second: Log, parameters: set[int]) -> Layout:
     as a parameter from then on. A step whose batch axis cannot be told is given as the `UnknownLayout` that says why.
     Raises UnknownLayout if the two runs take different paths.
     """
-    calls, others = _with_parameters(first, parameters), _with_parameters(second, parameters)
+    calls, others = with_parameters(first, parameters), with_parameters(second, parameters)
     if [call[0] for call in calls] != [call[0] for call in others]:
         raise UnknownLayout("the forward pass takes another path when the batch size changes")
     like_parameters, found, sizes = set(parameters), [], (first.batch, second.batch)

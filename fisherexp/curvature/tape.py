@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layout import Step, UnknownLayout, counts, tensors_in
+from .look import Look
 from .rules import DECOMPOSITIONS, Call, Fallback, Handle, NotFollowed, Unsupported, Use, rule_for
 
 Receive = Callable[[Use, Tensor], None]
@@ -44,7 +45,7 @@ class Tracked(Tensor):
 class Tape:
     """Follows the parameters through forward passes, one at a time.
 
-    parameters: all of the model's by name, wanted or not; steps: the layout.
+    parameters: all of the model's by name, wanted or not; steps: the layout, or a look that finds it in the first pass.
     After a forward pass: `uses` lists the uses of wanted parameters, `opaque` the wanted parameters that took
     part in an operation no rule can follow, `fallbacks` what was left to `torch.func`.
     """
@@ -53,14 +54,16 @@ class Tape:
         self,
         parameters: dict[str, Tensor],
         wanted: Iterable[str],
-        steps: list[Step | UnknownLayout],
+        steps: list[Step | UnknownLayout] | Look,
         channels_last: bool = False,
         kernel: Callable | None = None,
     ):
         self.tracked = {n: self._track(Handle(p.detach(), (n,))) for n, p in parameters.items()}
         self.parameters, self.wanted = parameters, set(wanted)
         self.addresses = [(p.data_ptr(), p.dtype) for p in parameters.values()]
-        self.steps, self.channels_last, self.kernel = steps, channels_last, kernel
+        self.look = steps if isinstance(steps, Look) else None
+        self.steps = steps if self.look is None else self.look.steps
+        self.channels_last, self.kernel = channels_last, kernel
         self.recurring: dict[int, Use] = {}  # by step: what this call was met by in an earlier batch
         self.token = torch.zeros((), requires_grad=True, device=next(iter(parameters.values())).device)
         self.start(0, None)
@@ -90,8 +93,11 @@ class Tape:
 
     def call(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> Any:
         """One torch function with parameters (`found`, by identity) among its arguments."""
-        if args and args[0].__class__ is Tracked and not found[id(args[0])].direct and _overwrites(func):
-            return self._overwritten(func, args, kwargs, found)
+        if args and args[0].__class__ is Tracked and _overwrites(func):
+            if self.look is not None:
+                raise UnknownLayout("a parameter, or what was computed from one, is changed in place")
+            if not found[id(args[0])].direct:
+                return self._overwritten(func, args, kwargs, found)
         use = self.recurring.get(self.index)
         if (
             use is not None
@@ -110,14 +116,20 @@ class Tape:
                 return DECOMPOSITIONS[func](*args, **kwargs)
             except Unsupported:
                 pass
+        if self.look is not None and self.index == len(self.steps) and torch.is_grad_enabled():
+            self.look.step(func, (*args, *kwargs.values()), lambda: self._alone(func, args, kwargs, found))
         step = self.steps[self.index] if self.index < len(self.steps) else None
         followed = step.__class__ is Step and step.func == func
         if followed and torch.is_grad_enabled():
             call = Call(func, self.batch, step, found, self.channels_last, self.kernel)
             if step.output is not None:
                 self.index += 1
-                return self._used(call, args, kwargs)
-            return self._derived(call, args, kwargs)
+                out = self._used(call, args, kwargs)
+            else:
+                out = self._derived(call, args, kwargs)
+            if self.look is not None:
+                self.look.settle(out)
+            return out
         # Sizes and flags of a parameter, or an operation whose samples cannot be told apart.
         out = Call(func, self.batch, None, found).run(args, kwargs)
         if counts(out):
@@ -129,6 +141,11 @@ class Tape:
         elif out is None and torch.is_grad_enabled():
             self._lose(found)  # written into another tensor
         return out
+
+    def _alone(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> Any:
+        """What a function makes of parameters, without a graph."""
+        with torch.no_grad():
+            return Call(func, self.batch, None, found).run(args, kwargs)
 
     def _follow(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> None:
         """Note a call for `path.path_of`, which tells whether a forward pass is one that was verified."""

@@ -1,4 +1,4 @@
-"""Finds out where the batch lies in the steps of a forward pass, by two forward passes of other sizes."""
+"""Finds out where the batch lies in the steps of a forward pass, by forward passes of other sizes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,30 +14,35 @@ from .layout import Layout, Log, layout_of
 from .rules import DECOMPOSITIONS
 
 
-def trace(
-    model: nn.Module,
-    parameters: Mapping[str, Tensor],
-    part: Part,
-    evaluate: Callable[[], None],
-    inputs: Any,
-    batch: int,
-) -> tuple[Layout, bool]:
-    """Where the batch lies in every step that involves a parameter, from the untouched model on `part` of the batch,
-    which `evaluate` evaluates and which serves its verification too, and on two or three rows.
+def log_of_part(parameters: Mapping[str, Tensor], part: Part, evaluate: Callable[[], None]) -> Log:
+    """What the untouched model does with `part` of a batch, which `evaluate` evaluates and which serves the batch's
+    verification too.
+    """
+    log = Log(DECOMPOSITIONS, len(part.rows))
+    with _requiring_gradients(parameters.values()), log:
+        evaluate()
+    log.alive.clear()  # identities are told apart already
+    return log
 
-    Also whether no step uses `view`, which refuses tensors laid out otherwise than the network's author had them.
+
+def views(log: Log) -> bool:
+    """Whether a step uses `view`, which refuses tensors laid out otherwise than the network's author had them."""
+    return Tensor.view in {call[0] for call in log.calls}
+
+
+def trace(
+    model: nn.Module, parameters: Mapping[str, Tensor], part: Part, first: Log, inputs: Any, batch: int
+) -> Layout:
+    """Where the batch lies in every step that involves a parameter, from the log of `part` and a forward pass of the
+    untouched model on two or three rows.
     """
     device = part.rows.device
     few = 2 if len(part.rows) != 2 else 3
     rows = torch.tensor([*part.rows[:few].tolist(), *range(batch), 0, 0][:few], device=device)
-    logs = [Log(DECOMPOSITIONS, size) for size in (len(part.rows), few)]
-    with _requiring_gradients(parameters.values()):
-        with logs[0]:
-            evaluate()
-        with randomness.kept(device), logs[1]:
-            outputs_of(model, select(inputs, rows, batch))
-    plain = Tensor.view not in {call[0] for call in logs[0].calls}
-    return layout_of(*logs, {id(p) for p in parameters.values()}), plain
+    second = Log(DECOMPOSITIONS, few)
+    with _requiring_gradients(parameters.values()), randomness.kept(device), second:
+        outputs_of(model, select(inputs, rows, batch))
+    return layout_of(first, second, {id(p) for p in parameters.values()})
 
 
 @contextmanager

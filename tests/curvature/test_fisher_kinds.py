@@ -861,10 +861,10 @@ class Positioned(nn.Module):
         return self.head((x + at).tanh().mean(1))
 
 
-@pytest.mark.parametrize(("learned", "looks"), [(True, [1, 2, 2, 3]), (False, [1, 2])])
+@pytest.mark.parametrize(("learned", "looks"), [(True, [1, N, 2, 2, 3]), (False, [1])])
 def test_a_sample_alone_may_take_a_path_of_its_own(monkeypatch, learned, looks):
-    """Of a large problem one sample is looked at. Where parameters take another path with it, two show the batch's;
-    what is prepared without parameters may differ."""
+    """Of a large problem one sample is looked at. Where parameters take another path with it, which the batch itself
+    shows, two show the batch's; what is prepared without parameters may differ."""
     monkeypatch.setattr(engine, "WHOLE", 0)
     model, batches = Positioned(learned), [data() for _ in range(2)]
     expected = reference(model, batches)
