@@ -279,7 +279,8 @@ class Engine:
                     refuse_inner(self.layout.steps)
                 if self.tape is None or not self.tape.current():
                     steps = look or self.layout.steps
-                    self.tape = Tape(self.places.parameters, self.wanted, steps, self.channels_last, self.kernel)
+                    held, buffers = self.places.parameters, self.model.buffers()
+                    self.tape = Tape(held, self.wanted, steps, self.channels_last, self.kernel, buffers)
                     self.forwards = self.places.forwards(self.tape)
                 tape = self.tape
                 tape.start(samples, self._deliver)

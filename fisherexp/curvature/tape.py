@@ -45,7 +45,8 @@ class Tracked(Tensor):
 class Tape:
     """Follows the parameters through forward passes, one at a time.
 
-    parameters: all of the model's by name, wanted or not; steps: the layout, or a look that finds it in the first pass.
+    parameters: all of the model's by name, wanted or not; steps: the layout, or a look that finds it in the first pass;
+    buffers: the model's, which are the same for every batch until written to.
     After a forward pass: `uses` lists the uses of wanted parameters, `opaque` the wanted parameters that took
     part in an operation no rule can follow, `fallbacks` what was left to `torch.func`.
     """
@@ -57,7 +58,9 @@ class Tape:
         steps: list[Step | UnknownLayout] | Look,
         channels_last: bool = False,
         kernel: Callable | None = None,
+        buffers: Iterable[Tensor] = (),
     ):
+        self.buffers = {b.untyped_storage().data_ptr(): (b, b._version) for b in buffers if b.layout is torch.strided}
         self.tracked = {n: self._track(Handle(p.detach(), (n,))) for n, p in parameters.items()}
         self.parameters, self.wanted = parameters, set(wanted)
         self.addresses = [(p.data_ptr(), p.dtype) for p in parameters.values()]
@@ -110,6 +113,7 @@ class Tape:
             if use.wanted:
                 self.uses.append(use)
             return use.run(args, kwargs, self.receive, self.token)
+        noted = len(self.indices)
         self._follow(func, args, kwargs, found)
         if func in DECOMPOSITIONS:
             try:
@@ -127,6 +131,7 @@ class Tape:
                 out = self._used(call, args, kwargs)
             else:
                 out = self._derived(call, args, kwargs)
+                self.indices[noted:] = [i for i in self.indices[noted:] if not self._constant(i)]
             if self.look is not None:
                 self.look.settle(out)
             return out
@@ -155,6 +160,11 @@ class Tape:
             self.trail.append(((func, met), tuple(t.shape for t in tensors)))
             if rule_for(func) is None:
                 self.indices += [t for t in tensors if not (t.is_floating_point() or t.is_complex())]
+
+    def _constant(self, index: Tensor) -> bool:
+        """Whether an index is a buffer that nothing wrote to, as of position tables: no batch decides about it."""
+        buffer, version = self.buffers.get(index.untyped_storage().data_ptr(), (index, -1))
+        return buffer._version == version
 
     def _overwritten(self, func: Callable, args: tuple, kwargs: dict[str, Any], found: dict[int, Handle]) -> Any:
         """An operation that changes a tensor computed from parameters in place; its graph changes with it."""

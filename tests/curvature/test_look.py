@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fisherexp.curvature import DiagonalAccumulator
 from fisherexp.curvature.layout import Axis, UnknownLayout
 from fisherexp.curvature.look import Look
+from fisherexp.curvature.verification import Verified
 
 
 class Prompted(nn.Module):
@@ -120,3 +121,36 @@ class Mean(nn.Module):
 
     def forward(self, x):
         return x.mean(1)
+
+
+class Table(nn.Module):
+    """Adds entries of a table of parameters to its input, as attention windows do with relative positions."""
+
+    def __init__(self, chosen):
+        super().__init__()
+        self.table, self.head, self.chosen = nn.Parameter(torch.randn(9, 5)), nn.Linear(5, 4), chosen
+        self.register_buffer("index", torch.tensor([0, 3, 3, 8, 1, 2]))
+
+    def forward(self, x):
+        index = self.index
+        if self.chosen == "by values":
+            index = index + (x.sum() > 1e9)
+        elif self.chosen == "written":
+            index.copy_((index + (x.sum() > 1e9)) % 9)
+        return self.head((x + self.table[index.view(-1)]).tanh().mean(1))
+
+
+@pytest.mark.parametrize(("chosen", "moves"), [("constant", 0), ("by values", 1), ("written", 1)])
+def test_indices_of_parameters(chosen, moves, monkeypatch):
+    """Those that a batch could decide about have all samples verified, buffers that nothing wrote to do not."""
+    found = []
+    covers = Verified.covers
+    monkeypatch.setattr(Verified, "covers", lambda self, path: found.append(path) or covers(self, path))
+    torch.manual_seed(0)
+    monkeypatch.setattr("fisherexp.curvature.engine.WHOLE", 0)
+    model, x, y = Table(chosen).eval(), torch.randn(16, 6, 5), torch.randint(0, 4, (16,))
+    accumulator = DiagonalAccumulator(model)
+    for _ in range(2):
+        accumulator.update(x, y)
+    assert [len(path.indices) for path in found] == [moves]
+    assert worst(accumulator.result(), one_at_a_time(model, x, y)) < 1e-4
