@@ -207,12 +207,13 @@ class DiagonalAccumulator:
         """The Fisher of everything added so far. Raises ValueError if nothing was, or if a sum is not finite."""
         if self._count == 0:
             raise ValueError("no samples were added")
+        values = {}
         for name, total in self._sums.items():
-            if not finite(total):
+            values[name] = total.contiguous() / self._count
+            if not finite(values[name]):  # while it is near the core
                 raise ValueError(f"the squared gradients of parameter {name!r} are not finite")
         size = self._batch_size if self.gradients == "batch_mean" else None
         estimator = Estimator(self.labels, self.gradients, self.loss.name, size)
-        values = {n: s.contiguous() / self._count for n, s in self._sums.items()}
         return FisherDiagonal(values, estimator, self._count, self.path)
 
     def sums(self) -> dict[str, Tensor]:
