@@ -38,6 +38,7 @@ class HuggingFace(Backbone):
     requires_with = {"task": {"classification": ("class_labels",), "causal_lm": ("next_tokens",)}}
     paths = ("name",)
     named_by = "name"
+    adapter_lr = 2e-4  # the default of methods whose adapters are published on language models
 
     def __init__(
         self,

@@ -98,3 +98,8 @@ def test_loss_is_the_hinge_and_the_retained_loss(retain_weight):
     of_up, of_down = torch.autograd.grad(method.loss(BATCH), [adapter.up, adapter.down])
     torch.testing.assert_close(of_up, adapter.scale * of_weight @ adapter.down.T)
     torch.testing.assert_close(of_down, adapter.scale * adapter.up.T @ of_weight)
+
+
+def test_a_pretrained_model_takes_the_published_rate_and_a_small_one_more():
+    rates = [composed(["method=loku", *lines]).method.finetune.lr for lines in ([], ["model=smollm2"])]
+    assert rates == [5e-3, 2e-4]
