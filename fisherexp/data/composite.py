@@ -1,4 +1,5 @@
-"""Several loaders as one: in turn within an epoch, side by side in every batch, each for some epochs, or chained.
+"""Several loaders as one: in turn within an epoch, side by side in every batch or step about, each for some epochs, or
+chained.
 
 Lightning saves and restores a position by `state_dict` and announces epochs to `.sampler.set_epoch`; a composite hands
 both on to its loaders.
@@ -51,15 +52,20 @@ class InTurn(Composite):
         return sum(map(len, self.loaders))
 
 
-class SideBySide(Composite):
-    """A batch of every loader joined into one, in their order.
-
-    An epoch is a pass over the loader `leading`, by default the longest; the others start again as often as needed.
-    """
+class Streams(Composite):
+    """An epoch is a pass over the loader `leading`, by default the longest; others begin again as often as needed."""
 
     def __init__(self, *loaders: Any, leading: int | None = None) -> None:
         super().__init__(*loaders)
         self.leading = leading
+
+    def _leading(self) -> int:
+        longest = max(range(len(self.loaders)), key=lambda i: len(self.loaders[i]))
+        return longest if self.leading is None else self.leading
+
+
+class SideBySide(Streams):
+    """A batch of every loader joined into one, in their order: labelled and unlabelled samples in one step, say."""
 
     def __iter__(self) -> Iterator[Batch]:
         leading = self._leading()
@@ -70,9 +76,59 @@ class SideBySide(Composite):
     def __len__(self) -> int:
         return len(self.loaders[self._leading()])
 
-    def _leading(self) -> int:
-        longest = max(range(len(self.loaders)), key=lambda i: len(self.loaders[i]))
-        return longest if self.leading is None else self.leading
+
+class Alternating(Streams):
+    """Some batches of the first loader, then some of the next, round and round: two of training samples and one of
+    validation samples, say. A batch is of one loader; a tag of its samples says of which.
+
+    counts: how many batches a loader gives in each round. The leading one may have fewer left for the last round. The
+    position is that of the loaders and the number of batches handed out. Raises ValueError unless there is a count of
+    at least one for each loader.
+    """
+
+    def __init__(self, *loaders: Any, counts: Sequence[int], leading: int | None = None) -> None:
+        super().__init__(*loaders, leading=leading)
+        if len(counts) != len(loaders) or min(counts) < 1:
+            raise ValueError(f"{len(loaders)} loaders need as many counts of at least 1, not {list(counts)}")
+        self.counts = list(counts)
+        self.epoch, self.batch = 0, 0
+        self._placed = False  # the position was set from outside: the next pass starts there
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._placed or self.batch >= len(self):
+            self.batch = 0
+        self._placed = False
+        streams = [endless(loader) for loader in self.loaders]
+        for turn in self._turns()[self.batch :]:
+            self.batch += 1
+            yield next(streams[turn])
+
+    def __len__(self) -> int:
+        return len(self._turns())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass epoch `epoch`: from its start, or from a restored position within it."""
+        if not (self._placed and epoch == self.epoch):
+            self.batch = 0
+        self.epoch, self._placed = epoch, True
+        super().set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.epoch, self.batch, self._placed = state["epoch"], state["batch"], True
+
+    def _turns(self) -> list[int]:
+        """The number of the loader that each batch of an epoch is from."""
+        leading, turns = self._leading(), []
+        left = len(self.loaders[leading])
+        while left > 0:
+            for number, count in enumerate(self.counts):
+                turns += [number] * (min(count, left) if number == leading else count)
+            left -= self.counts[leading]
+        return turns
 
 
 class ByEpoch(Composite):

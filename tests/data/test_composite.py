@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 
-from fisherexp.data.composite import ByEpoch, Chained, InTurn, SideBySide
+from fisherexp.data.composite import Alternating, ByEpoch, Chained, InTurn, SideBySide
 from fisherexp.data.tensors import TensorLoader, TensorSet
 
 SAMPLES = TensorSet(torch.zeros(17, 1, 4, 4, dtype=torch.uint8), torch.arange(17))
@@ -22,6 +22,11 @@ def two(**options) -> tuple[TensorLoader, TensorLoader]:
     options = {"shuffle": True, "seed": 3} | options
     retained, forgotten = numbered(10).tagged(forgotten=False), numbered(5, first=50).tagged(forgotten=True)
     return retained.loader(4, **options), forgotten.loader(2, **options)
+
+
+def alternating(**options) -> Alternating:
+    """Two batches of retained samples, then one of forgotten ones."""
+    return Alternating(*two(), counts=(2, 1), **options)
 
 
 def by_epoch() -> ByEpoch:
@@ -90,6 +95,38 @@ def test_side_by_side_refuses_batches_of_which_one_lacks_a_tag():
         next(iter(loader))
 
 
+def is_forgotten(loader) -> list[bool]:
+    """Of each batch, which holds samples of one kind only."""
+    kinds = [batch.tags["forgotten"] for batch in loader]
+    assert all(kind.unique().numel() == 1 for kind in kinds)
+    return [bool(kind[0]) for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("leading", "expected"),
+    [(0, [False, False, True, False, True]), (1, 3 * [False, False, True])],  # three batches of each
+)
+def test_alternating_gives_each_loader_its_turns_until_the_leading_one_is_through(leading, expected):
+    loader = alternating(leading=leading)
+    assert is_forgotten(loader) == expected
+    assert len(loader) == len(expected)
+    leads = [batch.targets for batch in loader if bool(batch.tags["forgotten"][0]) == bool(leading)]
+    assert torch.cat(leads).sort().values.tolist() == [list(range(10)), list(range(50, 55))][leading]
+
+
+def test_alternating_has_another_order_in_each_pass_announced_or_not():
+    announced, unannounced = alternating(), alternating()
+    first, second = targets_of(unannounced), targets_of(unannounced)
+    assert first == epoch_of(announced, 0)
+    assert second != first != epoch_of(announced, 1)
+
+
+@pytest.mark.parametrize("counts", [(1,), (2, 0)])
+def test_alternating_refuses_counts_that_do_not_fit(counts):
+    with pytest.raises(ValueError, match="2 loaders need as many counts of at least 1"):
+        Alternating(*two(), counts=counts)
+
+
 def test_by_epoch_hands_out_one_loader_after_the_other():
     loader = by_epoch()
     for epoch in range(7):
@@ -108,7 +145,9 @@ def test_by_epoch_refuses_loaders_of_different_length():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: InTurn(*two()), lambda: SideBySide(*two()), by_epoch], ids=["turn", "side", "epoch"]
+    "make",
+    [lambda: InTurn(*two()), lambda: SideBySide(*two()), alternating, lambda: alternating(leading=1), by_epoch],
+    ids=["turn", "side", "alternating", "last_leads", "epoch"],
 )
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_going_on_from_any_position_gives_what_was_left(make, at):
