@@ -1,8 +1,8 @@
 """DONE: adversarial training that is doubly robust, against changes of images and of their distribution.
 
-    min_θ  max_w Σ_i w_i ℓ_i(θ, δ_i*) - r KL(w ‖ uniform)  =  min_θ  r log (1/n) Σ_i exp(ℓ_i(θ, δ_i*) / r)
+    min_θ  max_w Σ_i w_i ℓ_i(θ, x_i*) - r KL(w ‖ uniform)  =  min_θ  r log (1/n) Σ_i exp(ℓ_i(θ, x_i*) / r)
 
-so w ∝ exp(ℓ / r), and hard samples count more. δ_i* is the answer of a smooth attack (barrier_attack.py), and its
+so w ∝ exp(ℓ / r), and hard samples count more. x_i* is the answer of a smooth attack (barrier_attack.py), and its
 dependence on θ is part of the gradient. The logarithm of a mean over a batch is biased; so a moving average u of
 exp(ℓ / r) takes the mean's place, and a step follows (1/B) Σ_i (exp(ℓ_i / r) / u) ∇ℓ_i.
 
@@ -19,7 +19,7 @@ from fisherexp.data.batch import Batch
 from fisherexp.methods.mixup.mixing import intensities
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.adversarial_training import evaluating
-from fisherexp.methods.training.barrier_attack import barrier_attack, with_implicit_gradient
+from fisherexp.methods.training.barrier_attack import barrier_attack, box_around, with_implicit_gradient
 from fisherexp.methods.training.erm import ERM
 from fisherexp.ranks import mean_over_ranks
 
@@ -29,7 +29,7 @@ MOST = 50.0  # of (ℓ - r log u) / r, so that no weight overflows
 class DONE(ERM):
     """temperature: r; a very large one makes all samples count alike: adversarial training under the smooth attack.
     momentum: of u; 0 takes the batch's own mean. radius: ε, of pixels in 0 … 1. barrier: c. steps, step: of the attack,
-    and the part of the way that each of them goes. implicit: count how δ* follows θ.
+    and the part of the way that each of them goes. implicit: count how x* follows θ.
     """
 
     paper = "Sow et al., ICLR 2024, arXiv 2308.00311"
@@ -65,17 +65,16 @@ class DONE(ERM):
         return ((scaled - self.log_average).clamp_max(MOST).exp() * losses).mean()
 
     def attacked_losses(self, batch: Batch) -> Tensor:
-        """ℓ_i(θ, δ_i*) (B,), with the gradient that `implicit` says."""
+        """ℓ_i(θ, x_i*) (B,), with the gradient that `implicit` says."""
         images, labels = intensities(batch.inputs), batch.targets
 
         def losses(changed: Tensor) -> Tensor:
-            return F.cross_entropy(self.model(changed.clamp(0, 1)), labels, reduction="none")
+            return F.cross_entropy(self.model(changed), labels, reduction="none")
 
+        box = box_around(images, self.radius)
         with evaluating(self.model):
-            change = barrier_attack(losses, images, self.radius, self.barrier, self.steps, self.step)
-        if not self.implicit:
-            return losses(images + change)
-        return with_implicit_gradient(losses, images, change, self.radius, self.barrier)
+            worst = barrier_attack(losses, images, box, self.barrier, self.steps, self.step)
+        return with_implicit_gradient(losses, worst, box, self.barrier) if self.implicit else losses(worst)
 
 
 def _log(share: float) -> float:

@@ -9,8 +9,10 @@ from torch.nn import functional as F
 from fisherexp.data.batch import Batch
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.barrier_attack import (
+    Box,
     barrier_attack,
     barrier_curvature,
+    box_around,
     linear_optimum,
     with_implicit_gradient,
 )
@@ -91,15 +93,29 @@ def test_a_loss_of_hundreds_overflows_nothing():
 # --- the attack ----------------------------------------------------------------------------------------
 
 
+def box_of(inputs):
+    return Box(inputs - RADIUS, inputs + RADIUS)
+
+
+def test_the_box_holds_images_near_the_given_ones():
+    box = box_around(torch.tensor([[0.0, 0.05, 0.5, 1.0]]), 0.1)
+    torch.testing.assert_close(box.low, torch.tensor([[0.0, 0.0, 0.4, 0.9]]))
+    torch.testing.assert_close(box.high, torch.tensor([[0.1, 0.15, 0.6, 1.0]]))
+
+
+def barrier_slope(images, box):
+    return BARRIER * (1 / (box.high - images) - 1 / (images - box.low))
+
+
 def test_the_optimum_of_a_linear_loss_is_inside_the_box_and_stationary():
     slope = torch.tensor([0.0, 1e-3, -0.5, 4.0, -300.0], dtype=torch.float64)
-    change = linear_optimum(slope, RADIUS, BARRIER)
-    assert change.abs().max() < RADIUS
-    torch.testing.assert_close(BARRIER * (1 / (RADIUS - change) - 1 / (RADIUS + change)), slope, rtol=1e-6, atol=1e-9)
-    step = 1e-6
-    slope_at = [BARRIER * (1 / (RADIUS - d) - 1 / (RADIUS + d)) for d in (change[:4] - step, change[:4] + step)]
-    curvature = (slope_at[1] - slope_at[0]) / (2 * step)
-    torch.testing.assert_close(barrier_curvature(change[:4], RADIUS, BARRIER), curvature, rtol=1e-5, atol=0)
+    box = box_around(torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64), RADIUS)
+    found = linear_optimum(slope, box, BARRIER)
+    assert ((box.low < found) & (found < box.high)).all()
+    torch.testing.assert_close(barrier_slope(found, box), slope, rtol=1e-6, atol=1e-9)
+    step = 1e-7
+    curvature = (barrier_slope(found + step, box) - barrier_slope(found - step, box)) / (2 * step)
+    torch.testing.assert_close(barrier_curvature(found, box, BARRIER)[:4], curvature[:4], rtol=1e-4, atol=0)
 
 
 def smooth():
@@ -109,56 +125,46 @@ def smooth():
     return net, inputs, lambda x: F.cross_entropy(net(x), labels, reduction="none")
 
 
+def answer(losses, inputs):
+    return barrier_attack(losses, inputs, box_of(inputs), BARRIER, steps=60, part=0.5)
+
+
 def test_the_answer_of_a_smooth_network_is_stationary_and_worse():
     _, inputs, losses = smooth()
-    change = barrier_attack(losses, inputs, RADIUS, BARRIER, steps=200, part=0.5).requires_grad_()
-    assert change.abs().max() < RADIUS
-    (slope,) = torch.autograd.grad(losses(inputs + change).sum(), [change])
-    torch.testing.assert_close(BARRIER * (1 / (RADIUS - change) - 1 / (RADIUS + change)), slope)
-    assert (losses(inputs + change) > losses(inputs)).all()
+    worst, box = answer(losses, inputs).requires_grad_(), box_of(inputs)
+    assert ((box.low < worst) & (worst < box.high)).all()
+    (slope,) = torch.autograd.grad(losses(worst).sum(), [worst])
+    torch.testing.assert_close(barrier_slope(worst, box), slope)
+    assert (losses(worst) > losses(inputs)).all()
 
 
-def total_gradient(losses, inputs, weight, barrier, solve=False):
-    """By finite differences of the loss at the answer of the attack, or, with `solve`, as the method has it."""
-
-    def answer():
-        return barrier_attack(losses, inputs, RADIUS, barrier, steps=60, part=0.5)
-
-    if solve:
-        return torch.autograd.grad(with_implicit_gradient(losses, inputs, answer(), RADIUS, barrier).sum(), [weight])[0]
-    found, step = torch.zeros_like(weight), 1e-5
+def gradients(losses, inputs, weight):
+    """Of the loss at the answer of the attack: by finite differences, as the method has it, and without the share of
+    the answer."""
+    differences, step = torch.zeros_like(weight), 1e-5
     for place in range(weight.numel()):
-        sides = []
         for sign in (1, -1):
             with torch.no_grad():
                 weight.view(-1)[place] += sign * step
-            sides.append(losses(inputs + answer()).sum().item())
+            differences.view(-1)[place] += sign * losses(answer(losses, inputs)).sum().item() / (2 * step)
             with torch.no_grad():
                 weight.view(-1)[place] -= sign * step
-        found.view(-1)[place] = (sides[0] - sides[1]) / (2 * step)
-    return found
+    worst = answer(losses, inputs)
+    implicit = with_implicit_gradient(losses, worst, box_of(inputs), BARRIER)
+    found = [torch.autograd.grad(each.sum(), [weight])[0] for each in (implicit, losses(worst))]
+    return differences, *found
 
 
 def test_how_the_answer_follows_the_weights_is_exact_where_the_loss_has_no_curvature_in_the_image():
     torch.manual_seed(0)
     weight = torch.randn(5, dtype=torch.float64, requires_grad=True)
     inputs = torch.randn(3, 5, dtype=torch.float64)
-
-    def losses(x):
-        return x @ weight.sin()
-
-    found = total_gradient(losses, inputs, weight, BARRIER, solve=True)
-    torch.testing.assert_close(found, total_gradient(losses, inputs, weight, BARRIER), rtol=1e-6, atol=1e-7)
-    change = barrier_attack(losses, inputs, RADIUS, BARRIER, 60, 0.5)
-    (explicit,) = torch.autograd.grad(losses(inputs + change).sum(), [weight])
+    expected, found, explicit = gradients(lambda x: x @ weight.sin(), inputs, weight)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
     assert (found - explicit).norm() > 0.02 * found.norm()  # the control
 
 
 def test_of_a_smooth_network_it_is_nearly_right():
     net, inputs, losses = smooth()
-    weight = net[2].bias
-    expected = total_gradient(losses, inputs, weight, BARRIER)
-    found = total_gradient(losses, inputs, weight, BARRIER, solve=True)
-    change = barrier_attack(losses, inputs, RADIUS, BARRIER, 60, 0.5)
-    (explicit,) = torch.autograd.grad(losses(inputs + change).sum(), [weight])
+    expected, found, explicit = gradients(losses, inputs, net[2].bias)
     assert (found - expected).norm() < 0.2 * (explicit - expected).norm()
