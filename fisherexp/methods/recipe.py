@@ -13,7 +13,7 @@ from fisherexp.config.types import Count, NonNegative, Positive, Probability, Si
 @dataclass(frozen=True)
 class Recipe:
     """epochs: passes over the data; 0 leaves a pretrained model as it came. lr: peak learning rate. momentum: of SGD.
-    weight_decay: on all parameters.
+    weight_decay: on all parameters, or with decay_vectors=False on matrices and kernels only, not on biases and scales.
     schedule: 'constant', 'cosine' (to zero, per step) or 'multistep' (times `gamma` at each of `milestones`, epochs).
     warmup_epochs: linear rise from zero, before and on top of the schedule.
     """
@@ -35,6 +35,7 @@ class Recipe:
     milestones: list[Count] = field(default_factory=list)
     gamma: Positive = 0.2
     warmup_epochs: Size = 0
+    decay_vectors: bool = True
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate at `step`, as a multiple of lr."""
@@ -50,7 +51,11 @@ class Recipe:
 
     def configure(self, model: nn.Module, steps_per_epoch: int) -> dict:
         """Optimizer and per-step schedule of the trainable parameters, for Lightning's configure_optimizers."""
-        return self.configure_groups([p for p in model.parameters() if p.requires_grad], steps_per_epoch)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.decay_vectors:
+            return self.configure_groups(parameters, steps_per_epoch)
+        vectors = {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}
+        return self.configure_groups([{"params": [p for p in parameters if p.dim() > 1]}, vectors], steps_per_epoch)
 
     def configure_groups(self, parameters: list[nn.Parameter] | list[dict[str, Any]], steps_per_epoch: int) -> dict:
         """The same for given parameters or torch's groups of them; the schedule multiplies each group's own lr."""
