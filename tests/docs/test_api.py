@@ -9,7 +9,7 @@ import pytest
 API = Path(__file__).resolve().parents[2] / "docs" / "api"
 
 
-@pytest.mark.parametrize("room", ["curvature", "adapters", "special"])
+@pytest.mark.parametrize("room", ["curvature", "adapters", "quantization", "special"])
 def test_every_name_of_a_room_is_on_its_page(room):
     module = importlib.import_module(f"fisherexp.{room}")
     text = (API / f"{room}.md").read_text(encoding="utf-8")

@@ -7,13 +7,13 @@ Paper: Guo, Greengard, Xing, Kim, ICLR 2024, arXiv 2311.12023. For each W, with 
 
 Where the official code differs: it returns the last iterate, which is worse than the one before; we return the best.
 It stores scales relative to the smallest of the matrix and counts one float per group (offset=matrix, see
-normal_float.py); our results were made with the smallest of each group. It sums F over samples, we take means, for
-which the formats are the same. It scales adapters by alpha / r, here they are not scaled. Its SVD is randomized.
+NormalFloat); our results were made with the smallest of each group. It sums F over samples, we take means, for which
+the formats are the same. It scales adapters by alpha / r, here they are not scaled. Its SVD is randomized.
 
 init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import product
 from typing import Any, Literal
 
@@ -25,29 +25,26 @@ from fisherexp.config.types import AtLeastOne, Count, Positive
 from fisherexp.methods.compression.bit_budget import assign
 from fisherexp.methods.compression.factorization import Parts
 from fisherexp.methods.compression.low_rank import LowRank
-from fisherexp.methods.compression.normal_float import NormalFloat
 from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.recipe import Recipe
+from fisherexp.quantization import Format, Iterate, NormalFloat, alternate
 
 
 def low_rank_plus_quantized(
-    weight: Tensor, rank: int, quantize: Callable[[Tensor], Tensor], fisher: Tensor, iterations: int
+    weight: Tensor, rank: int, form: Format, fisher: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, list[float]]:
     """Q (n, m), L (n, r), R (r, m) for W (n, m) and its Fisher (n, m), and the weighted errors of all iterates.
 
     The errors are ‖√F ∘ (W - Q - L R)‖_F. Returned is the iterate with the smallest, the last but one where it rose.
     """
     scales, roots = fisher_scales(fisher, "two_sided"), fisher.sqrt()
-    quantized, errors, best = torch.zeros_like(weight), [], None
-    for _ in range(iterations):
-        left, right = weighted_svd(weight - quantized, *scales, rank)
-        quantized = quantize(weight - left @ right)
-        errors.append((roots * (weight - quantized - left @ right)).norm().item())
-        if best is not None and errors[-1] >= errors[-2]:
-            break
-        best = quantized, left, right
-    return *best, errors
+
+    def error(found: Iterate) -> float:
+        return (roots * (weight - found.quantized - found.up @ found.down)).norm().item()
+
+    best, errors = alternate(weight, form, lambda rest: weighted_svd(rest, *scales, rank), iterations, error, True)
+    return best.quantized, best.up, best.down, errors
 
 
 class LQLoRA(LowRank):

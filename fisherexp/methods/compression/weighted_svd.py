@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fisherexp.quantization import Root, weighted_low_rank
+
 Axis = Literal["out", "in", "two_sided"]
 
 
@@ -16,11 +18,8 @@ def weighted_svd(weight: Tensor, row: Tensor, col: Tensor, rank: int) -> tuple[T
 
     Computed in float64, returned in W's type. r is `rank`, or fewer where W has fewer rows or columns.
     """
-    row, col = row.double(), col.double()
-    left, values, right = torch.linalg.svd(row[:, None] * weight.double() * col, full_matrices=False)
-    roots = values[:rank].sqrt()
-    left = left[:, :rank] * roots / row[:, None]
-    right = roots[:, None] * right[:rank] / col
+    roots = (Root(each.double(), 1 / each.double()) for each in (col, row))
+    left, right = weighted_low_rank(weight, rank, *roots)
     return left.to(weight), right.to(weight)
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from fisherexp.methods.compression.lq_lora import low_rank_plus_quantized
-from fisherexp.methods.compression.normal_float import NormalFloat
+from fisherexp.quantization.normal_float import NormalFloat
 
 torch.manual_seed(0)
 W = 0.1 * torch.randn(60, 40, dtype=torch.float64)

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 
 from fisherexp.methods.compression.bit_budget import assign
-from fisherexp.methods.compression.normal_float import NormalFloat, grid
+from fisherexp.quantization.normal_float import NormalFloat, grid
 
 torch.manual_seed(0)
 W = torch.randn(100, 37, dtype=torch.float64)
