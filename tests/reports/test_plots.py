@@ -51,6 +51,25 @@ def test_every_kind_describes_itself():
     assert all(len(kind.description) > 20 for kind in kinds().values())
 
 
+def compressed(method, bits, accuracy, errors):
+    found = record(method, 0, 50.0)
+    found["metrics"]["after"] = {"effective_bits": bits, "test_accuracy": accuracy}
+    found["better"] = {"effective_bits": "lower", "test_accuracy": "higher"}
+    found["outcome"] = {"layers": {name: {"output_error": error} for name, error in errors.items()}}
+    return found
+
+
+def test_compression_trades_bits_for_accuracy_and_loses_outputs_layer_by_layer():
+    runs = [compressed("rtn", 2.0, 80.0, {"a": 0.4, "b": 0.2}), compressed("qera_exact", 3.0, 90.0, {"a": 0.1, "b": 0})]
+    axes = drawn("trade_off", runs).axes[0]
+    assert lines(axes) == {"rtn": [(2.0, 80.0)], "qera_exact": [(3.0, 90.0)]}
+    axes = drawn("layer_errors", runs).axes[0]
+    assert lines(axes) == {"rtn": [(0.0, 0.4), (1.0, 0.2)], "qera_exact": [(0.0, 0.1)]}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match="no run here keeps the output error of its layers"):
+        drawn("layer_errors", [record("ssd", 0, 90.0)])
+
+
 def test_trade_off_places_methods_and_references():
     runs = [record(m, s, v + s) for m, v in (("ssd", 90.0), ("erm", 80.0)) for s in (0, 1)]
     for run in runs:

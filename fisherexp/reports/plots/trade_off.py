@@ -13,12 +13,14 @@ from fisherexp.reports.plots._front import undominated
 from fisherexp.reports.plots._style import MANY, fit, label, legend, looks, one_problem, reach
 from fisherexp.reports.spread import Spread, spread
 
-# (x, y) by what the records have: unlearning, adaptation, domains, fine-tuning.
+# (x, y) by what the records have: unlearning, adaptation, domains, fine-tuning, compression.
 PAIRS = (
     ("forget_accuracy", "retain_accuracy"),
     ("clean_error", "mean_error"),
     ("train_accuracy", "target_accuracy"),
     ("source_accuracy", "test_accuracy"),
+    ("effective_bits", "test_perplexity"),
+    ("effective_bits", "test_accuracy"),
 )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature.vectors import ravel
+from fisherexp.runs.finished import resolve_needs
 from fisherexp.runs.workbench import Workbench
 
 SMALL = ["scenario=none", "training=small", "training.epochs=3", "progress=off"]
@@ -19,8 +20,10 @@ def fitted(tmp_path_factory):
         config = composed([f"method={method}", *SMALL, *model, *overrides, f"output_dir={output_dir}"])
         bench = Workbench(config, callbacks=list(callbacks))
         fit = bench.method("method")
-        source = bench.reference("source").tensors
+        artefact = bench.reference("source")
+        source = artefact.tensors
         fit.model.load_state_dict(source)
+        resolve_needs(bench, fit, artefact)
         bench.fit(fit, folder, "fit", own=True)
         return fit, source, bench
 

@@ -1,0 +1,49 @@
+"""Optimal Brain Surgeon along the columns of a matrix: each is changed in turn, and the later ones make up for it.
+
+With H = E[x xᵀ] + δ mean(diag H) I and H⁻¹ = Uᵀ U, U upper triangular (Cholesky): once column j has become q_j,
+
+    W_:k ← W_:k - (w_j - q_j) U_jk / U_jj,   k > j
+
+which is the least loss of outputs E‖(W - Ŵ) x‖² that columns k > j can still arrive at. Frantar, Alistarh 2022,
+arXiv 2208.11580; GPTQ (arXiv 2210.17323) and SparseGPT (arXiv 2301.00774) are two ways to choose q_j. Inputs that never
+occur have the diagonal 1: their columns are left to themselves (the official codes set them to zero).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+BLOCK = 128  # columns whose updates are made at once: a matter of speed
+
+
+def inverse_factor(moment: Tensor, damping: float) -> Tensor:
+    """U (m, m), float64, of E[x xᵀ] (m, m), or of its diagonal (m,). damping: δ."""
+    moment = moment.double()
+    moment = torch.diag(moment) if moment.dim() == 1 else moment.clone()
+    diagonal = moment.diagonal()
+    diagonal[diagonal == 0] = 1.0
+    diagonal += damping * diagonal.mean()
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moment)), upper=True)
+
+
+def column_by_column(
+    weight: Tensor, factor: Tensor, choose: Callable[[int, Tensor], Tensor], multiple: int = 1
+) -> Tensor:
+    """W (n, m) after all columns, float64. factor: U.
+
+    choose: q_j (n,) of j and columns j … (n, …) as they are by then: those up to the next multiple of `multiple`
+    columns at least.
+    """
+    left, chosen = weight.double().clone(), torch.empty_like(weight, dtype=torch.float64)
+    width, columns = multiple * max(1, BLOCK // multiple), weight.shape[1]
+    for start in range(0, columns, width):
+        stop = min(start + width, columns)
+        block, errors = left[:, start:stop], torch.empty_like(left[:, start:stop])
+        for j in range(stop - start):
+            row = factor[start + j, start + j : stop]
+            chosen[:, start + j] = choose(start + j, block[:, j:])
+            errors[:, j] = (block[:, j] - chosen[:, start + j]) / row[0]
+            block[:, j:] -= errors[:, j, None] * row
+        left[:, stop:] -= errors @ factor[start:stop, stop:]
+    return chosen
