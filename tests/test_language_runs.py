@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_language_model import TEMPLATE, save_tiny_language_model, write_story
 
+from fisherexp import quantization
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
 from fisherexp.curvature import fisher_diagonal
@@ -59,6 +60,27 @@ def test_plain_training_learns_from_the_weights_that_came_with_the_model(config,
     wanted = torch.nn.functional.cross_entropy(theirs(labels).logits.flatten(0, 1), batch.targets.flatten())
     assert before["test_nll"] == pytest.approx(wanted.item(), rel=1e-5)
     assert model(batch.inputs).shape == (*labels.shape, 16)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_weights_are_stored_in_few_bits_and_their_outputs_brought_back(config, tmp_path, kind):
+    """Of GPT-2, too, whose layers hold their matrices transposed; the head, which is the embedding, stays."""
+    always = ["method.bits=2", "method.group=8", "method.rank=8", "method.grid=symmetric_full"]
+    methods = {"zeroquant_v2": [], "qera_exact": [], "eora": ["method.compressor=gptq"], "fisher_low_rank": []}
+    if kind == "llama":
+        methods["kfac_low_rank"] = []
+    records = {m: run(config(f"method={m}", *always, *more, kind=kind), tmp_path / m) for m, more in methods.items()}
+    layers = {name: record["outcome"]["layers"] for name, record in records.items()}
+    assert {len(found) for found in layers.values()} == {2 * (7 if kind == "llama" else 4)}
+    for name, exact in layers["qera_exact"].items():
+        assert exact["output_error"] <= layers["zeroquant_v2"][name]["output_error"] * (1 + 1e-3)
+    after = load_file(tmp_path / "qera_exact" / "weights.safetensors")
+    stored = quantization.load(tmp_path / "qera_exact" / "quantized.safetensors")
+    for name, found in stored.items():
+        weight = found.weight().float()
+        assert torch.equal(after[f"{name}.weight"], weight.T if kind == "gpt2" else weight)
+    bare = run(config("method=svdquant", "method.rank=2", "method.steps=3", kind=kind), tmp_path / "svdquant")
+    assert bare["metrics"]["after"]["activation_bits"] == 4
 
 
 def test_gradients_of_small_batches_summed_are_that_of_a_large_one(config, tmp_path):

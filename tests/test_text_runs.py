@@ -131,6 +131,32 @@ def test_compression_of_a_transformer_keeps_what_it_says(config, tmp_path, metho
     assert method == "lq_lora" or all(ranks[name] <= rank for name, rank in layers.items())
 
 
+def test_texts_are_calibrated_on_without_their_padding(config, tmp_path):
+    """The error of a layer against its outputs for tokens that count; with padding it is another."""
+    cfg = config("method=rtn", "scenario=none", "method.bits=2", "method.samples=48")
+    record = run(cfg, tmp_path / "run")
+    after, bench = load_file(tmp_path / "run" / "weights.safetensors"), Workbench(cfg)
+    model, name = bench.classifier("control").eval(), "backbone.network.encoder.layer.1.intermediate.dense"
+    before = bench.reference("source").tensors
+    model.load_state_dict(before)
+    inputs = []
+    model.get_submodule(name).register_forward_pre_hook(lambda layer, given: inputs.append(given[0]))
+    batch = bench.data.train.batch
+    assert not batch.inputs["attention_mask"].all()
+    with torch.no_grad():
+        model(batch.inputs)
+    counted, padded = inputs[0][batch.inputs["attention_mask"].bool()], inputs[0].flatten(0, 1)
+
+    def error(rows):
+        kept, lost = before[f"{name}.weight"], before[f"{name}.weight"] - after[f"{name}.weight"]
+        return ((rows @ lost.T).norm() / (rows @ kept.T).norm()).item()
+
+    found = record["outcome"]["layers"][name]["output_error"]
+    assert found == pytest.approx(error(counted), rel=1e-4)
+    assert found != pytest.approx(error(padded), rel=1e-4)
+    assert len(record["outcome"]["layers"]) == 2 * 6
+
+
 @pytest.mark.end_to_end
 def test_minilm_learns_sst2(tmp_path):
     """Three quarters of the development set after 300 texts; half of it is chance. Minutes on a core."""
