@@ -28,8 +28,22 @@ class Factored(nn.Module):
         self.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.smooth is not None:
-            x = x / self.smooth
-        rounded = x if self.bits is None else fake_quantize(x, self.bits, self.group)
-        y = F.linear(rounded, self.quantized, self.bias)
-        return y if self.up is None else y + F.linear(F.linear(x, self.down), self.up)
+        parts = self.quantized, self.up, self.down, self.smooth
+        return apply_factored(x, *parts, self.bits, self.group, self.bias)
+
+
+def apply_factored(
+    x: Tensor,
+    quantized: Tensor,
+    up: Tensor | None,
+    down: Tensor | None,
+    smooth: Tensor | None,
+    bits: int | None,
+    group: int | None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """y (…, n) of x (…, m) with Q (n, m), B (n, r), A (r, m), λ (m,) and a bias (n,), as Factored has it."""
+    if smooth is not None:
+        x = x / smooth
+    y = F.linear(x if bits is None else fake_quantize(x, bits, group), quantized, bias)
+    return y if up is None else y + F.linear(F.linear(x, down), up)

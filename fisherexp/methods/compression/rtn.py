@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Bits
 from fisherexp.methods.compression.rounded import Rounded
+from fisherexp.methods.compression.weight_transform import refuse_convolutions
 from fisherexp.quantization import LayerStats, StoredWeight
+
+ROWS = 512  # inputs of a layer that an error with rounded activations is taken over
 
 
 class RTN(Rounded):
@@ -22,6 +25,9 @@ class RTN(Rounded):
 
     def __init__(self, model: nn.Module, activation_bits: Bits | None, **options: Any) -> None:
         super().__init__(model, **options)
+        if activation_bits is not None:
+            refuse_convolutions(model, *self.blocks)
+            self.keep = ROWS
         self.activation_bits, self.activation_group = activation_bits, options["group"]
 
     def compress(self, name: str, weight: Tensor, stats: LayerStats) -> StoredWeight:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Bits, Count, Size
 from fisherexp.methods.compression.rounded import Rounded
-from fisherexp.methods.compression.weight_transform import halved
+from fisherexp.methods.compression.weight_transform import halved, refuse_convolutions
 from fisherexp.quantization import (
     Iterate,
     LayerStats,
@@ -65,6 +65,7 @@ class SVDQuant(Rounded):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        refuse_convolutions(model, *self.blocks)
         self.rank, self.steps, self.iterations = rank, steps, iterations
         self.activation_bits, self.activation_group, self.keep = activation_bits, options["group"], rows
 

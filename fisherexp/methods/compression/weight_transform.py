@@ -7,13 +7,14 @@ of its own through the model as compressed so far, but before any layer of the b
 not see each other's change (as in GPTQ's, SparseGPT's, Wanda's and EoRA's code). Otherwise all are judged in the
 untouched model (QERA).
 
-The output error of a layer is √(E‖(W - Ŵ) x‖² / E‖W x‖²) over the inputs x that it was given in calibration.
+The output error of a layer is √(E‖(W - Ŵ) x‖² / E‖W x‖²) over the inputs x that it was given in calibration; where
+inputs are rounded, too, it counts that, over the rows that were kept (`keep`).
 """
 
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +30,17 @@ from fisherexp.files import write_atomically
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.eval_mode import eval_mode
-from fisherexp.quantization import Collector, Factored, LayerStats, StoredWeight, is_matrix, matrix, save, set_matrix
+from fisherexp.quantization import (
+    Collector,
+    Factored,
+    LayerStats,
+    StoredWeight,
+    apply_factored,
+    is_matrix,
+    matrix,
+    save,
+    set_matrix,
+)
 from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import generator
 
@@ -124,15 +135,24 @@ class WeightTransform(CalibrateAndTrain):
         for name in self.blocks[look]:
             weight = matrix(self.model.get_submodule(name)).double().clone()
             found[name] = self.compress(name, weight, stats[name])
-            lost = weight - found[name].weight()
-            outputs = stats[name].squared_output(weight)
-            error = (stats[name].squared_output(lost) / outputs).sqrt().item() if outputs else 0.0
-            self.errors[name] = error, (lost.norm() / weight.norm().clamp_min(1e-300)).item()
+            lost = (weight - found[name].weight()).norm() / weight.norm().clamp_min(1e-300)
+            self.errors[name] = self.output_error(weight, found[name], stats[name]), lost.item()
         for name, stored in found.items():
             self.install(name, stored)
         self.stored |= found
         self.collector = None
         self.outcome = self.summary()
+
+    def output_error(self, weight: Tensor, stored: StoredWeight, stats: LayerStats) -> float:
+        """Of one layer, relative; 0 where it has no outputs to lose."""
+        if self.activation_bits is None:
+            squares = stats.squared_output(weight - stored.weight()), stats.squared_output(weight)
+        else:
+            rows, wanted = stats.rows.to(weight), stats.rows.to(weight) @ weight.T
+            more = (None if each is None else each.to(weight) for each in (stored.up, stored.down, stored.smooth))
+            made = apply_factored(rows, stored.quantized(), *more, self.activation_bits, self.activation_group)
+            squares = (made - wanted).square().sum(), wanted.square().sum()
+        return (squares[0] / squares[1]).sqrt().item() if squares[1] else 0.0
 
     def install(self, name: str, stored: StoredWeight) -> None:
         """Have the layer compute with what is stored."""
@@ -200,3 +220,12 @@ def refuse_shared(model: nn.Module, names: list[str]) -> None:
     owners = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     if tied := [name for name in names if owners[id(model.get_submodule(name).weight)] > 1]:
         raise ValueError(f"{', '.join(tied)}: the weight is another module's as well, leave it out by method.exclude")
+
+
+def refuse_convolutions(model: nn.Module, names: Iterable[str]) -> None:
+    """Raises ValueError for convolutions, of which fisherexp/quantization/factored.py knows nothing."""
+    if found := [name for name in names if isinstance(model.get_submodule(name), nn.Conv2d)]:
+        raise ValueError(
+            f"{', '.join(found)}: activations are rounded before linear layers alone, leave convolutions out by "
+            "method.exclude"
+        )

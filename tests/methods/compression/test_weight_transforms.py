@@ -235,6 +235,8 @@ def test_a_run_of_svdquant_computes_with_rounded_activations(transformed):
     wanted = fake_quantize(smooth, 4, 64) @ stored.quantized().float().T + layer.bias
     torch.testing.assert_close(layer(x), wanted + smooth @ (stored.up.float() @ stored.down.float()).T)
     assert fit.outcome["metrics"]["activation_bits"] == 4
+    rounded, weights_alone = (transformed("rtn", f"method.activation_bits={bits}")[0] for bits in ("2", "null"))
+    assert all(one > other for one, other in zip(errors(rounded), errors(weights_alone), strict=True))
 
 
 def test_lqer_takes_the_largest_mean_of_a_batch_or_the_mean_of_all(transformed):
@@ -294,6 +296,10 @@ def test_what_cannot_be_is_refused_in_one_line(compressed):
         RTN(Tied(), exclude="^head$", **always | {"grid": "normal_float", "group": None})
     with pytest.raises(ValueError, match="nearest: symmetric_full"):
         compressed("gptq", "method.grid=normal_float", "method.group=16")
+    pictures = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))
+    with pytest.raises(ValueError, match="0: activations are rounded before linear layers alone"):
+        RTN(pictures, exclude=None, **always | {"activation_bits": 4})
+    assert RTN(pictures, exclude=None, **always).blocks == [["0", "2"]]
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     method = RTN(model, exclude=None, **always)
     method.watch(0).stats["0"] = LayerStats(3)
