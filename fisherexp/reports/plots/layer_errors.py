@@ -8,6 +8,8 @@ from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
 from fisherexp.reports.plots._style import legend, looks, one_problem
 
+MOST = 50  # layers that are named
+
 
 def draw(records: list[Record], request: Request) -> Any:
     """Mean over repetitions, on a logarithmic axis; layers with an error of zero are left out. Raises ValueError where
@@ -20,12 +22,13 @@ def draw(records: list[Record], request: Request) -> Any:
     names = [f"{row.labels[-1]} {row.options}".strip() for row in found]
     style, outside = looks(set(names), request.methods), len(names) > 6
     layers = list(dict.fromkeys(layer for record in with_layers for layer in errors(record)))
-    figure, axes = canvas(size=(max(6.4, 0.22 * len(layers)) + 2.4 * outside, 4.6))
+    every = -(-len(layers) // MOST)  # names that would overlap are left out
+    figure, axes = canvas(size=(max(6.4, 0.2 * min(len(layers), MOST)) + 2.4 * outside, 4.6))
     for row, name in zip(found, names, strict=True):
         means = {layer: fmean(each[layer] for each in map(errors, row.runs) if layer in each) for layer in layers}
         shown = [(number, means[layer]) for number, layer in enumerate(layers) if means[layer] > 0]
         axes.semilogy(*zip(*shown, strict=True), label=name, **style[name] | {"linewidth": 1, "markersize": 4})
-    axes.set_xticks(range(len(layers)), layers, rotation=90, fontsize=6)
+    axes.set_xticks(range(0, len(layers), every), layers[::every], rotation=90, fontsize=6)
     axes.set_ylabel("relative error of the outputs")
     axes.set_title(problem, fontsize=10)
     legend(axes, outside)
