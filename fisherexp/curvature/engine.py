@@ -20,7 +20,7 @@ from .chain import proven_steps
 from .consumer import Consumer, Seeds
 from .identity import WHOLE, Part, rounding
 from .inputs import batch_size, outputs_of
-from .layout import Layout, Step, UnknownLayout, refuse_inner
+from .layout import Layout, Log, Step, UnknownLayout, refuse_inner
 from .look import Look
 from .modules import ruled_modules
 from .one_by_one import one_by_one
@@ -259,30 +259,13 @@ class Engine:
             return None, outputs_of(self.model, inputs).detach(), set(self.wanted)
         tape = log = None
         for fresh in (self.layout is None, True, True, True):  # if the path is another than last time, look again
+            look = None
             try:
-                look = None
                 if fresh:
-                    self.provable, self.proven = self.proven is None and self.provable, None
-                    parameters = self.places.parameters
-                    if log is None:
-                        self._part = self._draw(batch, samples, False)
-                        seen = partial(evaluate, self._part, self.model, self.wanted.values(), inputs, batch)
-                        log = log_of_part(parameters, self._part, seen)
-                    if self._looking:
-                        look = Look(log, map(id, parameters.values()), batch)
-                        self.layout = Layout(look.steps, None)
-                    else:
-                        self.layout = trace(self.model, parameters, self._part, log, inputs, batch)
-                    self.channels_last = not views(log) and self.allow_channels_last and self.device.type == "cpu"
-                    self.tape, self._fresh, self._looked = None, look is None, look is not None
+                    log, look = self._find_out(log, inputs, batch, samples)
                 if samples != batch:
                     refuse_inner(self.layout.steps)
-                if self.tape is None or not self.tape.current():
-                    steps = look or self.layout.steps
-                    held, buffers = self.places.parameters, self.model.buffers()
-                    self.tape = Tape(held, self.wanted, steps, self.channels_last, self.kernel, buffers)
-                    self.forwards = self.places.forwards(self.tape)
-                tape = self.tape
+                tape = self._tape_of(look)
                 tape.start(samples, self._deliver)
                 self._sink = _nobody  # gradients that the model itself takes in its forward pass
                 with self.places.hold(tape.tracked, self.forwards):
@@ -299,11 +282,8 @@ class Engine:
                     self._looking = False
                     if tape is not None:
                         tape.close()
-                    continue
-                log, self.fewest = (
-                    None,
-                    2,
-                )  # a sample alone may take a path of its own (positions that are not expanded)
+                else:  # a sample alone may take a path of its own (positions that are not expanded)
+                    log, self.fewest = None, 2
             except (CoupledSamples, _Checkpointed, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -318,6 +298,30 @@ class Engine:
         why = str(reason).partition("\n")[0][:200]
         self._say("the whole model", f"cannot be followed ({why}); samples are run one by one")
         return None, outputs, set(self.wanted)
+
+    def _find_out(self, log: Log | None, inputs: Any, batch: int, samples: int) -> tuple[Log, Look | None]:
+        """Begin to find out where the batch lies: a look that does so while the batch passes, or None where passes on
+        a part have told. log: of a part's pass, if there is one; returned as well."""
+        self.provable, self.proven = self.proven is None and self.provable, None
+        parameters = self.places.parameters
+        if log is None:
+            self._part = self._draw(batch, samples, False)
+            seen = partial(evaluate, self._part, self.model, self.wanted.values(), inputs, batch)
+            log = log_of_part(parameters, self._part, seen)
+        look = Look(log, map(id, parameters.values()), batch) if self._looking else None
+        found = trace(self.model, parameters, self._part, log, inputs, batch) if look is None else None
+        self.layout = found or Layout(look.steps, None)
+        self.channels_last = not views(log) and self.allow_channels_last and self.device.type == "cpu"
+        self.tape, self._fresh, self._looked = None, look is None, look is not None
+        return log, look
+
+    def _tape_of(self, look: Look | None) -> Tape:
+        """The tape of the layout; that of the batch before where it still fits."""
+        if self.tape is None or not self.tape.current():
+            steps, held = look or self.layout.steps, self.places.parameters
+            self.tape = Tape(held, self.wanted, steps, self.channels_last, self.kernel, self.model.buffers())
+            self.forwards = self.places.forwards(self.tape)
+        return self.tape
 
     def _draw(self, batch: int, samples: int, everything: bool) -> Part:
         """The samples by which a batch is verified."""
