@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.methods.optimizers.adam import Adam
+from fisherexp.methods.optimizers.dct_adamw import DCT, DCTAdamW
 from fisherexp.methods.optimizers.galore import GaLore, GaLoreAdamW
 from fisherexp.methods.optimizers.m_fac import MFAC, MFACOptimizer
 from fisherexp.methods.optimizers.natural_galore import NaturalGaLore, NaturalGaLoreAdamW
@@ -14,6 +15,8 @@ from fisherexp.methods.optimizers.sgd import SGD
 LOOP = {"epochs": 2, "lr": 0.1, "weight_decay": 0.2, "cpu_seconds": None}
 OF_GALORE = {"rank": 2, "every": 2, "scale": 0.5, "eps": 1e-3}
 NATURAL = OF_GALORE | {"history": 2, "damping": 0.3, "clear_history": True}
+OF_DCT = {"rank": 2, "every": 2, "basis": "dct3", "norm": 2, "fast": True, "rotate": False}
+OF_DCT |= {"error_feedback": "exact", "eps": 1e-3}
 OF_M_FAC = {"window": 3, "damping": 0.1, "momentum": 0.4}
 
 
@@ -27,6 +30,7 @@ CASES = [
     (GaLore, OF_GALORE, decayed(GaLoreAdamW)),
     (NaturalGaLore, NATURAL, decayed(NaturalGaLoreAdamW)),
     (NaturalGaLore, NATURAL | {"clear_history": False}, decayed(NaturalGaLoreAdamW)),
+    (DCT, OF_DCT, decayed(DCTAdamW)),
     (MFAC, OF_M_FAC, decayed(MFACOptimizer)),
 ]
 
