@@ -48,5 +48,6 @@ from fisherexp.curvature.products import (
     hessian_operator,
     hessian_product,
 )
+from fisherexp.curvature.sample_gradients import PerSampleGradients, SampleGradients
 
 # --- end of that block ---------------------------------------------------------------------------------------------

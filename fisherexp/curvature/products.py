@@ -153,6 +153,20 @@ class CurvatureOperator(LinearMap):
             mean = [m.lerp(i, count / weight) for m, i in zip(mean, image, strict=True)] if mean else image
         return in_form_of(vector, dict(zip(self.parameters, mean, strict=True)))
 
+    def dense(self, at_once: int = 128) -> Tensor:
+        """The matrix (d, d), by products with `at_once` unit vectors at a time."""
+        mean, weight = torch.zeros(()), 0.0
+        units = torch.eye(self.dim).to(next(iter(self.like.values())))
+        for product, count in self.graphs():
+            columns = []
+            for vectors in units.split(at_once):
+                parts = vectors.split([p.numel() for p in self.like.values()], dim=1)
+                shaped = [part.unflatten(1, p.shape) for part, p in zip(parts, self.like.values(), strict=True)]
+                columns.append(torch.cat([image.flatten(1) for image in torch.vmap(product)(shaped)], 1))
+            weight += count
+            mean = torch.lerp(mean.to(units).expand_as(units), torch.cat(columns), count / weight)
+        return mean
+
     def _versions(self) -> list[int]:
         """Changes when a parameter or buffer is written to, as an optimizer step does."""
         return [t._version for t in (*self.model.parameters(), *self.model.buffers())]
