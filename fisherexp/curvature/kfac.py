@@ -79,6 +79,10 @@ class KFACAccumulator:
             self.engine.sweep(inputs, seeds, self.factors)
             self.factors.samples += size
 
+    def clear(self) -> None:
+        """Forget what was added, not what was found out about the model."""
+        self.factors = KroneckerSums(self.engine.wanted, self.factors.reduce)
+
     def sums(self) -> dict[str, Tensor]:
         """The state as plain tensors to add over ranks, not copied: `samples`, and of each layer with factors
         `a.<weight>`, or `a.<weight>+<bias>` where it has a bias, `b.<weight>` and `positions.<weight>`.
