@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from fisherexp.config.types import Count, NonNegative, Positive, Probability, Size
+from fisherexp.config.types import Count, NonNegative, Pattern, Positive, Probability, Size
+from fisherexp.methods.parameter_groups import changed_by_name, in_groups, scaled_to_width
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,12 @@ class Recipe:
     weight_decay: on all parameters, or with decay_vectors=False on matrices and kernels only, not on biases and scales.
     schedule: 'constant', 'cosine' (to zero, per step) or 'multistep' (times `gamma` at each of `milestones`, epochs).
     warmup_epochs: linear rise from zero, before and on top of the schedule.
+    weight_decay_rule: 'uniform', or 'width': lr and weight_decay are those of a network `width_ratio` times as narrow,
+        and what parameter_groups.py makes of them for this one; of AdamW alone.
+    groups: expression -> lr and weight_decay of the parameters whose name it is found in, as {"bias": {"lr": 0.1}};
+        they come before the rule.
+
+    Raises ValueError for the rule with another optimizer.
     """
 
     counts_with: ClassVar[dict[str, dict[str, Any]]] = {
@@ -24,6 +31,9 @@ class Recipe:
         "schedule": {"milestones": [1]},
         "milestones": {"schedule": "multistep", "milestones": [1]},
         "gamma": {"schedule": "multistep", "milestones": [1]},
+        "weight_decay_rule": {"optimizer": "adamw", "weight_decay": 0.1},
+        "width_ratio": {"optimizer": "adamw", "weight_decay_rule": "width"},
+        "groups": {"groups": {"weight": {"lr": 0.001}}},
     }
 
     epochs: Size = 50
@@ -36,6 +46,13 @@ class Recipe:
     gamma: Positive = 0.2
     warmup_epochs: Size = 0
     decay_vectors: bool = True
+    weight_decay_rule: Literal["uniform", "width"] = "uniform"
+    width_ratio: Positive = 1.0
+    groups: dict[Pattern, dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight_decay_rule == "width" and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay_rule=width is of AdamW, not optimizer={self.optimizer}: optimizer=adamw")
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate at `step`, as a multiple of lr."""
@@ -51,11 +68,19 @@ class Recipe:
 
     def configure(self, model: nn.Module, steps_per_epoch: int) -> dict:
         """Optimizer and per-step schedule of the trainable parameters, for Lightning's configure_optimizers."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if self.decay_vectors:
-            return self.configure_groups(parameters, steps_per_epoch)
-        vectors = {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}
-        return self.configure_groups([{"params": [p for p in parameters if p.dim() > 1]}, vectors], steps_per_epoch)
+        return self.configure_groups(self.groups_of(model), steps_per_epoch)
+
+    def groups_of(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Trainable parameters in torch's groups, with the learning rate and weight decay that each is to have.
+
+        Raises ValueError for `groups` that fit no parameter.
+        """
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        decays = {p: self.weight_decay if self.decay_vectors or p.dim() > 1 else 0.0 for p in named.values()}
+        settings = {p: {"lr": self.lr, "weight_decay": decay} for p, decay in decays.items()}
+        if self.weight_decay_rule == "width":
+            settings = scaled_to_width(model, self.lr, self.weight_decay, self.width_ratio)
+        return in_groups(changed_by_name(named, settings, self.groups or {}))
 
     def configure_groups(self, parameters: list[nn.Parameter] | list[dict[str, Any]], steps_per_epoch: int) -> dict:
         """The same for given parameters or torch's groups of them; the schedule multiplies each group's own lr."""
@@ -64,5 +89,9 @@ class Recipe:
             optimizer = torch.optim.SGD(parameters, momentum=self.momentum, **options)
         else:
             optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer](parameters, **options)
+        return self.scheduled(optimizer, steps_per_epoch)
+
+    def scheduled(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> dict:
+        """An optimizer with the schedule, which multiplies each group's own lr, for Lightning."""
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -67,11 +67,13 @@ class FineTuning(ERM):
         self.frozen_norms = [layer for layer in norms if not layer.weight.requires_grad]
 
     def configure_optimizers(self) -> dict[str, Any]:
-        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        head = [p for name, p in trained.items() if name.startswith(HEAD)]
-        rest = [p for name, p in trained.items() if not name.startswith(HEAD)]
-        groups = [{"params": rest}, {"params": head, "lr": self.head_lr or self.training_recipe.lr}]
-        return self.training_recipe.configure_groups([g for g in groups if g["params"]], self.steps_per_epoch)
+        head = {p for name, p in self.model.named_parameters() if name.startswith(HEAD)}
+        rest, own = [], []
+        for group in self.training_recipe.groups_of(self.model):
+            rest.append(group | {"params": [p for p in group["params"] if p not in head]})
+            own.append(group | {"params": [p for p in group["params"] if p in head]})
+        own = [group | {"lr": self.head_lr or group["lr"]} for group in own]
+        return self.training_recipe.configure_groups([g for g in rest + own if g["params"]], self.steps_per_epoch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         for layer in self.frozen_norms:  # here: whoever evaluates on the way puts all layers back into training

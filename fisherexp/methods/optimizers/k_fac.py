@@ -125,7 +125,7 @@ class KFAC(PassByPass):
         self.options = {"damping": damping, "decay": decay, "inverse_every": inverse_every, "momentum": momentum}
         self.factors: KFACAccumulator | None = None
 
-    def configure_optimizers(self) -> KroneckerOptimizer:
+    def optimizer(self, parameters: list[nn.Parameter]) -> KroneckerOptimizer:
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         return self.optimizer_class(trained, self.lr, weight_decay=self.weight_decay, **self.options)
 

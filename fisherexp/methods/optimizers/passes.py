@@ -1,13 +1,13 @@
-"""Training with one optimizer at a constant rate, watched pass by pass: the loop all methods of this wing share."""
+"""Training with one optimizer, watched pass by pass: the loop all methods of this wing share."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.config.types import Count, NonNegative, Positive, Size
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
 from fisherexp.metrics.over_batches import evaluated
@@ -18,7 +18,8 @@ from fisherexp.scenarios.setting import Setting
 class PassByPass(ERM):
     """ERM with the optimizer of `optimizer`.
 
-    epochs: passes over the data, at most. lr: learning rate, constant. weight_decay: as the optimizer understands it.
+    epochs: passes over the data, at most. lr: peak learning rate. weight_decay: as the optimizer understands it.
+    schedule, warmup_epochs: of the learning rate, as a Recipe has them.
     cpu_seconds: stop at the first step behind that much processor time of this process; None: only `epochs` count.
 
     The outcome has, for each pass, its mean training loss, what the objective shows of the test part behind it (of
@@ -28,9 +29,17 @@ class PassByPass(ERM):
     """
 
     def __init__(
-        self, model: nn.Module, epochs: Count, lr: Positive, weight_decay: NonNegative, cpu_seconds: Positive | None
+        self,
+        model: nn.Module,
+        epochs: Count,
+        lr: Positive,
+        weight_decay: NonNegative,
+        cpu_seconds: Positive | None,
+        schedule: Literal["constant", "cosine"] = "constant",
+        warmup_epochs: Size = 0,
     ) -> None:
-        super().__init__(model, Recipe(epochs=epochs, lr=lr, weight_decay=weight_decay, schedule="constant"))
+        schedules = {"schedule": schedule, "warmup_epochs": warmup_epochs}
+        super().__init__(model, Recipe(epochs=epochs, lr=lr, weight_decay=weight_decay, **schedules))
         self.lr, self.weight_decay, self.cpu_seconds = lr, weight_decay, cpu_seconds
         self.passes: list[dict[str, float]] = []
         self.setting: Setting | None = None
@@ -40,8 +49,14 @@ class PassByPass(ERM):
         """The optimizer of the trainable parameters."""
         raise NotImplementedError
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.optimizer([p for p in self.model.parameters() if p.requires_grad])
+    def configure_optimizers(self) -> Optimizer | dict[str, Any]:
+        optimizer, recipe = (
+            self.optimizer([p for p in self.model.parameters() if p.requires_grad]),
+            self.training_recipe,
+        )
+        if recipe.schedule == "constant" and not recipe.warmup_epochs:
+            return optimizer
+        return recipe.scheduled(optimizer, self.steps_per_epoch)
 
     def batches(self, setting: Setting) -> Any:
         self.setting = setting

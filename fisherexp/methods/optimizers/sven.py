@@ -135,4 +135,6 @@ class Sven(PassByPass):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         gradients = self.gradients(batch.inputs, batch.targets)
         self.optimizers().step(gradients=gradients)
+        if scheduler := self.lr_schedulers():
+            scheduler.step()
         self.mean_loss.add(gradients.losses.mean(), batch.size)
