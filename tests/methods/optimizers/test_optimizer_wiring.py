@@ -55,3 +55,11 @@ def test_steps_are_those_of_the_optimizer_with_the_given_options(cls, options, p
     method, model = cls(net(), **LOOP, **options), net()
     expected = stepped(model, plain(list(model.parameters()), 0.1, 0.2, **options))
     torch.testing.assert_close(stepped(method.model, method.configure_optimizers()), expected)
+
+
+def test_a_schedule_multiplies_the_rate_and_a_constant_one_needs_none():
+    method = Adam(net(), **LOOP, schedule="cosine", warmup_epochs=1)
+    method.steps_per_epoch = 2
+    configured = method.configure_optimizers()
+    assert configured["optimizer"].param_groups[0]["lr"] == pytest.approx(0.1 / 2)  # the first of two warm-up steps
+    assert type(Adam(net(), **LOOP).configure_optimizers()) is torch.optim.AdamW
