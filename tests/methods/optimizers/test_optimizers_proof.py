@@ -3,8 +3,13 @@
 import statistics
 
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from fisherexp.config.explain import composed
+from fisherexp.curvature import PerSampleGradients
+from fisherexp.methods.optimizers.sven import SvenOptimizer
 from fisherexp.runs.workbench import Workbench
 
 pytestmark = pytest.mark.proof
@@ -76,3 +81,121 @@ def test_the_natural_gradient_wants_more_damping_than_is_published(made):
     published = made("natural_galore", "method.damping=1e-3")
     assert made("natural_galore")["test_nll"] < published["test_nll"]
     assert abs(made("natural_galore")["test_accuracy"] - made("galore")["test_accuracy"]) <= 1.5
+
+
+def test_with_a_few_directions_cosines_beat_random_ones_and_moments_must_stay_with_theirs(made):
+    """Rank 8 of 64 and 128, a choice at every step. Error feedback brings nothing here: 0.24 against 0.21."""
+    given = {"rank": 8, "lr": 1e-3, "epochs": 15}
+    loss = {
+        name: made("dct_adamw", *options(given | more))["train_loss"]
+        for name, more in {
+            "cosines": {},
+            "random": {"basis": "random"},
+            "stale": {"rotate": "false"},
+            "feedback": {"error_feedback": "exact"},
+        }.items()
+    }
+    full = made("adam", "method.lr=1e-3", "method.weight_decay=0", "method.epochs=15")["train_loss"]
+    assert full < loss["cosines"] < loss["random"]
+    assert loss["stale"] > 2 * loss["cosines"]
+    assert loss["feedback"] < 1.25 * loss["cosines"]
+
+
+def fitted_curve(seed: int, make) -> float:
+    """Squared error on exp(-10x²) sin(2x), 2000 points, behind 8 epochs in batches of 32: Sven's paper's toy."""
+    x = torch.linspace(-1, 1, 2000)[:, None]
+    y = torch.exp(-10 * x**2) * torch.sin(2 * x)
+    y = (y - y.mean()) / y.std()
+    torch.manual_seed(seed)
+    layers = [nn.Linear(1, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU()]
+    model = nn.Sequential(*layers, nn.Linear(16, 1))
+    step = make(model)
+    for _ in range(8):
+        for batch in torch.randperm(len(x)).split(32):
+            step(x[batch], y[batch])
+    return (model(x) - y).square().mean().item()
+
+
+def by_adam(rate: float):
+    def make(model):
+        optimizer = torch.optim.Adam(model.parameters(), rate)
+
+        def step(inputs, targets):
+            optimizer.zero_grad()
+            (model(inputs) - targets).square().mean().backward()
+            optimizer.step()
+
+        return step
+
+    return make
+
+
+def by_sven(rate: float):
+    def make(model):
+        optimizer = SvenOptimizer(list(model.parameters()), lr=rate, rank=16, rtol=1e-3, power=1.0)
+        gradients = PerSampleGradients(model, loss="gaussian")
+        return lambda inputs, targets: optimizer.step(gradients=gradients(inputs, targets))
+
+    return make
+
+
+def test_sven_fits_a_curve_better_than_adam_in_most_seeds_where_it_does_not_diverge():
+    """The best of three rates each. Of seeds 0, 1 and 2 the last is Adam's, and there a rate of 0.2 diverges."""
+    ratios, errors = [], []
+    for seed in (0, 1, 2):
+        best = min(fitted_curve(seed, by_adam(rate)) for rate in (1e-3, 1e-2, 3e-2))
+        errors.append([fitted_curve(seed, by_sven(rate)) for rate in (0.05, 0.1, 0.2)])
+        ratios.append(min(errors[-1]) / best)
+    assert statistics.median(ratios) <= 0.5
+    assert max(map(max, errors)) > 1e-2  # a control: rates are near the edge
+
+
+def descended(steps: int) -> float:
+    """Loss of softmax regression on the digits' training part, from zero, by gradient descent with a line search."""
+    bench = Workbench(composed(["method=gns", "data=digits", "model.hidden=[]", "scenario=none", "progress=off"]))
+    method = bench.method("method")
+    (batch,) = method.batches(bench.setting)
+    model, rate = method.model, 1.0
+    for _ in range(steps):
+        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        norm = sum(g.square().sum() for g in gradients)
+        rate, start = 2 * rate, [p.detach().clone() for p in model.parameters()]
+        with torch.no_grad():
+            while True:
+                for p, s, g in zip(model.parameters(), start, gradients, strict=True):
+                    p.copy_(s - rate * g)
+                if F.cross_entropy(model(batch.inputs), batch.targets) <= loss - rate * norm / 2:
+                    break
+                rate /= 2
+    return F.cross_entropy(model(batch.inputs), batch.targets).item()
+
+
+def test_every_curvature_of_gns_is_far_ahead_of_gradient_descent_and_the_exact_one_arrives(tmp_path):
+    """Softmax regression on digits, 25 steps."""
+    peer = descended(25)
+    for kind in ("exact", "empirical_fisher", "weighted_gn", "sampled_fisher"):
+        given = ["method=gns", "data=digits", "model.hidden=[]", f"method.curvature={kind}", "method.epochs=25"]
+        bench = Workbench(composed([*given, f"output_dir={tmp_path}", "progress=off", "threads=1"]))
+        fitted = bench.method("method")
+        bench.fit(fitted, tmp_path / kind, "fit")
+        last = fitted.outcome["passes"][-1]
+        assert last["train_loss"] <= peer / 3
+        assert last["rejected"] == 0
+        if kind == "exact":
+            assert last["gradient_norm"] <= 1e-6
+
+
+def test_fed_noise_the_top_singular_value_grows_as_the_root_of_width_and_of_rate_over_decay():
+    """The null of the rule by width, whose exponent ¾ is of trained networks."""
+    found = {}
+    for width, decay in ((32, 0.1), (128, 0.1), (32, 0.4)):
+        generator = torch.Generator().manual_seed(0)
+        weights = nn.Parameter(torch.zeros(width, width))
+        optimizer = torch.optim.AdamW([weights], lr=0.02, weight_decay=decay)
+        for _ in range(2000):
+            weights.grad = torch.randn(width, width, generator=generator)
+            optimizer.step()
+        found[width, decay] = torch.linalg.svdvals(weights.detach())[0].item()
+    assert found[128, 0.1] / found[32, 0.1] == pytest.approx(2.0, rel=0.15)
+    assert found[32, 0.1] / found[32, 0.4] == pytest.approx(2.0, rel=0.15)
