@@ -1,7 +1,5 @@
 """Ensembles and distillation: what the members say together, and what a student is taught."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
@@ -81,8 +79,8 @@ def test_a_student_with_new_weights_learns_from_labels_and_from_the_mean_of_the_
 
 
 def test_decay_multiplies_matrices_and_leaves_vectors():
-    model = SimpleNamespace(parameters=lambda: iter(parameters))
-    parameters = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))]
+    model = nn.ParameterList([torch.ones(2, 2), torch.ones(2)])
+    parameters = list(model.parameters())
     recipe = Recipe(optimizer="adamw", lr=0.01, weight_decay=3.0, schedule="constant", decay_vectors=False)
     optimizer = recipe.configure(model, 10)["optimizer"]
     for parameter in parameters:
