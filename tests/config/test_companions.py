@@ -45,6 +45,7 @@ EMBEDDED = {
     "bilevel_tv",
     "chain",
     "far_chain",
+    "offline_design",
 }
 
 
