@@ -46,6 +46,7 @@ EMBEDDED = {
     "chain",
     "far_chain",
     "offline_design",
+    "band_signal",
 }
 
 
