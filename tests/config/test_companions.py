@@ -47,6 +47,7 @@ EMBEDDED = {
     "far_chain",
     "offline_design",
     "band_signal",
+    "mixed_symmetry",
 }
 
 
