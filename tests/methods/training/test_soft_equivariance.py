@@ -116,9 +116,9 @@ def test_targets_have_the_symmetry_that_is_said():
 
 @pytest.mark.proof
 def test_softness_pays_and_the_residual_tells_the_broken_symmetry():
-    """Mean of three seeds: whether mirroring is broken or not, the error is at most half of the plain network's. Where it
-    is, its strength is released and that of turning stays; the residual of mirroring over that of turning grows by more
-    than 1.4."""
+    """Mean of three seeds: whether mirroring is broken or not, the error is at most half of the plain network's. Where
+    it is, its strength is released and that of turning stays; the residual of mirroring over that of turning grows by
+    more than 1.4."""
 
     def mean(kind, twist, **options):
         found = []
