@@ -4,6 +4,8 @@ A composition reads some twenty of them, most of them those of the composition b
 for one composition only; its repository of configs is extended here, so whoever composes imports this module.
 """
 
+import copy
+import dataclasses
 import os
 
 from hydra._internal import config_loader_impl
@@ -25,7 +27,8 @@ class ParsedOnce(ConfigRepository):
         key = (source.path, source.provider, config_path, *state)
         if key not in _parsed:
             _parsed[key] = super().load_config(config_path)
-        return _parsed[key]
+        # A composition takes over the nodes of what it is given.
+        return dataclasses.replace(_parsed[key], config=copy.deepcopy(_parsed[key].config))
 
 
 def _state(source: ConfigSource, config_path: str) -> tuple | None:

@@ -36,7 +36,7 @@ SMALL = {
     "data.eval_batch_size": 200,
     "data.reports": 400,
     "data.test_reports": 20,
-    "model.width": 4,
+    "model.width": 8,
     "model.hidden": [24],
     "model.dim": 16,
     "data.n": 60,
@@ -89,6 +89,8 @@ class StopAfterSteps(DummyLogger):
 def shrunk(config: DictConfig, sizes: dict[str, Any] = SMALL) -> list[str]:
     """Overrides that make what a method is at home with small."""
     small = {option: value for option, value in sizes.items() if _has(config, *option.split("."))}
+    if "model.width" in small:  # of a network that is as small as that, half
+        small["model.width"] = min(small["model.width"], config.model.width // 2)
     if _has(config, "scenario", "tasks"):
         small["scenario.tasks"] = list(config.scenario.tasks[:TASKS])
     return [f"{option}={_written(value)}" for option, value in small.items()]

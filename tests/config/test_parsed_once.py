@@ -50,6 +50,13 @@ def test_composes_as_hydra_does(lines, monkeypatch):
         found.method = None  # changes what was composed, not what was parsed
 
 
+def test_a_value_of_one_composition_is_in_no_other():
+    """Also where values are set by Hydra itself, in the nodes it has put together."""
+    before = by_hydra(["method=eata"]).training.lr
+    assert by_hydra(["method=eata", "training.lr=0.5"]).training.lr == 0.5 != before
+    assert by_hydra(["method=eata"]).training.lr == before
+
+
 def test_a_file_that_changed_is_parsed_again(tmp_path):
     file = tmp_path / "model" / "own.yaml"
     file.parent.mkdir()

@@ -42,7 +42,7 @@ def attention_layers(model: nn.Module) -> list[Layer]:
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no attention whose heads are read: this takes char_gpt, small_gpt, "
-            "attention_only, vit_tiny and Llama's kin, as smollm2"
+            "two_layer_attention, vit_tiny and Llama's kin, as smollm2"
         )
     return found
 
