@@ -11,11 +11,15 @@ from fisherexp.config.explain import composed
 from fisherexp.runs.workbench import Workbench
 
 
+def _in_turn(entry) -> bool:
+    return entry.attributes.get("scenarios") == ("task_sequence",) and bool(entry.attributes.get("looks_at"))
+
+
 def pytest_generate_tests(metafunc):
     """`task_method` is each method that learns tasks in turn, `anchored_method` each of them with a quadratic penalty.
     New ones are found by themselves."""
     if {"task_method", "anchored_method"} & set(metafunc.fixturenames):
-        in_turn = [entry for entry in entries("method", []) if entry.attributes.get("scenarios") == ("task_sequence",)]
+        in_turn = [entry for entry in entries("method", []) if _in_turn(entry)]
         anchored = [entry for entry in in_turn if "schedule" in yaml.safe_load(entry.file.read_text(encoding="utf-8"))]
         for fixture, found in {"task_method": in_turn, "anchored_method": anchored}.items():
             if fixture in metafunc.fixturenames:
