@@ -20,7 +20,7 @@ from fisherexp.ranks import is_follower
 from fisherexp.runs.artefact import write_tensors
 from fisherexp.runs.code import code_behind
 from fisherexp.runs.finished import finished
-from fisherexp.runs.identity import family, identity, name_of, semantic
+from fisherexp.runs.identity import family, identity, name_of
 from fisherexp.runs.loggers import close, mirror
 from fisherexp.runs.memory import keep_freed_memory
 from fisherexp.runs.prune import Prune
@@ -45,7 +45,8 @@ def run_experiment(
     """
     begun = time.perf_counter()
     keep_freed_memory()
-    named = {"folder": folder, "run_id": identity(cfg), "group": family(cfg)}
+    run_id = identity(cfg)
+    named = {"folder": folder, "run_id": run_id, "group": family(cfg)}
     loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]
     callbacks = [*(instantiate(node, _convert_="all") for node in cfg.callbacks.values()), *callbacks]
     callbacks += Prune.of_environment()
@@ -57,10 +58,10 @@ def run_experiment(
         for stage, figures in record["metrics"].items():
             check_figures(figures, stage)
         record |= {
-            "identity": identity(cfg),
+            "identity": run_id,
             "names": {node: name_of(cfg, node) for node in ("method", "data", "model", "scenario")},
             "config": OmegaConf.to_container(cfg, resolve=True),
-            "semantic": semantic(cfg),
+            "semantic": bench.semantic,
             "published": bench.published(),
             "seed": cfg.seed,
             "headings": bench.headings | record.pop("headings", {}) | {"seconds": "seconds"},
@@ -76,7 +77,7 @@ def run_experiment(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(overrides),
         }
-        record["code"] = record["code"] | {"closure": code_behind(semantic(cfg))}
+        record["code"] = record["code"] | {"closure": code_behind(bench.semantic)}
         mirror(loggers, record, folder, bench.store.used)
         status = "success"
         return record

@@ -54,7 +54,7 @@ class Workbench(Described):
         self.costs: dict[str, dict[str, float]] = {}
         self.started_from: Artefact | None = None  # set once the run's method has its first weights
         self.label = ""
-        self.semantic = semantic(cfg)
+        self.semantic, self.folder = semantic(cfg), run_folder(cfg)
 
     @property
     def headings(self) -> dict[str, str]:
@@ -274,7 +274,7 @@ class Workbench(Described):
 
     def meter(self, phase: str, short: float = 0.0) -> Meter:
         """Shows how far a phase is."""
-        return Meter(self.label + phase, self.cfg.progress, short, run_folder(self.cfg) / "progress.json")
+        return Meter(self.label + phase, self.cfg.progress, short, self.folder / "progress.json")
 
     def _placed(self, trainer: Trainer, setting: Setting | None = None) -> Setting:
         return dataclasses.replace(

@@ -9,55 +9,23 @@ from fisherexp.config.companions import companions
 from fisherexp.config.explain import composed, explain, within_sweeps
 from fisherexp.config.fit import NOT_INSTALLED
 from fisherexp.config.locations import conf_dir, options, search_path
-from fisherexp.config.validate import validate
 from fisherexp.runs.identity import identity, name_of
 
 METHODS = {entry.name: entry for entry in entries("method", [])}
-# Groups of which a reader of a method's file expects to be told, and the data that need no download.
+
+
+# Groups of which a reader of a method's file expects to be told.
 COMPANIONS = {"data", "model", "scenario", "training", "callbacks", "source"}
-EMBEDDED = {
-    "digits",
-    "digits_even",
-    "digits_parity",
-    "colored_digits",
-    "few_people",
-    "reports",
-    "friedman",
-    "wine",
-    "diabetes",
-    "breast_cancer",
-    "transport",
-    "bridge_swiss_roll",
-    "density",
-    "repeated_blocks",
-    "stories",
-    "tracks",
-    "reusable_holdout",
-    "contaminated_gaussian",
-    "contaminated_mixture",
-    "simulated_ratings",
-    "code_selection",
-    "sparse_regression",
-    "square_regression",
-    "directions",
-    "corrupted_low_rank",
-    "white_dwarf_binaries",
-    "bilevel_tv",
-    "chain",
-    "far_chain",
-    "offline_design",
-    "band_signal",
-    "mixed_symmetry",
-}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_methods_own_line_is_valid_and_needs_no_download(method, compose_quickly):
-    found = validate(compose_quickly([f"method={method}"]))
-    assert [problem for problem in found if not problem.reason.startswith(NOT_INSTALLED)] == []
-    named = companions(METHODS[method].file)
-    assert set(named) <= COMPANIONS
-    assert named.get("data", "digits") in EMBEDDED
+def test_a_methods_file_names_groups_that_a_reader_expects():
+    assert {group for entry in METHODS.values() for group in companions(entry.file)} == COMPANIONS
+
+
+@pytest.mark.parametrize("method", [name for name, entry in METHODS.items() if entry.attributes.get("package")])
+def test_the_line_of_a_method_that_is_written_on_a_package_lacks_that_alone(method):
+    """Lines of all others: tests/contract/test_methods.py."""
+    assert all(problem.reason.startswith(NOT_INSTALLED) for problem in explain([f"method={method}"]))
 
 
 # One method for each set of companions.

@@ -6,8 +6,46 @@ from pathlib import Path
 import pytest
 
 from fisherexp.catalogue import Entry, entries
+from fisherexp.config.companions import companions
+from fisherexp.config.explain import explain
 from fisherexp.contract.method import Contract
 from fisherexp.figures import Drawing
+
+# Data that need no download.
+EMBEDDED = {
+    "digits",
+    "digits_even",
+    "digits_parity",
+    "colored_digits",
+    "few_people",
+    "reports",
+    "friedman",
+    "wine",
+    "diabetes",
+    "breast_cancer",
+    "transport",
+    "bridge_swiss_roll",
+    "density",
+    "repeated_blocks",
+    "stories",
+    "tracks",
+    "reusable_holdout",
+    "contaminated_gaussian",
+    "contaminated_mixture",
+    "simulated_ratings",
+    "code_selection",
+    "sparse_regression",
+    "square_regression",
+    "directions",
+    "corrupted_low_rank",
+    "white_dwarf_binaries",
+    "bilevel_tv",
+    "chain",
+    "far_chain",
+    "offline_design",
+    "band_signal",
+    "mixed_symmetry",
+}
 
 CHECKS = [name.removeprefix("check_") for name in vars(Contract) if name.startswith("check_")]
 
@@ -33,6 +71,11 @@ class OfOneMethod:
         if check == "repeats_and_resumes_exactly":  # compares weights and metrics; the first run drew the pictures
             monkeypatch.setattr(Drawing, "savefig", lambda figure, file, **options: Path(file).touch())
         contract.checks()[check]()
+
+    def test_its_own_line_is_valid_and_needs_no_download(self):
+        """As users write it, which composes to what the contract's runs begin with."""
+        assert explain([f"method={self.entry.name}"]) == []
+        assert companions(self.entry.file).get("data", "digits") in EMBEDDED
 
 
 # A class a method: several workers divide the methods among them and keep the checks of one together.
