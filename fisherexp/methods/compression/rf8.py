@@ -42,7 +42,7 @@ def loaded(file: bytes) -> dict[str, Tensor]:
 class RF8(ModelMethod):
     """rounding: 'nearest' as in the authors' code, or 'truncate'. Left in the run's folder: weights.rf8.
 
-    outcome: under "metrics" stored_bytes, of that file; multiply_adds for one sample; relative_error, in %, the largest
+    outcome: under "metrics" stored_bytes, of that file; multiply_adds for one sample; largest_rounding_error, in %,
         of a parameter that is not stored as zero; and flushed, the number of those that are although they were not.
     """
 
@@ -74,7 +74,7 @@ class RF8(ModelMethod):
         self.outcome["metrics"] = {
             "stored_bytes": len(file),
             "multiply_adds": sum(multiply_adds(self.model, self.inputs).values()),
-            "relative_error": 100 * (after / before - 1)[kept].abs().max().item(),
+            "largest_rounding_error": 100 * (after / before - 1)[kept].abs().max().item(),
             "flushed": int((before[~kept] != 0).sum()),
         }
 

@@ -85,6 +85,6 @@ def test_a_model_is_a_byte_a_parameter_and_comes_back_as_it_was_stored(fitted, t
     assert all(torch.equal(state[name], source[name]) for name in state.keys() - parameters.keys())
     count = sum(p.numel() for p in parameters.values())
     assert fit.outcome["metrics"]["stored_bytes"] == len(file) > count
-    assert fit.outcome["metrics"]["relative_error"] < 10.8
+    assert fit.outcome["metrics"]["largest_rounding_error"] < 10.8
     linear = nn.Linear(1000, 1000)
     assert 0 < len(stored(linear)) - 1_001_000 < 200  # the header
