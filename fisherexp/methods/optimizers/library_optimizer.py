@@ -18,6 +18,7 @@ from fisherexp.config.problem import nearest
 from fisherexp.methods.optimizers.passes import PassByPass
 
 HEAD = "head."  # how names of the head's parameters begin, see Classifier
+SOPHIA = "sophiah"  # which takes products with the Hessian
 OURS = ("self", "params", "lr", "weight_decay", "kwargs")
 
 
@@ -85,7 +86,9 @@ class LibraryOptimizer(PassByPass):
 
     def backward(self, loss: Tensor) -> None:
         """With a graph of the gradients at those steps at which Sophia asks for Hessian products."""
-        period = getattr(self.optimizers(use_pl_optimizer=False), "update_period", None)
+        asks = False
+        if self.algorithm == SOPHIA:
+            asks = self.global_step % self.optimizers(use_pl_optimizer=False).update_period == 0
         with warnings.catch_warnings():  # of a cycle, which zero_grad breaks
             warnings.filterwarnings("ignore", "Using backward.. with create_graph")
-            loss.backward(create_graph=period is not None and self.global_step % period == 0)
+            loss.backward(create_graph=asks)
