@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import yaml
+from fisherexp.config.yaml_files import read_yaml
 
 
 def options_of(file: Path) -> dict:
@@ -10,7 +10,7 @@ def options_of(file: Path) -> dict:
 
     Companions (`override /training@_global_.training: adam`) are no options.
     """
-    options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    options = read_yaml(file)
     defaults = options.pop("defaults", [])
     bases = [base for base in defaults if isinstance(base, str) and base != "_self_"]
     named = {key.partition("@")[2]: entry[key] for entry in defaults if isinstance(entry, dict) for key in entry}

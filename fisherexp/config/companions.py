@@ -20,6 +20,7 @@ from hydra._internal import defaults_list
 from hydra.core.default_element import GroupDefault
 
 from fisherexp.config.locations import conf_dir
+from fisherexp.config.yaml_files import read_yaml
 
 CONFIG_NAME = "run"
 OVERRIDE = "override /"
@@ -41,7 +42,7 @@ defaults_list.Overrides = OfTheRunsOwnMethod
 @functools.cache
 def standard() -> dict[str, str | list[str] | None]:
     """Config group -> option of a run that chooses nothing."""
-    listed = yaml.safe_load((conf_dir() / f"{CONFIG_NAME}.yaml").read_text(encoding="utf-8"))["defaults"]
+    listed = read_yaml(conf_dir() / f"{CONFIG_NAME}.yaml")["defaults"]
     return {group: option for entry in listed if isinstance(entry, dict) for group, option in entry.items()}
 
 
@@ -49,7 +50,7 @@ def companions(file: Path) -> dict[str, str | list[str]]:
     """Config group -> option that a method's file names for it; the option is a list where the group takes several.
     Nothing of a file that is no config: composing says what is wrong with it."""
     try:
-        held = yaml.safe_load(file.read_text(encoding="utf-8"))
+        held = read_yaml(file)
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
     defaults = held.get("defaults") if isinstance(held, dict) else None

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
@@ -15,6 +14,7 @@ from fisherexp.config.locations import conf_dir, folders_of, groups, options, se
 from fisherexp.config.problem import Problem, nearest
 from fisherexp.config.shorthand import natives
 from fisherexp.config.skeleton import instead
+from fisherexp.config.yaml_files import read_yaml
 
 SEARCHPATH = "hydra.searchpath"
 NOTHING = {"null", "None", ""}
@@ -114,7 +114,7 @@ def _holds_options(file: Path) -> bool:
     if file.is_relative_to(conf_dir()):
         return True
     try:
-        return isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict | NoneType)
+        return isinstance(read_yaml(file), dict | NoneType)
     except (YAMLError, UnicodeDecodeError):
         return True  # composing says why it is none
 

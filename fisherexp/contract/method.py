@@ -200,8 +200,8 @@ class Contract:
     def check_repeats_and_resumes_exactly(self) -> None:
         """A second run from nothing, stopped in the middle of its fit and run again, gives the weights and metrics of
         the first, bit for bit; the saved state holds plain containers and tensors only. (A study without a fit has
-        nothing to resume.) The first saved no state, the second does after every batch or step. Reference models, whose
-        methods have contracts of their own, the first run built and the second finds."""
+        nothing to resume.) The first saved no state, the second does after every batch or step until it is stopped.
+        Reference models, whose methods have contracts of their own, the first run built and the second finds."""
         if not self.by_steps:
             self._lend_references()
         if self.by_steps or Workbench(self.config("b")).method("method").epochs:
@@ -230,10 +230,10 @@ class Contract:
         """Weights and record of an undisturbed run."""
         return self.run("a")
 
-    def config(self, name: str) -> DictConfig:
-        """The small config, with outputs below the scratch folder; only the second run saves states."""
+    def config(self, name: str, save_states: bool = False) -> DictConfig:
+        """The small config, with outputs below the scratch folder. save_states: after every batch or step."""
         config = copy.deepcopy(self._composed)
-        config.output_dir, config.checkpoint_every = str(self.scratch / name), 0 if name == "b" else 3600
+        config.output_dir, config.checkpoint_every = str(self.scratch / name), 0 if save_states else 3600
         return config
 
     @cached_property
@@ -257,7 +257,7 @@ class Contract:
 
     def run(self, name: str, stop: bool = False) -> tuple[dict[str, torch.Tensor], dict]:
         """Weights and record of a run in its own output folder. stop: as if killed after two batches or steps."""
-        folder, config, callbacks = self.scratch / name / "run", self.config(name), []
+        folder, config, callbacks = self.scratch / name / "run", self.config(name, save_states=stop), []
         if stop and not self.by_steps:
             callbacks = [StopAfter(batches=2)]
         elif stop:

@@ -4,16 +4,16 @@ import importlib
 import inspect
 
 import pytest
-import yaml
 
 from fisherexp.config.declared import TargetNotFound, declared
 from fisherexp.config.locations import conf_dir
+from fisherexp.config.yaml_files import read_yaml
 
 TARGETS = sorted(
     {
         node["_target_"]
         for file in conf_dir().rglob("*.yaml")
-        if isinstance(node := yaml.safe_load(file.read_text()), dict) and node.get("_target_")
+        if isinstance(node := read_yaml(file), dict) and node.get("_target_")
     }
 )
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
+from fisherexp.config.yaml_files import read_yaml
 from hydra_plugins.fisherexp.grid import runs
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -20,7 +20,7 @@ OF_METHODS = [file for file in SETTINGS if file not in OF_SCENARIOS]
 
 def sweeper(experiment: str) -> dict:
     """Options of its sweeper."""
-    declared = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
+    declared = read_yaml(CONF / "experiment" / f"{experiment}.yaml")
     return declared.get("hydra", {}).get("sweeper", {})
 
 

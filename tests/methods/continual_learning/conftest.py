@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import yaml
 
 from fisherexp.catalogue import entries
 from fisherexp.config.explain import composed
+from fisherexp.config.yaml_files import read_yaml
 from fisherexp.runs.workbench import Workbench
 
 
@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc):
     New ones are found by themselves."""
     if {"task_method", "anchored_method"} & set(metafunc.fixturenames):
         in_turn = [entry for entry in entries("method", []) if _in_turn(entry)]
-        anchored = [entry for entry in in_turn if "schedule" in yaml.safe_load(entry.file.read_text(encoding="utf-8"))]
+        anchored = [entry for entry in in_turn if "schedule" in read_yaml(entry.file)]
         for fixture, found in {"task_method": in_turn, "anchored_method": anchored}.items():
             if fixture in metafunc.fixturenames:
                 metafunc.parametrize(fixture, [entry.name for entry in found])
