@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape as html_escape
 from typing import Literal
 
@@ -88,15 +88,37 @@ def mean_and_deviation(heading: str, values: list[float], shown: Shown = "deviat
 
 
 def print_table(table: Grid) -> None:
-    """Print it to the terminal, with what its figures are."""
-    drawn, console = rendered(table), Console()
-    # A figure cut short is worse than a line too long: let the terminal wrap what does not fit.
-    needed = console.measure(drawn, options=console.options.update(max_width=10_000)).maximum
-    if needed > console.width:
-        console = Console(width=needed)
-    console.print(drawn)
+    """Print it, with what its figures are. At a terminal too narrow for it, the columns follow in several tables."""
+    console = Console()
+    for part in within(table, console.width) if console.is_terminal else [table]:
+        drawn = rendered(part)
+        # A figure cut short is worse than a line too long: let the terminal wrap what does not fit.
+        (console if _width(drawn) <= console.width else Console(width=_width(drawn))).print(drawn)
     for note in table.notes:
         console.print(note, style="dim", highlight=False, markup=False)
+
+
+def within(table: Grid, width: int) -> list[Grid]:
+    """Its columns in tables of at most `width` characters, each with the words of the rows and one figure or more."""
+    words, figures = list(range(table.labels)), list(range(table.labels, len(table.headings)))
+    parts: list[list[int]] = [[]]
+    for figure in figures:
+        if parts[-1] and _width(rendered(_columns(table, [*words, *parts[-1], figure]))) > width:
+            parts.append([])
+        parts[-1].append(figure)
+    return [_columns(table, [*words, *part]) for part in parts]
+
+
+def _columns(table: Grid, kept: list[int]) -> Grid:
+    """Some of its columns."""
+    places = {column: place for place, column in enumerate(kept)}
+    bold = frozenset((row, places[column]) for row, column in table.bold if column in places)
+    cells = [[line[column] for column in kept] for line in table.cells]
+    return replace(table, headings=[table.headings[column] for column in kept], cells=cells, bold=bold)
+
+
+def _width(drawn: Table) -> int:
+    return Console(width=10_000).measure(drawn).maximum
 
 
 def plain(table: Grid) -> str:

@@ -6,7 +6,16 @@ import pytest
 
 from fisherexp.reports.grouping import rows, selected
 from fisherexp.reports.summary import again, format_metric
-from fisherexp.reports.table import grid, markdown, mean_and_deviation, print_table, rendered
+from fisherexp.reports.table import (
+    Grid,
+    grid,
+    markdown,
+    mean_and_deviation,
+    plain,
+    print_table,
+    rendered,
+    within,
+)
 
 
 def record(method: str, seed: int, retain: float, alpha: float = 0.7) -> dict:
@@ -58,6 +67,21 @@ def test_nothing_is_cut_on_a_narrow_terminal(capsys, monkeypatch):
     assert "a_method_with_a_long_name" in printed
     assert "99.2 ± 0.4" in printed
     assert "…" not in printed
+
+
+def test_columns_that_do_not_fit_follow_in_further_tables():
+    figures = [[f"{row}{column}" for column in "abcde"] for row in (1, 2)]
+    headings = ["method", "n", *(f"figure {column}" for column in "abcde")]
+    whole = Grid("title", headings, 1, [["ssd", "3", *figures[0]], ["erm", "3", *figures[1]]], [], frozenset({(1, 4)}))
+    parts = within(whole, 40)
+    assert [max(map(len, plain(part).splitlines())) <= 40 for part in parts] == [True] * len(parts)
+    assert len(parts) > 1
+    assert [heading for part in parts for heading in part.headings[1:]] == headings[1:]
+    assert [part.cells[1][0] for part in parts] == ["erm"] * len(parts)
+    stressed = [part.cells[row][column] for part in parts for row, column in part.bold]
+    assert stressed == ["2c"]
+    assert within(whole, 200) == [whole]
+    assert len(within(whole, 1)) == 6  # a column each, where nothing fits
 
 
 def test_command_that_computes_afresh():
