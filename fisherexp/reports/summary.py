@@ -20,17 +20,16 @@ def shown_metrics(record: dict[str, Any]) -> dict[str, str]:
 
 
 def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bool = False) -> None:
-    """Table of stages × metrics, where the results lie, and the command that repeats the run. changed: its code has,
-    since it was made."""
+    """Table of stages × metrics (metrics × stages on a narrow terminal), where the results lie, and the command that
+    repeats the run. changed: its code has, since it was made."""
     console = Console(markup=False)  # [csv] is a list, not a style
     shown = shown_metrics(record)
     console.print(title(record), style="bold", highlight=False, soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("")
-    for heading in shown.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for line in stage_lines(record):
-        table.add_row(*line)
+    stages = [["", *shown.values()], *stage_lines(record)]
+    table = _drawn(stages)
+    if Console(width=10_000).measure(table).maximum > console.width:  # a line for each metric
+        metrics = [[" ".join(cell.split()) for cell in line] for line in zip(*stages, strict=True)]
+        table = _drawn(metrics)
     if started := source_line(record):
         console.print(f"source   {started}", highlight=False, soft_wrap=True)
     if pretrained := pretrained_line(record):
@@ -47,6 +46,16 @@ def print_summary(record: dict[str, Any], folder: Path, found: bool, changed: bo
     if changed:
         console.print(CHANGED, style="yellow", highlight=False, soft_wrap=True)
     console.print(f"again    {again(record['command'])}", highlight=False, soft_wrap=True)
+
+
+def _drawn(lines: list[list[str]]) -> Table:
+    """The first line heads the others, whose first cells are words."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column, heading in enumerate(lines[0]):
+        table.add_column(heading, justify="right" if column else "left", no_wrap=True)
+    for line in lines[1:]:
+        table.add_row(*line)
+    return table
 
 
 def print_line(record: dict[str, Any], folder: Path, found: bool, changed: bool = False) -> None:
