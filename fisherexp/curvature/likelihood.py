@@ -6,14 +6,11 @@ factorization S Sᵀ of the model's own E[∂ℓ ∂ℓᵀ] for the exact expect
 Notation: z outputs, p = softmax(z), e_y unit vector; cross-entropy has ∂ℓ/∂z = p - e_y.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from .inputs import select
 
 LABELS = ("empirical", "pseudo", "sampled", "expected")
 IGNORED = -100  # as torch's losses have it
@@ -107,23 +104,32 @@ def check_classes(name: str, targets: Tensor, shape: torch.Size, classes: int) -
 def check_range(name: str, targets: Tensor, classes: int) -> None:
     """Raise ValueError unless all class indices are below `classes` or -100."""
     if targets.numel():
-        low, high = (int(bound) for bound in targets.aminmax())
-        if high >= classes or (low < 0 and bool(((targets < 0) & (targets != IGNORED)).any())):
+        low, high = (int(bound) for bound in targets.long().aminmax())
+        if high >= classes or (low < 0 and bool(((targets < 0) & ~ignored(targets)).any())):
             raise ValueError(
                 f"targets of {name} must lie in 0..{classes - 1}, or be {IGNORED} where they do not count; "
                 f"got {low}..{high}"
             )
 
 
+def ignored(targets: Tensor) -> Tensor:
+    """Where targets do not count. Compared as int64: to unsigned integers, -100 would be class 156."""
+    return targets.long() == IGNORED
+
+
 def counted_classes(targets: Tensor) -> Tensor:
     """Targets with some class where they are ignored."""
-    return targets.masked_fill(targets == IGNORED, 0)
+    return targets.masked_fill(ignored(targets), 0)
 
 
 def scaled(s: Tensor, weights: Tensor | None) -> Tensor:
-    """A sample of weight w counts w times: its gradient is multiplied by √w."""
+    """A sample of weight w counts w times: its gradient is multiplied by √w. Raises ValueError for other weights than
+    one for each sample.
+    """
     if weights is None:
         return s
+    if weights.numel() != len(s):
+        raise ValueError(f"weights {tuple(weights.shape)} do not fit {len(s)} samples: this loss takes one for each")
     return s * weights.to(s.dtype).sqrt().reshape(-1, *[1] * (s.dim() - 1))
 
 
@@ -150,13 +156,17 @@ class Classification(Likelihood):
                 f"cross_entropy expects outputs (N, C), got {tuple(outputs.shape)}; "
                 "for one prediction per position use loss='sequence' or loss='token'."
             )
-        if targets is not None and not (targets.is_floating_point() and targets.shape == outputs.shape):
+        if targets is None:
+            return
+        if not (targets.is_floating_point() and targets.shape == outputs.shape):
             check_classes(self.name, targets, outputs.shape[:1], outputs.shape[1])
+        elif (targets < 0).any():
+            raise ValueError(f"targets of {self.name} are probabilities, which must not be negative; leave out samples")
 
     def kept(self, targets, labels):
         if labels != "empirical" or targets is None or targets.dim() != 1 or targets.is_floating_point():
             return None
-        return targets != IGNORED if targets.numel() and int(targets.min()) == IGNORED else None
+        return ~ignored(targets) if targets.numel() and int(targets.long().min()) == IGNORED else None
 
     def losses(self, outputs, targets, weights=None):
         if targets.is_floating_point():
@@ -209,49 +219,3 @@ class Regression(Likelihood):
             return
         y = targets if labels == "empirical" else self.draw(outputs, labels, generator)
         yield scaled(outputs - y.to(outputs.dtype), weights)
-
-
-class Custom(Likelihood):
-    """Any `loss(outputs, targets) -> (N,)` of per-sample losses; true labels only."""
-
-    labels = ("empirical",)
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
-        self.function, self.name = function, getattr(function, "__name__", type(function).__name__)
-        self._verified: set[tuple] = set()  # shapes with which the loss was found to keep samples apart
-
-    def losses(self, outputs, targets, weights=None):
-        each = self.function(outputs, targets)
-        if each.shape != outputs.shape[:1]:
-            raise ValueError(
-                f"loss must return one value per sample {tuple(outputs.shape[:1])}, got "
-                f"{tuple(each.shape)} (use reduction='none')"
-            )
-        return each
-
-    def seeds(self, outputs, targets, labels, weights, generator):
-        with torch.enable_grad():
-            z = outputs.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.losses(z, targets).sum(), z)
-        self._verify(outputs, targets, gradient)
-        yield scaled(gradient, weights)
-
-    def _verify(self, outputs: Tensor, targets: Any, gradient: Tensor) -> None:
-        """Raise ValueError if a part of the batch has other gradients alone: shapes that broadcast, a mean inside."""
-        shapes = (outputs.shape, getattr(targets, "shape", None))
-        batch = len(outputs)
-        if shapes in self._verified or batch < 2:
-            return
-        for rows in (slice(0, batch // 2), slice(batch // 2, batch - batch // 4)):
-            with torch.enable_grad():
-                z = outputs.detach()[rows].requires_grad_()
-                (alone,) = torch.autograd.grad(self.losses(z, select(targets, rows, batch)).sum(), z)
-            wide = gradient[rows].double()
-            allowed = torch.finfo(outputs.dtype).eps ** 0.75 * wide.abs().max()
-            if not bool(((alone.double() - wide).abs() <= allowed).all()) and bool(wide.isfinite().all()):
-                found = " and ".join(str(tuple(shape)) for shape in shapes if shape is not None)
-                raise ValueError(
-                    f"loss {self.name!r} of a sample changes with the other samples of its batch: shapes {found} that "
-                    "broadcast, or a mean over the batch"
-                )
-        self._verified.add(shapes)

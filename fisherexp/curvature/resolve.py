@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from .choices import check_choice
+from .custom_loss import Custom
 from .inputs import select
-from .likelihood import Classification, Custom, Likelihood, Regression
+from .likelihood import Classification, Likelihood, Regression
 from .sequences import Sequence, Token
 
 _NAMED = {c.name: c for c in (Classification, Regression, Sequence, Token)}

@@ -9,6 +9,7 @@ from .likelihood import (
     Likelihood,
     check_classes,
     counted_classes,
+    ignored,
     scaled,
     softmax_factors,
     true_label_gradient,
@@ -36,7 +37,7 @@ class Sequence(Likelihood):
     def kept(self, targets, labels):
         if targets is None or targets.dim() != 2:
             return None
-        counts = (targets != IGNORED).any(1)
+        counts = (~ignored(targets)).any(1)
         return None if counts.all() else counts
 
     def token_weights(self, outputs: Tensor, targets: Tensor | None, weights: Tensor | None) -> Tensor:
@@ -44,7 +45,7 @@ class Sequence(Likelihood):
         w = torch.ones(outputs.shape[:2], dtype=outputs.dtype, device=outputs.device)
         if weights is not None and weights.dim() == 2:
             w = weights.to(w.dtype)
-        return w if targets is None else w * (targets != IGNORED)
+        return w if targets is None else w * ~ignored(targets)
 
     def shares(self, outputs, targets, weights) -> Tensor:
         """Weight of each token in its sequence's mean."""
