@@ -8,7 +8,6 @@ that a forward pass takes its way, and now and then after, what the consumer is 
 
 import warnings
 from collections.abc import Callable, Iterable
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -26,10 +25,10 @@ from .modules import ruled_modules
 from .one_by_one import one_by_one
 from .path import path_of
 from .places import Places
-from .rules import Use
+from .rules import DECOMPOSITIONS, Use
 from .rules.normalization import CoupledSamples
 from .tape import Tape
-from .tracing import log_of_part, trace, views
+from .tracing import trace, views
 from .undisturbed import Undisturbed, wanted_parameters
 from .verification import RuleFailed, Verification, Verified, both, evaluate, outputs_agree
 
@@ -184,7 +183,7 @@ class Engine:
         """The verification that this forward pass needs; None where one like it was verified, or where it is proven."""
         if self.proven is not None:
             return None
-        path = path_of(outputs, tape.trail, tape.indices, batch, samples)
+        path = path_of(outputs, tape.trail, tape.indices, self.layout.steps, batch, samples)
         if self._part is None and self.verified.covers(path):
             return None
         if not outputs.isfinite().all():
@@ -303,12 +302,13 @@ class Engine:
         """Begin to find out where the batch lies: a look that does so while the batch passes, or None where passes on
         a part have told. log: of a part's pass, if there is one; returned as well."""
         self.provable, self.proven = self.proven is None and self.provable, None
-        parameters = self.places.parameters
+        parameters = self.wanted.values()
         if log is None:
             self._part = self._draw(batch, samples, False)
-            seen = partial(evaluate, self._part, self.model, self.wanted.values(), inputs, batch)
-            log = log_of_part(parameters, self._part, seen)
-        look = Look(log, map(id, parameters.values()), batch) if self._looking else None
+            log = Log(DECOMPOSITIONS, len(self._part.pieces[0]))
+            evaluate(self._part, self.model, parameters, inputs, batch, log)
+            log.alive.clear()  # identities are told apart already
+        look = Look(log, map(id, parameters), batch) if self._looking else None
         found = trace(self.model, parameters, self._part, log, inputs, batch) if look is None else None
         self.layout = found or Layout(look.steps, None)
         self.channels_last = not views(log) and self.allow_channels_last and self.device.type == "cpu"
@@ -318,8 +318,8 @@ class Engine:
     def _tape_of(self, look: Look | None) -> Tape:
         """The tape of the layout; that of the batch before where it still fits."""
         if self.tape is None or not self.tape.current():
-            steps, held = look or self.layout.steps, self.places.parameters
-            self.tape = Tape(held, self.wanted, steps, self.channels_last, self.kernel, self.model.buffers())
+            steps = look or self.layout.steps
+            self.tape = Tape(self.wanted, steps, self.channels_last, self.kernel, self.model.buffers())
             self.forwards = self.places.forwards(self.tape)
         return self.tape
 

@@ -15,7 +15,8 @@ in which a ReLU network's gradients differ by a tenth between batch sizes (in fl
 Smaller differences that rounding seldom makes, `DOUBT` times eps, are settled by a copy of the model in float64.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from math import inf, isfinite
 from random import Random
@@ -42,12 +43,26 @@ def coupled(what: str) -> CoupledSamples:
 
 
 def rounding(*tensors: Tensor) -> float:
-    """eps of the coarsest floating dtype among the tensors and an active autocast."""
+    """eps of the coarsest floating dtype among the tensors, in the graph of the first, and of an active autocast."""
     dtypes = [t.dtype for t in tensors if t.is_floating_point() or t.is_complex()]
+    dtypes += converted(tensors[0])
     kind = tensors[0].device.type
     if torch.is_autocast_enabled(kind):
         dtypes.append(torch.get_autocast_dtype(kind))
     return max(torch.finfo(d).eps for d in dtypes)
+
+
+def converted(outputs: Tensor) -> set[torch.dtype]:
+    """The dtypes to which a network converts on the way to its outputs, as norms that are float32 in any network."""
+    seen, stack, found = set(), [outputs.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if node.name() == "ToCopyBackward0":
+                found.add(node._input_metadata[0].dtype)
+            stack.extend(following for following, _ in node.next_functions)
+    return {dtype for dtype in found if dtype.is_floating_point}
 
 
 class Part:
@@ -55,6 +70,9 @@ class Part:
 
     block: consecutive samples of the batch; order: the samples as they are evaluated, all of `block`, perhaps one of
     them twice; weights: ε of each in that order. A sample is `each` consecutive rows of the batch.
+
+    Of four samples and more, two are evaluated apart from the others (`pieces`): the largest value of a batch, or
+    whether it has any of some kind, is another without the sample it is due to.
     """
 
     def __init__(self, block: slice, order: Tensor, weights: Tensor, each: int):
@@ -62,7 +80,8 @@ class Part:
         self.rows = order
         if each > 1:
             self.rows = (order.unsqueeze(1) * each + torch.arange(each, device=order.device)).flatten()
-        self.outputs: Tensor | None = None
+        self.pieces = [self.rows] if len(order) < 4 else list(self.rows.tensor_split([-2 * each]))
+        self.outputs: Tensor | None = None  # of `rows`, without graph if there are several pieces
 
     @classmethod
     def draw(
@@ -77,9 +96,15 @@ class Part:
         like = {"device": device, "dtype": torch.float64}
         return cls(slice(start, start + size), torch.tensor(order, device=device), torch.tensor(weights, **like), each)
 
-    def evaluate(self, model: nn.Module, inputs, batch: int) -> None:
-        """One forward pass."""
-        self.outputs = outputs_of(model, select(inputs, self.rows, batch))
+    def evaluate(self, model: nn.Module, inputs, batch: int, log: AbstractContextManager | None = None) -> None:
+        """A forward pass for each piece, the first with `log` open."""
+        with log or nullcontext():
+            self.made = [outputs_of(model, select(inputs, self.pieces[0], batch))]
+        self.made += [outputs_of(model, select(inputs, rows, batch)) for rows in self.pieces[1:]]
+        if any(not o.dim() or o.shape[1:] != self.made[0].shape[1:] for o in self.made[1:]):
+            self.pieces = [self.rows]  # padding is left away, as far as a batch allows
+            self.made = [outputs_of(model, select(inputs, self.rows, batch))]
+        self.outputs = self.made[0] if len(self.made) == 1 else torch.cat([o.detach() for o in self.made])
 
     def sample_weights(self, like: Tensor) -> Tensor:
         """ε of each sample of `block`, in its order."""
@@ -93,11 +118,22 @@ class Part:
 
     def gradients(self, seeds: Tensor, parameters: list[Tensor], keep: bool = True) -> list[Tensor | None]:
         """∇ Σ ε_n ℓ_n of the parameters, for seeds of the part's rows. keep: the graph."""
-        return _gradients(self.outputs, fitting(self.weighted(seeds), self.outputs), parameters, keep)
+        total: list[Tensor | None] = [None] * len(parameters)
+        for outputs, some in self._with_seeds(seeds):
+            found = _gradients(outputs, some, parameters, keep)
+            total = [a if b is None else b if a is None else a + b for a, b in zip(total, found, strict=True)]
+        return total
+
+    def _with_seeds(self, seeds: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """(outputs, seeds times ε) of each piece."""
+        sizes = [len(rows) for rows in self.pieces]
+        for outputs, some in zip(self.made, self.weighted(seeds).split(sizes), strict=True):
+            yield outputs, fitting(some, outputs)
 
     def hand_on(self, seeds: Tensor, parameters: dict[str, Tensor], take: Callable[[str, Tensor], None]) -> None:
-        """`take(name, gradient)` of these gradients, one at a time: those of a large network are never there at once.
-        Not called for a parameter that the outputs do not depend on. The graph is used up: `evaluate` anew for more.
+        """`take(name, gradient)` of these gradients, of one piece after the other and one parameter at a time: those of
+        a large network are never there at once. Not called for a parameter that the outputs do not depend on. The graph
+        is used up: `evaluate` anew for more.
         """
 
         def hook(name):
@@ -109,7 +145,8 @@ class Part:
 
         hooks = [p.register_hook(hook(name)) for name, p in parameters.items()]
         try:
-            self.gradients(seeds, list(parameters.values()), keep=False)
+            for outputs, some in self._with_seeds(seeds):
+                _gradients(outputs, some, list(parameters.values()), keep=False)
         finally:
             for handle in hooks:
                 handle.remove()
@@ -242,7 +279,7 @@ def refuse_in_double(model: nn.Module, inputs, batch: int, part: Part, seeds: Te
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
         return
     eps = torch.finfo(torch.float64).eps
-    if whole.dtype != torch.float64:
+    if rounding(whole) > eps:
         return
     if not same_outputs(whole[part.rows], again.outputs, eps):
         raise coupled("the outputs")

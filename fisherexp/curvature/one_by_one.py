@@ -27,11 +27,12 @@ def one_by_one(
     values: the outputs of the whole batch. Raises CoupledSamples if a sample alone has others than in its batch.
     """
     names, parameters, each = list(wanted), list(wanted.values()), batch // samples
-    device, eps = parameters[0].device, rounding(values, *parameters)
+    device, eps = parameters[0].device, 0.0
     for i in range(samples):
         rows = slice(i * each, (i + 1) * each)
         with randomness.kept(device):
             out = outputs_of(model, select(inputs, rows, batch))
+        eps = eps or rounding(out, values, *parameters)
         if out.dim() != values.dim() or not same_outputs(out, values[rows], eps):
             raise coupled("the outputs")
         for k, seed in enumerate(passes):

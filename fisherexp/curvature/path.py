@@ -1,14 +1,17 @@
 """Which way a forward pass took: what it must share with an earlier one for that one's verification to hold.
 
 Two passes took the same way if their parameters were met by the same functions with tensors of the same shapes, if
-the graph behind the outputs has the same operations, and if operations that move rows (indexing, gathering, sorting)
-were given the same indices.
+the graph behind the outputs has the same operations over the same axes, and if operations that move rows (indexing,
+gathering, sorting) were given the same indices.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .layout import Step, UnknownLayout
 
 # Operations whose integer arguments decide which row of the result is whose.
 _MOVING = {
@@ -19,11 +22,16 @@ _MOVING = {
 }
 
 
+_AXES = {"dim", "dim0", "dim1", "dim2", "dims", "dimension", "start", "end", "step", "size", "stride", "split_size"}
+_AXES |= {"shifts", "repeats", "pad", "offset", "diagonal", "storage_offset", "self_sym_sizes"}
+
+
 class Path(NamedTuple):
-    """A hash of functions, parameters and shapes, and the indices, of one forward pass."""
+    """A hash of functions, parameters and shapes, the indices, and the layout with which a forward pass was read."""
 
     key: int
     indices: list[Tensor]
+    steps: list[Step | UnknownLayout]
 
     def moves_rows(self) -> bool:
         """Whether rows of the batch may be chosen or ordered by their values."""
@@ -51,7 +59,14 @@ def _indices_of(node: Any) -> list[Tensor]:
     return found
 
 
-def path_of(outputs: Tensor, trail: list[tuple], indices: list[Tensor], *more: Any) -> Path:
+@cache
+def _axes_of(kind: type) -> list[str]:
+    """What operations of one kind remember of axes and sizes."""
+    known = {*_AXES, "index"} if kind.__name__.startswith("Select") else _AXES  # elsewhere an index is a tensor
+    return [name for name in dir(kind) if name.removeprefix("_saved_") in known]
+
+
+def path_of(outputs: Tensor, trail: list[tuple], indices: list[Tensor], steps: list, *more: Any) -> Path:
     """The path to `outputs`. trail, indices: as the tape noted them; more: whatever else tells passes apart."""
     classes, found, seen = [], list(indices), set()
     stack = [outputs.grad_fn]
@@ -62,8 +77,9 @@ def path_of(outputs: Tensor, trail: list[tuple], indices: list[Tensor], *more: A
         seen.add(node)
         kind = node.__class__
         classes.append(kind)
+        classes += [getattr(node, name) for name in _axes_of(kind)]
         if kind.__name__ in _MOVING:
             found += _indices_of(node)
         for following, _ in node.next_functions:
             stack.append(following)
-    return Path(hash((tuple(trail), tuple(classes), outputs.shape, outputs.dtype, more)), found)
+    return Path(hash((tuple(trail), tuple(classes), outputs.shape, outputs.dtype, more)), found, steps)

@@ -18,8 +18,7 @@ class Places:
         self.modules = [(m._modules, list(m._modules.values())) for m in modules]
         self.holders = [(m.__dict__, m._parameters) for m in modules if m._parameters]
         self.linears = [m for m in modules if type(m) is nn.Linear]
-        self.parameters = dict(model.named_parameters())
-        names = {id(p): name for name, p in self.parameters.items()}
+        names = {id(p): name for name, p in model.named_parameters()}
         self.places = [
             (module._parameters, key, p, names[id(p)])
             for module in modules
@@ -39,7 +38,7 @@ class Places:
 
     def forwards(self, tape: Tape) -> list[tuple[dict[str, Any], Callable]]:
         """For linear layers as torch has them, (attributes of the module, its forward on `tape`)."""
-        names = {(id(holder), key): name for holder, key, _, name in self.places}
+        names = {(id(holder), key): name for holder, key, _, name in self.places if name in tape.tracked}
         found = []
         for module in self.linears:
             weight, bias = (names.get((id(module._parameters), key)) for key in ("weight", "bias"))
@@ -49,11 +48,11 @@ class Places:
 
     @contextmanager
     def hold(self, tracked: dict[str, Tensor], forwards: Iterable[tuple[dict[str, Any], Callable]] = ()) -> Iterator:
-        """While open, modules hold `tracked` (by name) instead of their parameters, and use `forwards`."""
+        """While open, modules hold `tracked` (by name) instead of these parameters, and use `forwards`."""
         own = [(attributes, forward) for attributes, forward in forwards if "forward" not in attributes]
         try:
-            for holder, key, _, name in self.places:
-                holder[key] = tracked[name]
+            for holder, key, p, name in self.places:
+                holder[key] = tracked.get(name, p)
             for attributes, forward in own:
                 attributes["forward"] = forward
             yield

@@ -45,16 +45,15 @@ class Tracked(Tensor):
 class Tape:
     """Follows the parameters through forward passes, one at a time.
 
-    parameters: all of the model's by name, wanted or not; steps: the layout, or a look that finds it in the first pass;
-    buffers: the model's, which are the same for every batch until written to.
-    After a forward pass: `uses` lists the uses of wanted parameters, `opaque` the wanted parameters that took
-    part in an operation no rule can follow, `fallbacks` what was left to `torch.func`.
+    parameters: by name; steps: the layout, or a look that finds it in the first pass; buffers: the model's, which are
+    the same for every batch until written to.
+    After a forward pass: `uses` lists the uses of parameters, `opaque` the parameters that took part in an operation
+    no rule can follow, `fallbacks` what was left to `torch.func`.
     """
 
     def __init__(
         self,
         parameters: dict[str, Tensor],
-        wanted: Iterable[str],
         steps: list[Step | UnknownLayout] | Look,
         channels_last: bool = False,
         kernel: Callable | None = None,
@@ -62,7 +61,7 @@ class Tape:
     ):
         self.buffers = {b.untyped_storage().data_ptr(): (b, b._version) for b in buffers if b.layout is torch.strided}
         self.tracked = {n: self._track(Handle(p.detach(), (n,))) for n, p in parameters.items()}
-        self.parameters, self.wanted = parameters, set(wanted)
+        self.parameters = parameters
         self.addresses = [(p.data_ptr(), p.dtype) for p in parameters.values()]
         self.look = steps if isinstance(steps, Look) else None
         self.steps = steps if self.look is None else self.look.steps
@@ -75,7 +74,7 @@ class Tape:
         """Begin a forward pass of `batch` samples; `receive(use, gradient of its result)` is called in backward."""
         self.batch, self.receive, self.index = batch, receive, 0
         self.last = True  # no further backward pass follows: saved inputs may be forgotten
-        self.lost: set[str] = set()  # wanted parameters whose gradients come one sample at a time
+        self.lost: set[str] = set()  # parameters whose gradients come one sample at a time
         self.uses: list[Use] = []
         self.opaque: set[str] = set()
         self.fallbacks: dict[str, str] = {}
@@ -110,8 +109,7 @@ class Tape:
         ):
             self.index += 1
             self.trail.append((use.key, (args[0].shape, *use.shapes)))
-            if use.wanted:
-                self.uses.append(use)
+            self.uses.append(use)
             return use.run(args, kwargs, self.receive, self.token)
         noted = len(self.indices)
         self._follow(func, args, kwargs, found)
@@ -225,23 +223,19 @@ class Tape:
             except Unsupported:
                 continue
             del self.trail[noted:]  # what the rule asked about its parameters
-            use.wanted, (use.key, (_, *use.shapes)) = self._wants(call.handles), self.trail[-1]
+            use.key, (_, *use.shapes) = self.trail[-1]
             if use.keep(args, kwargs):
                 self.recurring[self.index - 1] = use
-            if use.wanted:
-                self.uses.append(use)
-                if rule is Fallback:
-                    self.fallbacks.setdefault(getattr(call.func, "__name__", str(call.func)), use.name)
+            self.uses.append(use)
+            if rule is Fallback:
+                self.fallbacks.setdefault(getattr(call.func, "__name__", str(call.func)), use.name)
             return out
         del self.trail[noted:]
         self._lose(call.handles)
         return call.run(args, kwargs)
 
-    def _wants(self, handles: dict[int, Handle]) -> bool:
-        return any(root in self.wanted for h in handles.values() for root in h.roots)
-
     def _lose(self, handles: dict[int, Handle]) -> None:
-        self.opaque |= {root for h in handles.values() for root in h.roots} & self.wanted
+        self.opaque |= {root for h in handles.values() for root in h.roots}
 
     def close(self) -> None:
         """Let go of the batch: reference cycles would keep its memory until they are collected."""
@@ -250,7 +244,7 @@ class Tape:
         self.uses, self.receive = [], None
 
     def unseen(self, output: Tensor) -> tuple[set[str], bool]:
-        """Wanted parameters that reached `output` by a way torch functions do not show; whether any layer would be
+        """Parameters that reached `output` by a way torch functions do not show; whether any layer would be
         evaluated again in backward.
 
         Own autograd functions, scripted modules, parameters kept outside modules' dictionaries: they, or what
@@ -270,7 +264,7 @@ class Tape:
                 lost.add(owner[id(leaf)])
             again |= "CheckpointFunction" in node.name()
             stack.extend(following for following, _ in node.next_functions)
-        return lost & self.wanted, again
+        return lost, again
 
 
 def _overwrites(func: Callable) -> bool:

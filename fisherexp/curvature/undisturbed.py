@@ -1,6 +1,7 @@
 """A model lent for a computation and given back as it was; which of its parameters take part."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ class Undisturbed:
             self.contexts.append(torch.inference_mode(False))
         if not torch.is_grad_enabled():
             self.contexts.append(torch.enable_grad())
+        if any(flag for _, flag in self.changed):
+            self.contexts.append(_without_fast_path())
         for context in self.contexts:
             context.__enter__()
         # Not model.eval(): overridden versions may do more than switch the mode (merge adapters, for one).
@@ -82,6 +85,17 @@ class Undisturbed:
         for context in reversed(self.contexts):
             context.__exit__(*exception)
         del self.copies, self.trained, self.changed, self.contexts
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Attention of torch whose weights require no gradient leaves padding at 0; frozen for a while, it must not."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def refuse_batch_statistics(model: nn.Module) -> None:

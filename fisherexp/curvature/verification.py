@@ -1,6 +1,7 @@
 """When a sweep is verified by the identity of `identity`, and how: against the untouched model."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Verified:
 
     def __init__(self, parameters: Iterable[Tensor]):
         self.parameters = list(parameters)
-        self.indices: dict[int, list[Tensor]] = {}  # by path, those with which it held
+        self.known: dict[int, Path] = {}  # by key, those with which it held
         self.unchecked = 0  # batches since the last verification
         self.vacuous = False  # whether that one told nothing about some parameter,
         self.age = 0  # and how many batches ago it first did so
@@ -43,21 +44,23 @@ class Verified:
 
     def covers(self, path: Path) -> bool:
         """Whether this way was verified and need not be again now; the batch is counted as one of those since then."""
-        earlier = self.indices.get(path.key)
-        if earlier is None or self._due() or not path.same_indices(earlier):
+        earlier = self.known.get(path.key)
+        if earlier is None or self._due() or path.steps != earlier.steps or not path.same_indices(earlier.indices):
             return False
         self.unchecked, self.age = self.unchecked + 1, self.age + 1
         return True
 
     def add(self, check: "Verification") -> None:
         """The identity held for this one."""
-        self.indices[check.path.key] = [i.clone() for i in check.path.indices]
+        path = check.path
+        self.known[path.key] = path._replace(indices=[i.clone() for i in path.indices])
         self.unchecked, self.age = 0, self.age + 1 if check.vacuous else 0
         self.vacuous, self.versions = check.vacuous, self._versions()
 
     def contradicts(self, check: "Verification") -> bool:
         """Whether a way like this one's was verified, and batches since then were taken on trust."""
-        return bool(self.unchecked) and check.path.key in self.indices and not check.path.moves_rows()
+        path, earlier = check.path, self.known.get(check.path.key)
+        return bool(self.unchecked) and earlier is not None and earlier.steps == path.steps and not path.moves_rows()
 
     def _due(self) -> bool:
         """Whether a way that was verified is to be verified again: now and then, and soon where gradients of 0, of
@@ -130,14 +133,16 @@ class Verification:
         """The parameters whose gradients differ, and whether there is doubt about one that seems not to."""
         if not self.parameters:
             return [], False
-        sizes, errors = {}, {name: norm(total) for name, total in self.sums.items()}
+        sizes, rest = {}, dict(self.sums)
 
         def compare(name: str, gradient: Tensor) -> None:
-            sizes[name] = norm(gradient)
-            if name in self.sums:
-                errors[name] = norm(self.sums[name] - self.sketches[name].of(gradient))
+            size = norm(gradient)
+            sizes[name] = torch.hypot(sizes[name], size) if name in sizes else size
+            if name in rest:
+                rest[name] = rest[name] - self.sketches[name].of(gradient)
 
         self.part.hand_on(self.seeds, self.parameters, compare)
+        errors = {name: norm(difference) for name, difference in rest.items()}
         self.vacuous = len(sizes) < len(self.parameters) or not all(sizes.values())
         return differing(sizes, errors, norm(self.part.weighted(self.seeds)), self.eps)
 
@@ -147,6 +152,10 @@ def outputs_agree(part: Part, outputs: Tensor, model: nn.Module, inputs: Any, ba
     CoupledSamples where its own change with the other samples.
     """
     error = output_error(outputs[part.rows], part.outputs)
+    if error > tolerance(eps):  # some layers evaluate frozen weights otherwise where a log is kept
+        with randomness.kept(outputs.device):
+            part.evaluate(model, inputs, batch)
+        error = output_error(outputs[part.rows], part.outputs)
     if error > tolerance(eps):
         whole = outputs_of(model, inputs).detach()
         if not same_outputs(whole[part.rows], part.outputs, eps):
@@ -182,14 +191,23 @@ def both(check: Callable[[Use, Tensor], None], consume: Callable[[Use, Tensor], 
     return receive
 
 
-def evaluate(part: Part, model: nn.Module, parameters: Iterable[Tensor], inputs: Any, batch: int) -> None:
-    """Evaluate a part by the untouched model. Raises CoupledSamples if random numbers decide about its outputs."""
+def evaluate(
+    part: Part,
+    model: nn.Module,
+    parameters: Iterable[Tensor],
+    inputs: Any,
+    batch: int,
+    log: AbstractContextManager | None = None,
+) -> None:
+    """Evaluate a part by the untouched model, its first piece with `log` open. Raises CoupledSamples if random numbers
+    decide about its outputs.
+    """
     parameters = list(parameters)
     device = parameters[0].device
     with randomness.kept(device) as drawn:
-        part.evaluate(model, inputs, batch)
+        part.evaluate(model, inputs, batch, log)
         if drawn():
-            eps, some = rounding(part.outputs, *parameters), select(inputs, part.rows, batch)
+            eps, some = rounding(part.made[0], *parameters), select(inputs, part.rows, batch)
             again = lambda: outputs_of(model, some)  # noqa: E731
             if randomness.matters(again, lambda a, b: same_outputs(a, b, eps), device):
                 raise coupled("the outputs")

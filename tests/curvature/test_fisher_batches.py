@@ -1,0 +1,146 @@
+"""What one batch does not show: the Fisher is exact for the others as well, or refused by a sentence.
+
+The oracle is plain autograd, one sample at a time.
+"""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fisherexp.curvature import fisher_diagonal, path
+
+N, T, D, C = 6, 5, 4, 3
+
+
+def exact(model, batches):
+    """Mean of squared gradients, sample by sample."""
+    named = {n: p for n, p in model.eval().named_parameters() if p.requires_grad}
+    total, count = {n: torch.zeros_like(p) for n, p in named.items()}, 0
+    for x, y in batches:
+        xs = x if isinstance(x, tuple) else (x,)
+        for i in range(len(y)):
+            value = F.cross_entropy(model(*(t[i : i + 1] for t in xs)), y[i : i + 1])
+            for n, g in zip(named, torch.autograd.grad(value, list(named.values())), strict=True):
+                total[n] += g.square()
+            count += 1
+    return {n: t / count for n, t in total.items()}
+
+
+def error(found, expected):
+    assert set(found) == set(expected)
+    return max(((found[n] - e).abs().max() / e.abs().max()).item() for n, e in expected.items())
+
+
+@pytest.fixture(autouse=True)
+def in_double_precision():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
+
+
+class TimeFirstOrNot(nn.Module):
+    """Lays rows of the batch one way or another, by a value of the batch: the result is the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(D, D), nn.Linear(D, C)
+
+    def forward(self, x):
+        b, t, d = x.shape
+        if x[0, 0, 0] > 0:
+            return self.head(torch.tanh(self.embed(x.transpose(0, 1).reshape(t * b, d)).view(t, b, d)).mean(0))
+        return self.head(torch.tanh(self.embed(x.reshape(b * t, d)).view(b, t, d)).mean(1))
+
+
+def signed(signs, t):
+    for sign in signs:
+        x = torch.randn(N, t, D)
+        x[:, 0, 0] = sign * x[:, 0, 0].abs()
+        yield x, torch.randint(C, (N,))
+
+
+@pytest.mark.parametrize("signs", [(1, -1, 1), (-1, -1, 1, -1)])
+@pytest.mark.parametrize("t", [T, N])
+def test_layouts_that_change_at_equal_shapes(t, signs, monkeypatch):
+    model, batches = TimeFirstOrNot(), list(signed(signs, t))
+    assert error(fisher_diagonal(model, batches), exact(model, batches)) < 1e-9
+    monkeypatch.setattr(path, "_axes_of", lambda kind: [])  # the control: both ways have the same operations
+    assert error(fisher_diagonal(model, batches), exact(model, batches)) > 1e-2
+
+
+class Encoder(nn.Module):
+    """Torch's encoder, which leaves padding at 0 where its weights are frozen and evaluates it where they are not."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(D, 2, 8, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 1), nn.Linear(D, C)
+
+    def forward(self, x, padding):
+        return self.head(self.encoder(x, src_key_padding_mask=padding).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_layers_are_evaluated_as_the_model_does(frozen):
+    model = Encoder().eval()
+    lengths = torch.tensor([T, 3, 1, T, 2, 4])
+    batch = (torch.randn(N, T, D), torch.arange(T) >= lengths[:, None]), torch.randint(C, (N,))
+    trainable = exact(model, [batch])
+    model.encoder.requires_grad_(not frozen)
+    expected = exact(model, [batch]) if frozen else {n: e for n, e in trainable.items() if n.startswith("head")}
+    found = fisher_diagonal(model, [batch], parameters=["head.weight", "head.bias"])
+    assert error(found, expected) < 1e-9
+    assert frozen == (error(found, {n: trainable[n] for n in expected}) > 1e-2)  # the control: it does matter
+
+
+class Largest(nn.Module):
+    """Divides by the largest activation of the batch, or goes on until the whole batch has converged."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.first, self.head = how, nn.Linear(D, D), nn.Linear(D, C)
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        if self.how == "largest":
+            h = h / h.detach().abs().max()
+        for _ in range(50 if self.how == "until" else 0):
+            if (h - h.tanh()).abs().max().item() < 0.1:
+                break
+            h = h.tanh()
+        return self.head(h)
+
+
+@pytest.mark.parametrize("n", [N, 40])
+@pytest.mark.parametrize("how", ["largest", "until"])
+def test_influence_without_a_gradient(how, n):
+    """All samples of a small network are verified, which have the same largest value as the batch."""
+    with pytest.raises(ValueError, match=r"outputs of a sample change with the other samples"):
+        fisher_diagonal(Largest(how), [(torch.randn(n, D), torch.randint(C, (n,)))])
+
+
+class NormInFloat32(nn.Module):
+    """As language models have it: whatever the network's dtype."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(D, D), nn.Linear(D, C)
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x)).float()
+        return self.head((h * torch.rsqrt(h.square().mean(-1, keepdim=True))).to(x.dtype).mean(1))
+
+
+def test_rounding_inside_a_network_is_that_of_its_coarsest_dtype():
+    """In float64 such a network differs from itself by float32's rounding, which is no influence of other samples."""
+    model, batch = NormInFloat32(), (torch.randn(40, T, D), torch.randint(C, (40,)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nor a reason to go one sample at a time
+        found = fisher_diagonal(model, [batch])
+    assert error(found, exact(model, [batch])) < 1e-4
