@@ -1,4 +1,4 @@
-"""Losses that mix samples, and targets and weights that cannot be meant, are refused; all others count as they should."""
+"""Losses that mix samples, and targets and weights that cannot be meant, are refused; others count as they should."""
 
 import pytest
 import torch
