@@ -205,11 +205,16 @@ class DiagonalAccumulator:
 
     def result(self) -> FisherDiagonal:
         """The Fisher of everything added so far. Raises ValueError if nothing was, or if a sum is not finite."""
+        return self._result()
+
+    def _result(self, last: bool = False) -> FisherDiagonal:
+        """last: nothing is added after it, so that large sums need not be copied."""
         if self._count == 0:
             raise ValueError("no samples were added")
         values = {}
         for name, total in self._sums.items():
-            values[name] = total.contiguous() / self._count
+            own = last and total.dim() > 1  # vectors lie in one tensor
+            values[name] = total.contiguous().div_(self._count) if own else total.contiguous() / self._count
             if not finite(values[name]):  # while it is near the core
                 raise ValueError(f"the squared gradients of parameter {name!r} are not finite")
         size = self._batch_size if self.gradients == "batch_mean" else None
@@ -272,4 +277,4 @@ def fisher_diagonal(
         seed=seed,
         compiled=compiled,
     )
-    return accumulate(accumulator, batches, inputs, targets).result()
+    return accumulate(accumulator, batches, inputs, targets)._result(last=True)
