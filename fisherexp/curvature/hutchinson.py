@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from .lanczos import Operator, Vector, ravel, unravel
-from .products import CurvatureOperator, Loss, ggn_operator, hessian_operator
+from .mean_loss import Loss
+from .products import CurvatureOperator, ggn_operator, hessian_operator
 
 
 @dataclass(frozen=True)

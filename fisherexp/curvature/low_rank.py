@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from .diagonal import Estimator
 from .matrix import CurvatureMatrix, positive
-from .products import Loss, evaluation, loss_of_batch, trainable_parameters
+from .mean_loss import Loss, loss_of_batch
+from .products import evaluation, trainable_parameters
 from .rows import combined, long_columns, row_gram, rows_times, short_columns
 from .vectors import Vector, ravel, unravel
 

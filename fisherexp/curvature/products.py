@@ -25,14 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .inputs import move, outputs_of
-from .likelihood import Likelihood
+from .inputs import outputs_of
 from .matrix import LinearMap
-from .resolve import resolve
+from .mean_loss import Loss, loss_of_batch, mean_loss, unpack
 from .undisturbed import Undisturbed, wanted_parameters
 from .vectors import Vector, in_form_of
 
-Loss = str | Likelihood | Callable[[Tensor, Tensor], Tensor] | None
 Parameters = dict[str, Tensor]
 FlatProduct = Callable[[list[Tensor]], list[Tensor]]
 
@@ -194,7 +192,7 @@ def ggn_of_batch(model: nn.Module, loss: Loss, batch: Any, parameters: list[Tens
     inputs, targets, weights = unpack(model, batch)
     outputs = outputs_of(model, inputs)
     z = outputs.detach().requires_grad_()
-    value, weight = _mean_loss(loss, z, targets, weights)
+    value, weight = mean_loss(loss, z, targets, weights)
     loss_gradient = _gradient(value, [z], create_graph=True)
     w = torch.zeros_like(outputs, requires_grad=True)
     pulled_back = _gradient(outputs, parameters, grad_outputs=w, create_graph=True)
@@ -205,20 +203,6 @@ def ggn_of_batch(model: nn.Module, loss: Loss, batch: Any, parameters: list[Tens
         return _gradient(outputs, parameters, grad_outputs=curved, retain_graph=True)
 
     return product, weight
-
-
-def loss_of_batch(model: nn.Module, loss: Loss, batch: Any) -> tuple[Tensor, float]:
-    """Mean loss of one batch and its weight in the mean over batches."""
-    inputs, targets, weights = unpack(model, batch)
-    return _mean_loss(loss, outputs_of(model, inputs), targets, weights)
-
-
-def unpack(model: nn.Module, batch: Any) -> tuple[Any, Any, Tensor | None]:
-    """Inputs, targets and weights (or None) of a batch, on the model's device."""
-    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-        raise ValueError(f"a batch must be (inputs, targets) or (inputs, targets, weights), got {_form(batch)}")
-    inputs, targets, *weights = move(batch, next(model.parameters()).device)
-    return inputs, targets, weights[0] if weights else None
 
 
 def trainable_parameters(model: nn.Module, names: Iterable[str] | None = None) -> Parameters:
@@ -269,32 +253,6 @@ def check_deterministic(model: nn.Module, batch: Any) -> None:
             f"two forward passes on the same batch differ by {noise.item():.1e}: {cause}. A curvature "
             "product needs a fixed function: use eval_mode=True, and F.dropout(..., training=self.training)"
         )
-
-
-def _mean_loss(loss: Loss, outputs: Tensor, targets: Any, weights: Tensor | None) -> tuple[Tensor, float]:
-    """The mean loss of a batch and what it counts; FloatingPointError if it is not finite."""
-    value, count = _unchecked_mean_loss(loss, outputs, targets, weights)
-    if not bool(value.isfinite()):
-        raise FloatingPointError("the loss is NaN or infinite")
-    return value, count
-
-
-def _unchecked_mean_loss(loss: Loss, outputs: Tensor, targets: Any, weights: Tensor | None) -> tuple[Tensor, float]:
-    if loss is None or isinstance(loss, (str, Likelihood)):
-        likelihood = resolve(loss, "empirical")
-        likelihood.check(outputs, targets)
-        count = likelihood.count(outputs.detach(), targets, weights)
-        return likelihood.mean(outputs, targets, weights), float(count)
-    values = loss(outputs, targets)
-    if weights is None:
-        return values.mean(), float(values.numel() if values.ndim else len(targets))
-    if values.shape != weights.shape:
-        raise ValueError(f"losses {tuple(values.shape)} do not fit weights {tuple(weights.shape)}")
-    return (values * weights).sum() / weights.sum(), float(weights.sum())
-
-
-def _form(batch: Any) -> str:
-    return type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
 
 
 def _gradient(of: Tensor, at: list[Tensor], **options: Any) -> list[Tensor]:

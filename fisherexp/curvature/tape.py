@@ -289,12 +289,6 @@ def pull_back(handle: Handle, root: str, grads: Tensor) -> Tensor:
     if handle.direct:
         return grads
     leaf = handle.sources[handle.roots.index(root)].graph
-    (out,) = torch.autograd.grad(
-        handle.graph,
-        leaf,
-        grads.to(handle.graph.dtype),
-        retain_graph=True,
-        is_grads_batched=True,
-        allow_unused=True,
-    )
+    options = {"retain_graph": True, "is_grads_batched": True, "allow_unused": True}
+    (out,) = torch.autograd.grad(handle.graph, leaf, grads.to(handle.graph.dtype), **options)
     return leaf.new_zeros(grads.shape[0], *leaf.shape) if out is None else out

@@ -157,7 +157,7 @@ def test_a_wrong_proof_is_given_up(monkeypatch):
     """A forward pass that meets other functions than the proof says is followed as any other."""
     model, x, y = made("mlp")
     wrong = functools.partial(proven_steps, model[1:])
-    monkeypatch.setattr("fisherexp.curvature.engine.proven_steps", lambda m, inputs: wrong(inputs.flatten(1))[:1])
+    monkeypatch.setattr("fisherexp.curvature.following.proven_steps", lambda m, inputs: wrong(inputs.flatten(1))[:1])
     accumulator = DiagonalAccumulator(model)
     accumulator.update(x, y)
     assert not accumulator.engine.provable

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fisherexp.curvature import (
     DiagonalAccumulator,
-    engine,
     fisher_diagonal,
+    following,
     kfac,
     per_sample_gradient_norms,
     register_rule,
@@ -610,10 +610,10 @@ def test_a_wrong_rule_of_a_user_is_found():
     assert_exact(Net(lambda m, h: m.scale(h), scale=Scale()), [data(), data()])
 
 
-@pytest.mark.parametrize("share", [engine.WHOLE, 0])
+@pytest.mark.parametrize("share", [following.WHOLE, 0])
 @pytest.mark.parametrize("how", [time_first, chosen, experts, longest_first, packed_shared, paired])
 def test_large_networks_are_verified_by_some_of_their_samples(how, share, monkeypatch):
-    monkeypatch.setattr(engine, "WHOLE", share)
+    monkeypatch.setattr(following, "WHOLE", share)
     model = Net(how, inner=nn.Linear(D, D), more=nn.Linear(D, D))
     nn.init.zeros_(model.head.weight)
     assert_exact(model, [data(17), data(3), data(1), data(17), data(2)])
@@ -865,7 +865,7 @@ class Positioned(nn.Module):
 def test_a_sample_alone_may_take_a_path_of_its_own(monkeypatch, learned, looks):
     """Of a large problem one sample is looked at. Where parameters take another path with it, which the batch itself
     shows, two show the batch's; what is prepared without parameters may differ."""
-    monkeypatch.setattr(engine, "WHOLE", 0)
+    monkeypatch.setattr(following, "WHOLE", 0)
     model, batches = Positioned(learned), [data() for _ in range(2)]
     expected = reference(model, batches)
     with warnings.catch_warnings():

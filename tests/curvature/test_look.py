@@ -57,7 +57,7 @@ def run(make, inputs, monkeypatch, sequence=False, whole=False, **patched):
     torch.manual_seed(0)
     model, x = make().eval(), inputs()
     if not whole:
-        monkeypatch.setattr("fisherexp.curvature.engine.WHOLE", 0)
+        monkeypatch.setattr("fisherexp.curvature.following.WHOLE", 0)
     passes = []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda *given: (passes.append(1), forward(*given))[1])
@@ -147,7 +147,7 @@ def test_indices_of_parameters(chosen, moves, monkeypatch):
     covers = Verified.covers
     monkeypatch.setattr(Verified, "covers", lambda self, path: found.append(path) or covers(self, path))
     torch.manual_seed(0)
-    monkeypatch.setattr("fisherexp.curvature.engine.WHOLE", 0)
+    monkeypatch.setattr("fisherexp.curvature.following.WHOLE", 0)
     model, x, y = Table(chosen).eval(), torch.randn(16, 6, 5), torch.randint(0, 4, (16,))
     accumulator = DiagonalAccumulator(model)
     for _ in range(2):
