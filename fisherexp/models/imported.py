@@ -22,7 +22,7 @@ class Imported(Backbone):
         without being asked, where there are as many classes.
     mean, std: instead of those of `preprocessing`; that they differ is said once.
     resize: images are brought to this side, by the interpolation of the weights. freeze_batch_norm: BatchNorm keeps the
-        statistics it came with, in training too.
+        statistics it came with, in training too. frozen: all of it stays as it came, and only the head is trained.
 
     Raises ValueError, in one line, for constants or images that do not fit.
     """
@@ -43,6 +43,7 @@ class Imported(Backbone):
         resize: int | None = None,
         freeze_batch_norm: bool = False,
         channels: int = 3,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.title, self.preprocessing = network, title, preprocessing
@@ -50,6 +51,9 @@ class Imported(Backbone):
         self.own = () if own is None else (own,)
         self.own_head, self.take_fitting, self.new_head = own_head, take_fitting, True
         self.resize, self.freeze_batch_norm, self.channels = resize, freeze_batch_norm, channels
+        self.frozen = frozen
+        if frozen:
+            self.network.requires_grad_(False)
         self.mean, self.std = self._constants(mean, std, input_shape[0])
         self.num_features = self._probe(input_shape)
 
@@ -90,7 +94,9 @@ class Imported(Backbone):
 
     def train(self, mode: bool = True) -> "Imported":
         super().train(mode)
-        if self.freeze_batch_norm:
+        if self.frozen:
+            self.network.eval()
+        elif self.freeze_batch_norm:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

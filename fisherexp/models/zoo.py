@@ -36,6 +36,7 @@ class Torchvision(Imported):
         weights: str = "DEFAULT",
         own_head: bool = False,
         freeze_batch_norm: bool = False,
+        frozen: bool = False,
         mean: list[float] | None = None,
         std: AtLeastOne[Positive] | None = None,
         resize: Count | None = None,
@@ -62,7 +63,8 @@ class Torchvision(Imported):
             title, preprocessing = f"torchvision {name} ({chosen.name})", of_torchvision(chosen.transforms())
         if of_file:
             title, own = _from_file(network, weights, linear[-1], f"torchvision {name}")
-        images = {"mean": mean, "std": std, "resize": resize, "freeze_batch_norm": freeze_batch_norm}
+        images = {"mean": mean, "std": std, "resize": resize}
+        images |= {"freeze_batch_norm": freeze_batch_norm, "frozen": frozen}
         super().__init__(network, title, input_shape, preprocessing, own, own_head, of_file, **images)
 
 
@@ -87,6 +89,7 @@ class Timm(Imported):
         weights: str | None = None,
         own_head: bool = False,
         freeze_batch_norm: bool = False,
+        frozen: bool = False,
         mean: list[float] | None = None,
         std: AtLeastOne[Positive] | None = None,
         resize: Count | None = None,
@@ -113,7 +116,8 @@ class Timm(Imported):
         if pretrained or weights is not None:
             preprocessing = of_timm(network.pretrained_cfg)
         own = own if isinstance(own, nn.Linear) else None
-        images = {"mean": mean, "std": std, "resize": resize, "freeze_batch_norm": freeze_batch_norm}
+        images = {"mean": mean, "std": std, "resize": resize}
+        images |= {"freeze_batch_norm": freeze_batch_norm, "frozen": frozen}
         images["channels"] = input_shape[0] if preprocessing is None else 3
         super().__init__(network, title, input_shape, preprocessing, own, own_head, weights is not None, **images)
 

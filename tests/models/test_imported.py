@@ -204,3 +204,19 @@ def test_missing_weights_are_refused_before_data_are_read(options, reason):
     assert [problem.option for problem in found] == [options[1]]
     assert reason in found[0].reason
     assert explain(["model=torchvision", "model.weights=IMAGENET1K_V1", "model.pretrained=true"]) == []
+
+
+def test_frozen_features_stay_as_they_came(timm, tmp_path):
+    """One step of training moves the head alone, and no statistics; without `frozen` it moves both."""
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    for frozen in (True, False):
+        torch.manual_seed(0)
+        backbone = Timm(TINY, frozen=frozen, input_shape=(3, 32, 32))
+        model = classifier(backbone).train()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.1)
+        model(images).square().sum().backward()
+        optimizer.step()
+        moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert (moved == {"head.weight", "head.bias"}) == frozen
+        assert any("running_mean" in name for name in moved) != frozen
