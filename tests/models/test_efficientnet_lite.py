@@ -1,12 +1,15 @@
 """EfficientNet-Lite0: the package's network and weights, and the images these were trained with."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from fisherexp.methods.test_time_adaptation.norms import affine_parameters
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.efficientnet_lite import EfficientNetLite0
 
@@ -59,3 +62,31 @@ def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ImportError, match=r"efficientnet-lite-pytorch: pip install 'fisherexp\[models\]'$"):
         EfficientNetLite0(input_shape=(3, 64, 64))
+
+
+def test_channels_lie_last_in_memory_under_vmap_too(package):
+    backbone = EfficientNetLite0(input_shape=(3, 32, 32)).eval()
+    strides = []
+    backbone.network._conv_head.register_forward_pre_hook(lambda layer, inputs: strides.append(inputs[0].stride(1)))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        features = backbone(images)
+        assert strides == [1]
+        each = torch.vmap(lambda image: backbone(image[None])[0])(images)
+    torch.testing.assert_close(each, features, atol=1e-4, rtol=1e-4)
+
+
+def test_what_sar_leaves_alone_is_behind_the_last_stride(package):
+    """Layers that see images of 2 × 2 pixels at 64: the last of five strides made them so."""
+    skip = yaml.safe_load((Path(__file__).parents[2] / "conf" / "method" / "sar.yaml").read_text())["skip"]
+    backbone = EfficientNetLite0(input_shape=(3, 64, 64)).eval()
+    sizes = {}
+    for name, layer in backbone.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda _, inputs, out, name=name: sizes.update({name: out.shape[-1]}))
+    with torch.no_grad():
+        backbone(torch.zeros(1, 3, 64, 64))
+    adapted = {name.rpartition(".")[0] for name in affine_parameters(backbone, skip)}
+    assert {sizes[name] for name in adapted} == {4, 8, 16, 32}
+    # The block with the stride is of the last stage, and its first layer still sees 4 × 4.
+    assert {name for name in sizes if name not in adapted and sizes[name] > 2} == {"network._blocks.11._bn0"}
