@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from fisherexp.config.types import Count, Size
 from fisherexp.data.domains import DomainData
 from fisherexp.data.errors import DataError
@@ -10,6 +12,7 @@ from fisherexp.data.folder_reader import FolderReader
 from fisherexp.data.folders import classes, folders
 from fisherexp.data.remarks import say
 from fisherexp.data.tensors import TensorSet
+from fisherexp.seeds import generator
 
 
 class DomainFolder(DomainData):
@@ -20,6 +23,8 @@ class DomainFolder(DomainData):
     in_memory: decode everything once; false decodes batch by batch, for data larger than memory.
     workers: processes that decode when in_memory is false.
     intensity_range, exif_orientation: see ImageFolder.
+    images_per_domain: how many of each to keep, drawn at random by `seed`; a smaller domain is kept whole, and so are
+        all by default.
     Further options: see ImageData. Domains and classes are the folder names in sorted order; a domain may lack a
     class.
     """
@@ -36,11 +41,13 @@ class DomainFolder(DomainData):
         workers: Size = 0,
         intensity_range: list[float] | None = None,
         exif_orientation: bool = True,
+        images_per_domain: Count | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.intensity_range, self.exif_orientation = intensity_range, exif_orientation
         self.path, self.image_size, self.in_memory, self.workers = path, image_size, in_memory, workers
+        self.images_per_domain = images_per_domain
         self.input_shape = (3, image_size, image_size)
         self._domains: dict[str, TensorSet | FileSet] | None = None
 
@@ -54,10 +61,20 @@ class DomainFolder(DomainData):
             self.num_classes = len(self.class_names)
             reader = FolderReader(self.image_size, self.workers, self.intensity_range, self.exif_orientation)
             files = {domain: reader.files(root, root / domain, self.class_names, some=True) for domain in names}
+            if self.images_per_domain is not None:
+                files = {domain: self._drawn(domain, found) for domain, found in files.items()}
             self.remarks = reader.remarks(*files.values())
             say(root, self.remarks)
             self._domains = {d: found.in_memory() for d, found in files.items()} if self.in_memory else files
         return dict(self._domains)
+
+    @property
+    def altered(self) -> bool:
+        return super().altered or self.images_per_domain is not None
+
+    def _drawn(self, domain: str, found: FileSet) -> FileSet:
+        order = torch.randperm(len(found), generator=generator("images_per_domain", self.seed, domain))
+        return found.subset(order[: self.images_per_domain].sort().values)
 
 
 class PACS(DomainFolder):

@@ -107,6 +107,20 @@ def test_folder_of_domains(folder, in_memory):
     assert (len(data.train), len(data.test)) == (5, 4)  # photo, the last one, is what a scenario without domains tests
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_part_of_each_domain(folder, in_memory):
+    parts = [
+        DomainFolder(str(folder), image_size=8, in_memory=in_memory, images_per_domain=4, seed=seed).domains(0)
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    targets = [part["art"].targets.tolist() for part in parts]
+    assert targets[0] == targets[1]
+    assert {len(found) for found in targets} == {len(part["photo"]) for part in parts} == {4}
+    assert len(set(map(tuple, targets))) == 2  # a cat is left out, or a dog
+    assert DomainFolder(str(folder), images_per_domain=4).altered
+    assert not DomainFolder(str(folder)).altered
+
+
 def test_folder_with_one_domain(folder):
     (folder / "photo").rename(folder / "art" / "horse")
     with pytest.raises(DataError, match="at least two"):
