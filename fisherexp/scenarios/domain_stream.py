@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import torch
 
-from fisherexp.config.types import Count, Size
+from fisherexp.config.types import Count, Probability, Size
 from fisherexp.data.domains import DomainData
-from fisherexp.metrics.stream import StreamMetrics
+from fisherexp.metrics.stream import CLEAN, StreamMetrics
 from fisherexp.scenarios.setting import Segment, Setting, Store
 from fisherexp.seeds import generator
 
@@ -17,8 +17,9 @@ class DomainStream:
 
     trained_on: the domain to train on; null for the first one. The others come in the order of the data.
     images: of each domain, drawn at random; all by default. batch_size: of the stream.
-    reset: to the source model before each domain, or never. seed: of the choice and order of images; all methods, and
-        all seeds of a run, meet the same stream.
+    reset: to the source model before each domain, or never. holdout: share of the domain trained on that is put aside,
+        and on which the method is evaluated, not adapted, before the stream and after each domain: what it forgets
+        shows there. seed: of the choice and order of images; all methods, and all seeds of a run, meet the same stream.
 
     Variants of a domain that are only evaluated are left out.
     """
@@ -34,33 +35,52 @@ class DomainStream:
         images: Count | None = None,
         batch_size: Count = 64,
         reset: Literal["never", "before"] = "before",
+        holdout: Probability = 0.0,
         seed: Size = 0,
     ) -> None:
         self.trained_on, self.images, self.batch_size = trained_on, images, batch_size
-        self.reset, self.seed = reset, seed
+        self.reset, self.holdout, self.seed = reset, holdout, seed
 
     def setting(self, data: DomainData, seed: int, store: Store | None = None) -> Setting:
-        """Parts: train; one for each domain of the stream, by its name; test, the last of these.
+        """Parts: train; one for each domain of the stream, by its name; 'clean', what is put aside; test, which is
+        'clean', or else the last domain.
 
-        Raises ValueError for the name of no domain, and for more images than a domain has.
+        Raises ValueError for the name of no domain, for more images than a domain has, and for a holdout that leaves
+        no image on one of its sides.
         """
         domains = {name: d for name, d in data.domains(self.seed).items() if name not in data.only_evaluated}
         first = next(iter(domains)) if self.trained_on is None else self.trained_on
         if first not in domains:
             raise ValueError(f"scenario.trained_on={first} is no domain of these data; there are {', '.join(domains)}")
-        train = domains.pop(first)
-        stream = {name: self._drawn(name, samples) for name, samples in domains.items()}
-        names = tuple(stream)
+        train, aside = self._split(first, domains.pop(first))
+        parts = {name: self._drawn(name, samples) for name, samples in domains.items()}
+        names = tuple(parts)
+        stretches = names
+        if aside is not None:
+            parts[CLEAN] = aside
+            stretches = (CLEAN, *(stretch for name in names for stretch in (name, CLEAN)))
         return Setting(
             data,
-            {"train": train, "test": stream[names[-1]]} | stream,
-            names,
-            partial(StreamMetrics, names, {name: name for name in names}, names),
+            {"train": train, "test": parts[list(parts)[-1]]} | parts,
+            stretches,
+            partial(StreamMetrics, stretches, {name: name for name in parts}, names),
             seed,
-            segments=tuple(Segment(True, self.reset) for _ in names),
+            segments=tuple(Segment(True, self.reset) if s != CLEAN else Segment(False) for s in stretches),
             stream_batch_size=self.batch_size,
             altered=self.images is not None,
         )
+
+    def _split(self, name: str, samples: Any) -> tuple[Any, Any]:
+        """What is trained on, and what is put aside; None for nothing."""
+        if not self.holdout:
+            return samples, None
+        order = torch.randperm(len(samples), generator=generator("domain_stream", self.seed, name, "holdout"))
+        count = round(self.holdout * len(samples))
+        if not 0 < count < len(samples):
+            left = "puts nothing aside" if not count else "leaves nothing to train on"
+            raise ValueError(f"scenario.holdout={self.holdout} {left} of domain {name} ({len(samples)} images)")
+        # Put aside in random order: a batch of one class has statistics of its own.
+        return samples.subset(order[count:].sort().values), samples.subset(order[:count])
 
     def _drawn(self, name: str, samples: Any) -> Any:
         if self.images is not None and self.images > len(samples):

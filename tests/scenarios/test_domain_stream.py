@@ -60,9 +60,30 @@ def test_the_mean_is_over_domains(data):
     assert setting.altered
 
 
+def test_what_is_put_aside_is_evaluated_before_the_stream_and_after_each_domain(data):
+    setting = DomainStream("white", holdout=0.25, reset="never").setting(data, seed=0)
+    adapting, frozen = Segment(True, "never"), Segment(False)
+    assert setting.evaluated == ("clean", "black", "clean", "gray", "clean")
+    assert setting.segments == (frozen, adapting, frozen, adapting, frozen)
+    train, aside = (set(places(setting.parts[part])) for part in ("train", "clean"))
+    assert (len(train), len(aside), train | aside) == (6, 2, set(range(8)))
+    many = places(DomainStream("white", holdout=0.75).setting(data, seed=0).parts["clean"])
+    assert many != sorted(many)  # as files are, by class
+    assert setting.parts["test"] is setting.parts["clean"]
+    evaluation = setting.evaluation()
+    for number, name in enumerate(setting.evaluated):  # all right until the last look at what was trained on
+        labels = setting.parts[name].targets
+        answers = 1 - labels if number == 4 else labels
+        evaluation.update(number, torch.nn.functional.one_hot(answers, 2).float(), labels)
+    found = evaluation.compute()
+    assert (found["mean_error"], found["clean_error"], found["forgetting"]) == (0.0, 50.0, 100.0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"holdout": 0.05}, r"scenario.holdout=0.05 puts nothing aside of domain black \(6 images\)"),
+        ({"holdout": 1.0}, "scenario.holdout=1.0 leaves nothing to train on"),
         ({"trained_on": "blue"}, "scenario.trained_on=blue is no domain of these data; there are black, gray, white$"),
         ({"images": 8}, "scenario.images=8, but domain gray has only 7 images"),
     ],
