@@ -14,21 +14,22 @@ from torch import Tensor
 from fisherexp.config.types import Positive
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.numerics.gravitational_detectors import YEAR, noise, observation
-from fisherexp.methods.numerics.gravitational_response import AT_A_TIME, errors, fisher
-from fisherexp.problems.white_dwarf_binaries import DETECTABLE, FACE_ON, WhiteDwarfBinaries
+from fisherexp.methods.numerics.gravitational_response import errors, fisher, integrals
+from fisherexp.problems.white_dwarf_binaries import DETECTABLE, WhiteDwarfBinaries
 
+AT_A_TIME = 1000  # binaries; their derivatives take 10 kB each
 DETECTORS = {"lisa": ("lisa",), "tianqin": ("tianqin",), "joint": ("lisa", "tianqin")}
 
 
 class DoubleWhiteDwarf(IterativeMethod):
-    """A step is the Fisher information of the next sixteen binaries.
+    """A step is the Fisher information of the next thousand binaries.
 
     detector: lisa, tianqin, or both together. years: T, of the observation. duty_cycle: TianQin is off every second
     quarter of a year. confusion: with the noise of unresolved binaries.
 
     The solution has for each binary 'snr', and standard deviations: of log_amplitude, phase (rad), frequency and drift
     in units of 1/T and 1/T², lon (rad), sin_lat, cos_i, psi (rad), and sky_area in square degrees. Frequency and phase
-    are those at the beginning. errors.png and .pdf show them over frequency.
+    are those at the beginning. errors.png and .pdf show them over frequency, of both together and of either alone.
     """
 
     paper = "arXiv 2406.16474, 2024"
@@ -56,8 +57,14 @@ class DoubleWhiteDwarf(IterativeMethod):
         columns = [torch.zeros_like(binaries["f"]), binaries["phase"], binaries["f"] * self.span]
         columns += [binaries["fdot"] * self.span**2, *(binaries[name] for name in ("lon", "sin_lat", "cos_i", "psi"))]
         self.theta = torch.stack(columns, dim=1)
-        self.seen = {name: observation(name, self.years, self.duty_cycle) for name in DETECTORS[self.detector]}
-        self.information = torch.empty(0, len(columns), len(columns), dtype=torch.float64)
+        seen = {name: observation(name, self.years, self.duty_cycle) for name in DETECTORS[self.detector]}
+        self.tables = {name: integrals(part, self.span) for name, part in seen.items()}
+        self.parts = {name: torch.empty(0, len(columns), len(columns), dtype=torch.float64) for name in seen}
+
+    @property
+    def information(self) -> Tensor:
+        """(n, 8, 8), of the binaries so far: those of the observatories add."""
+        return torch.stack([*self.parts.values()]).sum(0)
 
     @property
     def done(self) -> bool:
@@ -67,21 +74,20 @@ class DoubleWhiteDwarf(IterativeMethod):
         first = len(self.information)
         some = slice(first, first + AT_A_TIME)
         f, strength = self.problem.instance["f"][some], self.problem.instance["amplitude"][some].square()
-        gamma = torch.zeros(len(f), *self.information.shape[1:], dtype=torch.float64)
-        for name, seen in self.seen.items():
+        for name, table in self.tables.items():
             per_channel = 0.3 * noise(name, f, self.years, self.confusion)
-            gamma += (strength / per_channel)[:, None, None] * fisher(self.theta[some], self.span, seen)
-        self.information = torch.cat([self.information, gamma])
+            gamma = (strength / per_channel)[:, None, None] * fisher(self.theta[some], table)
+            self.parts[name] = torch.cat([self.parts[name], gamma])
         return {"binaries": len(self.information), "detected": int((self._snr() > DETECTABLE).sum())}
 
     def _snr(self) -> Tensor:
         return self.information[:, 0, 0].sqrt()  # ρ² is the information about log A
 
     def state_dict(self) -> dict[str, Any]:
-        return {"information": self.information}
+        return {"parts": dict(self.parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.information = state["information"]
+        self.parts = dict(state["parts"])
 
     def solution(self) -> dict[str, Tensor]:
         return {"snr": self._snr(), **errors(self.information)}
@@ -95,7 +101,7 @@ class DoubleWhiteDwarf(IterativeMethod):
     def leave_files(self, folder: Path) -> None:
         from fisherexp.methods.numerics.forecast_figure import draw
 
-        shown = (self._snr() > DETECTABLE) & (self.problem.instance["cos_i"].abs() < FACE_ON)
-        binaries = {name: self.problem.instance[name][shown] for name in ("f", "eclipsing")}
-        found = {name: values[shown] for name, values in self.solution().items()}
-        draw(binaries["f"], binaries["eclipsing"] > 0, found, folder / "errors")
+        every = self.parts if len(self.parts) == 1 else {**self.parts, "joint": self.information}
+        found = {name: {"snr": gamma[:, 0, 0].sqrt(), **errors(gamma)} for name, gamma in every.items()}
+        binaries = {name: self.problem.instance[name] for name in ("f", "cos_i", "eclipsing")}
+        draw(binaries, found, folder / "errors")

@@ -1,11 +1,15 @@
-"""Signals of nearly monochromatic binaries, and the Fisher information that they carry about their parameters.
+"""The Fisher information that signals of nearly monochromatic binaries carry about their parameters.
 
-    h(t) = Re[E(t) exp(2πi f₀ t)],    E = A [(1 + cos²i) F₊ - 2i cos i F×] exp(i (Φ - 2π f₀ t))
+    h(t) = Re[E(t) exp(2πi f₀ t)],    E = A [(1 + cos²i) F₊ - 2i cos i F×] exp(i (Φ - 2π f₀ t)) = A W:D(t) exp(i φ(t))
     Φ(t) = φ₀ + 2π f t' + π ḟ t'²,    t' = t + n·r(t) / c,    Γ_ab = (1 / P_n) Σ_channels ∫ Re(∂_a E* ∂_b E) dt
 
-n points to the source, r to the detector, times begin with the observation. Without f₀, the slow envelope E needs few
-samples. Parameters are dimensionless, in the order of PARAMETERS: frequency and its drift in units of 1/T and 1/T².
-That makes the information well scaled; it is also brought to a unit diagonal before it is inverted.
+n points to the source, r to the detector, which stays in the ecliptic plane; times begin with the observation. A source
+enters by two forms alone, a complex tensor W, contracted with a channel's response D(t), and φ = uᵀ Q u of
+u(t) = (1, t, x / c, y / c). The phase factor cancels in Γ, and what is left are products of 6 entries of D and 10 of
+u uᵀ: their 60 × 60 integrals are taken once for all sources.
+
+Parameters are dimensionless, in the order of PARAMETERS: frequency and its drift in units of 1/T and 1/T², times in
+units of T. That makes the information well scaled; it is also brought to a unit diagonal before it is inverted.
 """
 
 import math
@@ -20,31 +24,37 @@ from torch.autograd import forward_ad
 from fisherexp.methods.numerics.gravitational_detectors import Observation
 
 PARAMETERS = ("log_amplitude", "phase", "frequency", "drift", "lon", "sin_lat", "cos_i", "psi")
-AT_A_TIME = 16  # sources; their derivatives take some MB each
 
 
-def envelope(parameters: Sequence[Tensor], reference: Tensor, span: float, seen: Observation) -> Tensor:
-    """E / A of n sources: (n, channel, real and imaginary part, N).
-
-    parameters: eight tensors (n,); log_amplitude is relative to A. reference: f₀ (n,) in units of 1 / span. span: T in
-    seconds.
-    """
-    log_amplitude, phase, f, fdot, lon, sin_lat, cos_i, psi = (part[:, None] for part in parameters)
+def polarization(parameters: Sequence[Tensor]) -> Tensor:
+    """W / A of n sources, real and imaginary part: (n, 2, 3, 3). parameters: eight tensors (n,); log_amplitude is
+    relative to A."""
+    log_amplitude, _, _, _, lon, sin_lat, cos_i, psi = (part[:, None] for part in parameters)
     cos_lat = (1 - sin_lat.square()).sqrt()
-    source = torch.cat([cos_lat * lon.cos(), cos_lat * lon.sin(), sin_lat], dim=1)
     east = torch.cat([-lon.sin(), lon.cos(), torch.zeros_like(lon)], dim=1)
     north = torch.cat([-sin_lat * lon.cos(), -sin_lat * lon.sin(), cos_lat], dim=1)
     m, q = psi.cos() * east + psi.sin() * north, psi.cos() * north - psi.sin() * east
     mm, qq, mq = (left[:, :, None] * right[:, None] for left, right in ((m, m), (q, q), (m, q)))
-    plus = torch.einsum("cijt,nij->nct", seen.tensors, mm - qq)
-    cross = torch.einsum("cijt,nij->nct", seen.tensors, mq + mq.transpose(1, 2))
-    passed, delay = seen.t / span, source @ seen.place.T / span
-    angle = phase + 2 * math.pi * ((f - reference[:, None]) * passed + f * delay)
-    angle = (angle + math.pi * fdot * (passed + delay).square())[:, None]
-    turned = torch.stack([angle.cos(), angle.sin()], dim=2), torch.stack([-angle.sin(), angle.cos()], dim=2)
-    real, imaginary = (1 + cos_i.square())[:, None] * plus, -2 * cos_i[:, None] * cross
-    strength = log_amplitude.exp()[:, None, None]
-    return strength * (real[:, :, None] * turned[0] + imaginary[:, :, None] * turned[1])
+    real = (1 + cos_i.square())[:, None] * (mm - qq)
+    imaginary = -2 * cos_i[:, None] * (mq + mq.transpose(1, 2))
+    return log_amplitude.exp()[:, None, None] * torch.stack([real, imaginary], dim=1)
+
+
+def phase_form(parameters: Sequence[Tensor], reference: Tensor) -> Tensor:
+    """Q of n sources: (n, 4, 4), triangular in its first row. reference: f₀ (n,) in units of 1/T."""
+    _, phase, f, fdot, lon, sin_lat, _, _ = parameters
+    cos_lat, zero = (1 - sin_lat.square()).sqrt(), torch.zeros_like(f)
+    retarded = torch.stack([zero, zero + 1, cos_lat * lon.cos(), cos_lat * lon.sin()], dim=1)  # t' = retarded · u
+    first = 2 * math.pi * f[:, None] * retarded
+    first = first + torch.stack([phase, -2 * math.pi * reference, zero, zero], dim=1)
+    form = math.pi * fdot[:, None, None] * retarded[:, :, None] * retarded[:, None]
+    return form + torch.nn.functional.pad(first[:, None], (0, 0, 0, 3))
+
+
+def coefficients(form: Tensor) -> Tensor:
+    """Of the products u_i u_j, i ≤ j, in uᵀ form u: (…, k, k) -> (…, k (k + 1) / 2)."""
+    i, j = torch.triu_indices(*form.shape[-2:])
+    return form[..., i, j] + torch.where(i < j, form[..., j, i], 0.0)
 
 
 @contextmanager
@@ -55,27 +65,39 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def jacobian(signal: Callable[[Sequence[Tensor]], Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """Derivatives of signal (n, …) by each parameter (n,), in forward mode: (P, n, …)."""
+def jacobian(function: Callable[[Sequence[Tensor]], Tensor], parameters: Sequence[Tensor]) -> Tensor:
+    """Derivatives of function (n, …) by each parameter (n,), in forward mode: (P, n, …)."""
     slopes = []
     for number, parameter in enumerate(parameters):
         with _quiet(), forward_ad.dual_level():
             dual = forward_ad.make_dual(parameter, torch.ones_like(parameter))
-            moved = signal([*parameters[:number], dual, *parameters[number + 1 :]])
-            slopes.append(forward_ad.unpack_dual(moved).tangent)
+            moved = function([*parameters[:number], dual, *parameters[number + 1 :]])
+            slope = forward_ad.unpack_dual(moved).tangent
+            slopes.append(torch.zeros_like(moved) if slope is None else slope)
     return torch.stack(slopes)
 
 
-def information(slopes: Tensor, weights: Tensor) -> Tensor:
-    """Σ_t weights ∂_a E · ∂_b E over all parts of slopes (P, n, …, N): (n, P, P)."""
-    weighted = (slopes * weights.sqrt()).transpose(0, 1).flatten(2)
-    return weighted @ weighted.transpose(1, 2)
+def integrals(seen: Observation, span: float) -> Tensor:
+    """Σ_channels ∫ b bᵀ dt of the products b(t) of an entry of D and one of u uᵀ: (60, 60). span: T in seconds."""
+    u = torch.stack([torch.ones_like(seen.t), seen.t / span, *(seen.place[:, :2].T / span)])
+    i, j = torch.triu_indices(4, 4)
+    k, l = torch.triu_indices(3, 3)  # noqa: E741
+    products = seen.tensors[:, k, l, None] * (u[i] * u[j]) * seen.weights.sqrt()
+    products = products.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    return products @ products.T
 
 
-def fisher(theta: Tensor, span: float, seen: Observation) -> Tensor:
-    """P_n Γ / A² of sources theta (n, 8): (n, 8, 8)."""
+def fisher(theta: Tensor, table: Tensor) -> Tensor:
+    """P_n Γ / A² of sources theta (n, 8): (n, 8, 8). table: see `integrals`."""
     parameters = theta.unbind(1)
-    return information(jacobian(lambda given: envelope(given, parameters[2], span, seen), parameters), seen.weights)
+    real, imaginary = coefficients(polarization(parameters)).unbind(1)
+    tensor_slopes = jacobian(lambda given: coefficients(polarization(given)), parameters)
+    phase_slopes = jacobian(lambda given: coefficients(phase_form(given, parameters[2])), parameters)
+    # ∂E = (∂W + i W ∂φ):D exp(i φ), and the first product of u is 1.
+    turned = torch.stack([-imaginary, real], dim=1)[..., None] * phase_slopes[:, :, None, None]
+    slopes = (turned + torch.nn.functional.pad(tensor_slopes[..., None], (0, 9))).flatten(3)
+    slopes = slopes.permute(1, 0, 2, 3)  # (n, parameter, real and imaginary part, product)
+    return torch.einsum("napk,nbpk->nab", slopes @ table, slopes)
 
 
 def errors(gamma: Tensor) -> dict[str, Tensor]:
