@@ -6,15 +6,23 @@
 
 HATReID (Gao et al., arXiv 2503.12562), as in the authors' code: covariances are unweighted and centered on the plain
 mean even where the means are weighted; the shrinkage is scikit-learn's, of features standardized class by class and
-scaled back. Features are float64 (n, d).
+scaled back. That code has three other S_b, from which `between` chooses:
+
+    pairs           Σ_c w_c Σ_c' (μ_c - μ_c')(μ_c - μ_c')ᵀ
+    similar_pairs   the same, each pair times (1 + cos(μ_c, μ_c')) / 2
+    remainder       S_t - S_w with S_t the shrunk covariance of all features, as scikit-learn has it; without recency
+
+Features are float64 (n, d).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
+
+Between = Literal["means", "pairs", "similar_pairs", "remainder"]
 
 
 class Scatter(NamedTuple):
@@ -39,17 +47,40 @@ def shrunk_covariance(features: np.ndarray) -> np.ndarray:
     return covariance * np.outer(scale, scale)
 
 
-def scatter(histories: Sequence[np.ndarray], decay: float = 1.0, shrink: bool = True) -> Scatter:
+def scatter(
+    histories: Sequence[np.ndarray],
+    decay: float = 1.0,
+    shrink: bool = True,
+    between: Between = "means",
+    exponent: float = 1.0,
+) -> Scatter:
     """Of the features of each track (n_c, d), oldest first. decay: 1 gives plain means. shrink: False takes the
-    covariances as they are."""
+    covariances as they are. exponent: of the weights within means; w_c is the sum of the weights themselves."""
+    covariance = shrunk_covariance if shrink else lambda part: np.cov(part.T, bias=True)
     total = sum(map(len, histories))
-    covariances = (shrunk_covariance(part) if shrink else np.cov(part.T, bias=True) for part in histories)
-    within = sum(len(part) / total * one for part, one in zip(histories, covariances, strict=True))
-    weights = [recency_weights(len(part), decay) for part in histories]
-    means = np.stack([w @ part / w.sum() for w, part in zip(weights, histories, strict=True)])
-    mass = np.array([w.sum() for w in weights])
-    away = means - mass @ means / mass.sum()
-    return Scatter(within, (mass * away.T) @ away)
+    within = sum(len(part) / total * covariance(part) for part in histories)
+    if between == "remainder":
+        return Scatter(within, covariance(np.concatenate(histories)) - within)
+    mass = np.array([recency_weights(len(part), decay).sum() for part in histories])
+    weights = [recency_weights(len(part), decay) ** exponent for part in histories]
+    sums = np.stack([w @ part for w, part in zip(weights, histories, strict=True)])
+    share = np.array([w.sum() for w in weights])
+    means = sums / share[:, None]
+    if between == "means":
+        away = means - sums.sum(axis=0) / share.sum()
+        return Scatter(within, (mass * away.T) @ away)
+    pairs = np.repeat(mass[:, None], len(mass), axis=1)
+    if between == "similar_pairs":
+        pairs = pairs * (1 + cosine(means, means)) / 2
+    # Σ_ij p_ij (μ_i - μ_j)(μ_i - μ_j)ᵀ = Mᵀ (diag(p 1 + pᵀ 1) - p - pᵀ) M
+    laplacian = np.diag(pairs.sum(1) + pairs.sum(0)) - pairs - pairs.T
+    return Scatter(within, means.T @ laplacian @ means)
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosines between rows: (n, d), (m, d) -> (n, m). Of a zero row 0."""
+    norms = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
+    return np.divide(one @ other.T, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def projection(found: Scatter, rank: int) -> np.ndarray:

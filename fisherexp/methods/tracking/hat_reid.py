@@ -1,18 +1,18 @@
 """HATReID: detections are compared where the histories of the present tracks differ most.
 
     z = P x,    P: Fisher's linear discriminant of the tracks' last features, made anew for every frame
-    similarity = mix · cos(z, z_track) + (1 - mix) · cos(x, x_track)
+    similarity = mix · s(z, z_track) + (1 - mix) · s(x, x_track),    s: the cosine, or another `matching`
 
 Gao et al.: History-Aware Transformation of ReID Features for Multiple Object Tracking, arXiv 2503.12562; the
 discriminant: discriminant.py, the tracker: tracker.py. Options are the authors' by name of data set: 60 features and
 factor 4 with mix 0.5, momentum 0.3 and memory 100 on DanceTrack (standardized) and memory 200 on SportsMOT (not); 40
 features and factor 5 on MOT17, BDD and TAO. mix=0 is the tracker without the transformation, decay=1 the discriminant
-of plain means.
+of plain means; between, exponent and matching are variants of the authors' code.
 """
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class HATReID(IterativeMethod):
         "momentum": {"/data.calm": 0},
         "memory": {"/data.calm": 0, "threshold": 0.95, "memory": 0},
         "threshold": {"/data.calm": 0, "threshold": 0.95},
+        "between": {"/data.calm": 0},
+        "exponent": {"/data.calm": 0},
     }
 
     problem: Tracking
@@ -59,11 +61,15 @@ class HATReID(IterativeMethod):
         momentum: Probability = 0.8,
         memory: Size = 10,
         threshold: float = 0.5,
+        between: Literal["means", "pairs", "similar_pairs", "remainder"] = "means",
+        exponent: NonNegative = 1.0,
+        matching: Literal["cosine", "bisoftmax", "mean"] = "cosine",
     ) -> None:
         super().__init__()
         if decay == 0:
             raise ValueError("method.decay=0.0: all features of a track would weigh nothing; method.decay=0.9")
-        self.rules = Rules(history, factor, mix, decay, standardize, momentum, memory, threshold)
+        variants = (between, exponent, matching)
+        self.rules = Rules(history, factor, mix, decay, standardize, momentum, memory, threshold, *variants)
 
     def begin(self, problem: Tracking, seed: int) -> None:
         super().begin(problem, seed)

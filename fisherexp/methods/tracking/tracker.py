@@ -6,11 +6,15 @@ threshold; else it begins a track. A track's appearance is a moving average of i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.special import softmax
 
-from fisherexp.methods.tracking.discriminant import projection, scatter
+from fisherexp.methods.tracking.discriminant import Between, cosine, projection, scatter
+
+Matching = Literal["cosine", "bisoftmax", "mean"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Rules:
     mix: share of the transformed similarity; 0 leaves the plain one. decay: of the weights, see recency_weights.
     standardize: features by the mean and deviation of all histories, before all else. momentum: share of the newest
     feature in a track's appearance. memory: frames a track may stay unseen. threshold: of the similarity.
+    between, exponent: of the discriminant, see `scatter`. matching: cosine, bisoftmax (see `likeness`), or the mean of
+    both.
     """
 
     history: int = 60
@@ -29,6 +35,9 @@ class Rules:
     momentum: float = 0.8
     memory: int = 10
     threshold: float = 0.5
+    between: Between = "means"
+    exponent: float = 1.0
+    matching: Matching = "cosine"
 
 
 @dataclass
@@ -41,10 +50,14 @@ class Track:
     history: list[np.ndarray] = field(default_factory=list)
 
 
-def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Cosines between rows: (n, d), (m, d) -> (n, m). Of a zero row 0."""
-    norms = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
-    return np.divide(one @ other.T, norms, out=np.zeros_like(norms), where=norms > 0)
+def likeness(one: np.ndarray, other: np.ndarray, matching: Matching) -> np.ndarray:
+    """Between rows: (n, d), (m, d) -> (n, m). The bidirectional softmax (Pang et al., CVPR 2021, arXiv 2006.06664) is
+    the mean of the softmax of inner products over either side: high where each is the other's first choice."""
+    if matching == "cosine":
+        return cosine(one, other)
+    products = one @ other.T
+    both = (softmax(products, axis=1) + softmax(products, axis=0)) / 2
+    return both if matching == "bisoftmax" else (both + cosine(one, other)) / 2
 
 
 def transformed(histories: Sequence[np.ndarray], parts: Sequence[np.ndarray], rules: Rules) -> list[np.ndarray] | None:
@@ -59,18 +72,21 @@ def transformed(histories: Sequence[np.ndarray], parts: Sequence[np.ndarray], ru
         scale[scale == 0] = 1
         histories = [(part - mean) / scale for part in histories]
         parts = [(part - mean) / scale for part in parts]
-    axes = projection(scatter(histories, rules.decay), min(count - 1, parts[0].shape[1]))
+    found = scatter(histories, rules.decay, between=rules.between, exponent=rules.exponent)
+    axes = projection(found, min(count - 1, parts[0].shape[1]))
     return [part @ axes for part in parts]
 
 
 def similarity(features: np.ndarray, tracks: Sequence[Track], rules: Rules) -> np.ndarray:
-    """Of detections (n, d) and tracks: (n, tracks), within [-1, 1]."""
+    """Of detections (n, d) and tracks: (n, tracks), within [-1, 1]; of `matching` bisoftmax within [0, 1]."""
     appearances = np.stack([track.appearance for track in tracks])
-    plain = cosine(features, appearances)
+    plain = likeness(features, appearances, rules.matching)
     parts = None
     if rules.mix > 0:
         parts = transformed([np.stack(track.history) for track in tracks], [features, appearances], rules)
-    return plain if parts is None else rules.mix * cosine(*parts) + (1 - rules.mix) * plain
+    if parts is None:
+        return plain
+    return rules.mix * likeness(*parts, rules.matching) + (1 - rules.mix) * plain
 
 
 def assigned(similarities: np.ndarray, threshold: float) -> list[tuple[int, int]]:

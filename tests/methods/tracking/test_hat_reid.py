@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from fisherexp.data.errors import DataError
+from fisherexp.methods.tracking.discriminant import cosine
 from fisherexp.methods.tracking.hat_reid import HATReID
-from fisherexp.methods.tracking.tracker import Rules, Track, assigned, cosine, followed, renewed, similarity
+from fisherexp.methods.tracking.tracker import Rules, Track, assigned, followed, likeness, renewed, similarity
 from fisherexp.problems.tracking import SyntheticTracks, TrackFile
 
 
@@ -27,6 +28,19 @@ def test_assignment_is_the_best_of_all_above_the_threshold():
     similarities = np.array([[0.9, 0.8], [0.85, 0.1]])
     assert assigned(similarities, 0.5) == [(0, 1), (1, 0)]  # greedy would give (0, 0)
     assert assigned(similarities, 0.82) == [(1, 0)]
+
+
+def test_a_bidirectional_softmax_asks_both_sides():
+    """By hand: two detections like the first track; it is nobody's alone, the second track is the second's."""
+    one, other = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])
+    e = np.exp(1)  # inner products are 1, 0; 1, 2
+    rows = [[e / (e + 1), 1 / (e + 1)], [1 / (1 + e), e / (1 + e)]]
+    columns = [[0.5, 1 / (1 + e**2)], [0.5, e**2 / (1 + e**2)]]
+    found = likeness(one, other, "bisoftmax")
+    np.testing.assert_allclose(found, (np.array(rows) + columns) / 2)
+    np.testing.assert_allclose(likeness(one, other, "mean"), (found + cosine(one, other)) / 2)
+    np.testing.assert_array_equal(likeness(one, other, "cosine"), cosine(one, other))
+    assert assigned(found, 0.5) == [(0, 0), (1, 1)]
 
 
 def test_a_newcomer_begins_a_track_and_an_absent_one_is_forgotten():
@@ -63,6 +77,9 @@ def test_too_little_history_and_a_single_track_leave_the_plain_similarity():
     np.testing.assert_allclose(mixed, 0.25 * found + 0.75 * plain)
     scaled = similarity(features, tracks, Rules(factor=3, standardize=True))
     assert abs(scaled - found).max() > 1e-3  # centering changes cosines
+    both = similarity(features, tracks, Rules(factor=3, mix=0.25, matching="bisoftmax"))
+    halves = (similarity(features, tracks, Rules(factor=3, mix=mix, matching="bisoftmax")) for mix in (1.0, 0.0))
+    np.testing.assert_allclose(both, 0.25 * next(halves) + 0.75 * next(halves))
 
 
 @pytest.mark.parametrize("stop", [1, 9])
@@ -155,3 +172,17 @@ def test_recency_weights_make_no_difference_to_identities_that_drift(seed):
     recent, plain = (oracle_accuracy(problem, 16, Rules(decay=decay)) for decay in (0.9, 1.0))
     assert 0.85 < min(recent, plain) < 0.995
     assert abs(recent - plain) < 0.04
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(3))
+def test_no_variant_of_the_authors_code_is_better_where_tracks_are_hard_to_tell(seed):
+    """With true histories in 16 dimensions. Measured for seeds 0-2: as published 0.741, 0.825, 0.891; remainder 0.678,
+    0.794, 0.869; bidirectional softmax 0.647, 0.800, 0.775, its mean with the cosine 0.688, 0.866, 0.828; plain cosines
+    0.169, 0.200, 0.147. Pairs are the same as means, for the histories are equally long."""
+    problem = SyntheticTracks(frames=40, dimension=16, nuisance=0.6, calm=0, drift=0.1).load(seed)
+    options = {"published": {}, "remainder": {"between": "remainder"}, "softmax": {"matching": "bisoftmax"}}
+    options["plain"] = {"mix": 0.0}
+    found = {name: oracle_accuracy(problem, 16, Rules(history=30, **some)) for name, some in options.items()}
+    assert max(found["remainder"], found["softmax"]) < found["published"]
+    assert min(found["remainder"], found["softmax"]) > found["plain"] + 0.4
