@@ -16,11 +16,11 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from fisherexp.config.types import Count, Positive
-from fisherexp.data.tabular import TableOfClasses
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.statistics.collinearity import filtered
 from fisherexp.methods.statistics.memory import announce
 from fisherexp.methods.statistics.multinomial_path import Fit, deviance, fitted, folds, largest_penalty
+from fisherexp.methods.statistics.training_rows import training_rows
 from fisherexp.problems.supervised import Supervised
 from fisherexp.seeds import derive
 
@@ -69,40 +69,28 @@ class MultinomialLasso(IterativeMethod):
 
     def begin(self, problem: Supervised, seed: int) -> None:
         super().begin(problem, seed)
-        train = problem.setting.parts["train"]
-        columns, self.labels = train.inputs.flatten(1).double().numpy(), train.targets.numpy()
-        self.classes, n = problem.data.num_classes, len(train)
+        rows = training_rows(problem, self.groups)
+        self.labels, self.classes, n = rows.labels, problem.data.num_classes, len(rows.labels)
         if self.folds < 2 or self.folds > n:
             raise ValueError(f"method.folds={self.folds}: 2 to {n} are expected")
         if self.smallest >= 1:
             raise ValueError(f"method.smallest={self.smallest}: a share below 1 is expected")
-        announce("correlations of features", columns.shape[1], columns.shape[1], copies=3, advice="drop some of them")
-        data, names = problem.data, [str(place) for place in range(columns.shape[1])]
-        names = data.feature_names if isinstance(data, TableOfClasses) else names
-        groups = self._groups(columns, names)
-        places = [place for place, name in enumerate(names) if name != self.groups]
-        kept, removed = list(range(len(places))), []
+        width = rows.columns.shape[1]
+        announce("correlations of features", width, width, copies=3, advice="drop some of them")
+        kept, removed = list(range(width)), []
         if self.most_inflation is not None:
-            kept, removed = filtered(columns[:, places], self.most_inflation)
-        self.places = [places[place] for place in kept]
-        self.names = [names[place] for place in self.places]
-        self.outcome = {"removed": [[names[places[one.place]], min(one.factor, 1e300)] for one in removed]}
-        self.columns = columns[:, self.places]
+            kept, removed = filtered(rows.columns, self.most_inflation)
+        self.places, self.names = [rows.places[place] for place in kept], [rows.names[place] for place in kept]
+        self.outcome = {"removed": [[rows.names[one.place], min(one.factor, 1e300)] for one in removed]}
+        self.columns = rows.columns[:, kept]
         self.middle, self.scale = moments(self.columns)
         draw = np.random.default_rng(derive("folds", seed))
-        self.fold = folds(self.labels, groups, self.folds, draw)
+        self.fold = folds(self.labels, rows.groups, self.folds, draw)
         top = largest_penalty(self._standard(self.columns), self.labels, self.classes, self.penalty)
         self.strengths = top * np.geomspace(1, self.smallest, self.penalties)
         self.path: list[Fit] = []
         self.last: list[Fit | None] = [None] * self.folds
         self.deviances: list[list[float]] = []
-
-    def _groups(self, columns: np.ndarray, names: list[str]) -> np.ndarray | None:
-        if self.groups is None:
-            return None
-        if self.groups not in names:
-            raise ValueError(f"method.groups={self.groups}: no such feature; there are {', '.join(names[:20])}")
-        return columns[:, names.index(self.groups)]
 
     def _standard(self, columns: np.ndarray) -> np.ndarray:
         return (columns - self.middle) / self.scale
