@@ -5,6 +5,7 @@ binaries here are those of problems/white_dwarf_binaries.py. Signals, detectors 
 of gravitational_response.py and gravitational_detectors.py. Of two observatories the informations add.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,12 @@ from fisherexp.methods.numerics.gravitational_detectors import YEAR, noise, obse
 from fisherexp.methods.numerics.gravitational_response import errors, fisher, integrals
 from fisherexp.problems.white_dwarf_binaries import DETECTABLE, WhiteDwarfBinaries
 
-AT_A_TIME = 1000  # binaries; their derivatives take 10 kB each
+AT_A_TIME = 1000  # binaries at most; their derivatives take 10 kB each
 DETECTORS = {"lisa": ("lisa",), "tianqin": ("tianqin",), "joint": ("lisa", "tianqin")}
 
 
 class DoubleWhiteDwarf(IterativeMethod):
-    """A step is the Fisher information of the next thousand binaries.
+    """A step is the Fisher information of a tenth of the binaries, or of the next thousand.
 
     detector: lisa, tianqin, or both together. years: T, of the observation. duty_cycle: TianQin is off every second
     quarter of a year. confusion: with the noise of unresolved binaries.
@@ -72,7 +73,7 @@ class DoubleWhiteDwarf(IterativeMethod):
 
     def step(self) -> dict[str, float]:
         first = len(self.information)
-        some = slice(first, first + AT_A_TIME)
+        some = slice(first, first + min(AT_A_TIME, math.ceil(len(self.theta) / 10)))
         f, strength = self.problem.instance["f"][some], self.problem.instance["amplitude"][some].square()
         for name, table in self.tables.items():
             per_channel = 0.3 * noise(name, f, self.years, self.confusion)

@@ -193,7 +193,7 @@ def test_twice_the_ratio_halves_errors_and_quarters_the_area(forecasts):
 
 def test_goes_on_where_it_was_and_leaves_its_figure(forecasts, tmp_path, monkeypatch):
     problem, found = forecasts
-    monkeypatch.setattr(double_white_dwarf, "AT_A_TIME", 7)
+    monkeypatch.setattr(double_white_dwarf, "AT_A_TIME", 1)
     methods = [DoubleWhiteDwarf("joint", years=1.0) for _ in range(2)]
     for method in methods:
         method.begin(problem, 0)
