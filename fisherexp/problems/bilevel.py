@@ -23,7 +23,7 @@ class Constants(NamedTuple):
     """Bounds at one θ, and of the Jacobian at one x.
 
     mu, smoothness: of h in x. jacobian: ‖∂²h/∂x∂θ‖ at x. jacobian_slope, inverse_slope: Lipschitz constants in x of
-    that matrix and of the inverse of ∂²h/∂x².
+    that matrix and of the inverse of ∂²h/∂x². reach: the distance from x within which they hold.
     """
 
     mu: float
@@ -31,6 +31,7 @@ class Constants(NamedTuple):
     jacobian: float
     jacobian_slope: float
     inverse_slope: float
+    reach: float = math.inf
 
 
 class Lower(NamedTuple):

@@ -3,14 +3,17 @@
 import pytest
 import torch
 
+from fisherexp.data.digits import Digits
+from fisherexp.data.errors import DataError
 from fisherexp.problems.bilevel import BilevelQuadratic, solve_lower
-from fisherexp.problems.bilevel_denoising import FieldsOfExperts, TotalVariation, cosine_filters
+from fisherexp.problems.bilevel_denoising import FieldsOfExperts, TotalVariation, cosine_filters, differences
 from fisherexp.problems.bilevel_ridge import LogisticRidge
 
 SMALL = {
     "quadratic": lambda: BilevelQuadratic(n=30, m=4),
     "total_variation": lambda: TotalVariation(1, 8, 0.1, 0.1, 0.05),
     "fields_of_experts": lambda: FieldsOfExperts(1, 8, 0.1, 0.1, 0.05),
+    "learned_filters": lambda: FieldsOfExperts(1, 8, 0.1, 0.1, 0.05, learn="filters"),
     **{f"ridge, {name}": lambda name=name: LogisticRidge(40, -1.0, name) for name in ("all", "pixel", "entry")},
 }
 
@@ -100,13 +103,42 @@ def test_filters_and_images(tmp_path):
     problem = TotalVariation(2, 16, 0.1, 0.05, 0.05).load(3)
     clean = problem.instance["clean"]
     steps = (clean - clean.roll(-1, 3)).square() + (clean - clean.roll(-1, 2)).square()
-    torch.testing.assert_close(problem.experts(clean)[0], (steps + 0.05**2).sqrt().sum())
+    torch.testing.assert_close(problem.experts(clean, [differences()])[0], (steps + 0.05**2).sqrt().sum())
     assert 0 <= float(clean.min()) < float(clean.max()) <= 1
     found = problem.evaluate(problem.start[1])
     assert found["psnr"] > found["noisy_psnr"] + 2
     assert found["noisy_psnr"] == pytest.approx(20, abs=1)
     problem.leave_files(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"denoised.png", "denoised.pdf"}
+
+
+def test_learned_filters_begin_as_the_fixed_ones_and_have_mean_zero(tmp_path):
+    fixed, learned = (FieldsOfExperts(1, 8, 0.1, 0.1, 0.05, learn=learn).load(0) for learn in ("weights", "filters"))
+    clean = fixed.instance["clean"]
+    thetas = fixed.start[1], learned.start[1]
+    assert [len(theta) for theta in thetas] == [8, 72]
+    torch.testing.assert_close(learned.lower(clean, thetas[1]), fixed.lower(clean, thetas[0]))
+    moved = thetas[1] + 0.3 * torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    filters = torch.cat(learned.groups(moved))
+    assert float(filters.sum((1, 2)).abs().max()) < 1e-14
+    norms = moved[8:].reshape(8, 8).norm(dim=1)  # the basis is orthonormal
+    torch.testing.assert_close(filters.flatten(1).norm(dim=1), norms)
+    assert float(learned.lower(clean, moved)) != pytest.approx(float(fixed.lower(clean, moved[:8])), rel=1e-3)
+    learned.evaluate(moved)
+    learned.leave_files(tmp_path)
+    assert {file.stem for file in tmp_path.iterdir()} == {"denoised", "filters"}
+
+
+def test_images_of_a_data_set_are_the_other_source():
+    digits = TotalVariation(2, 8, 0.1, 0.1, 0.05, pictures=Digits()).load(0)
+    train = digits.pictures.train.inputs.flatten(1).double()
+    clean = digits.instance["clean"].flatten(1)
+    scale = float(train.max()) / float(clean.max())
+    assert 0 <= float(clean.min()) < float(clean.max()) <= 1
+    assert all(float((train - scale * image).abs().sum(1).min()) < 1e-9 for image in clean)
+    assert digits.about()["of"] == digits.pictures.title
+    with pytest.raises(DataError, match=r"data\.images=2 data\.size=9: .* has 1[0-9]* images of 8 x 8 pixels"):
+        TotalVariation(2, 9, 0.1, 0.1, 0.05, pictures=Digits()).load(0)
 
 
 @pytest.mark.parametrize(

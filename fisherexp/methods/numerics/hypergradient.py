@@ -7,6 +7,7 @@
 Salehi, Mukherjee, Roberts, Ehrhardt, arXiv 2308.10098, with their constants (problems/bilevel.py) instead of estimates.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ MOST = 20_000  # iterations of one linear solve
 
 
 class Hypergradient(NamedTuple):
-    """z, the bound ω on its error, and products with H that it took."""
+    """z, the bound ω on its error (inf where its constants do not reach to ε), and products with H that it took."""
 
     z: Tensor
     bound: float
@@ -67,7 +68,7 @@ def hypergradient(
     bound = (by_lower * known.jacobian + known.jacobian_slope * steep / known.mu) * epsilon
     bound += known.jacobian * delta / known.mu
     bound += known.jacobian_slope * problem.upper_smoothness * epsilon**2 / known.mu
-    return Hypergradient(z, bound, products), q
+    return Hypergradient(z, bound if epsilon <= known.reach else math.inf, products), q
 
 
 def upper_bounds(problem: Bilevel, x: Tensor, epsilon: float) -> tuple[float, float]:

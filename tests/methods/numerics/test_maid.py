@@ -7,7 +7,7 @@ from fisherexp.methods.numerics.hoag import Hoag
 from fisherexp.methods.numerics.hypergradient import conjugate_gradients, hypergradient, upper_bounds
 from fisherexp.methods.numerics.maid import FixedAccuracy, Maid
 from fisherexp.problems.bilevel import BilevelQuadratic
-from fisherexp.problems.bilevel_denoising import TotalVariation
+from fisherexp.problems.bilevel_denoising import FieldsOfExperts, TotalVariation
 from fisherexp.problems.bilevel_ridge import LogisticRidge
 
 KINDS = [Maid, FixedAccuracy, Hoag]
@@ -80,7 +80,28 @@ def test_a_shared_ridge_weight_has_the_sum_of_the_derivatives_of_its_parts():
     assert float(alone.abs()) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["quadratic", "denoising", "ridge"])
+@pytest.fixture(scope="module")
+def filters():
+    return FieldsOfExperts(1, 8, 0.1, 0.5, 0.01, learn="filters").load(0)
+
+
+def test_the_hypergradient_of_filters_is_that_of_finite_differences(filters):
+    x, theta = filters.start
+    draws = torch.randn(2, len(theta), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    theta, direction = theta + 0.1 * draws[0], draws[1] / draws[1].norm()
+
+    def loss(length):
+        return float(filters.upper(filters.solved(theta + length * direction, x, 1e-11).x))
+
+    *_, exact = inexact(filters, 1e-11, 1e-12, theta)
+    assert float(exact.z @ direction) == pytest.approx((loss(1e-4) - loss(-1e-4)) / 2e-4, rel=1e-5)
+
+
+def test_beyond_the_reach_of_its_constants_a_bound_says_nothing(filters):
+    assert [inexact(filters, epsilon, 1e-2)[2].bound < float("inf") for epsilon in (1.0, 1.01)] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["quadratic", "denoising", "filters", "ridge"])
 def test_the_bound_is_never_below_the_error(name, request):
     problem = ridge("pixel")[0] if name == "ridge" else request.getfixturevalue(name)
     *_, exact = inexact(problem, 1e-11, 1e-12)
