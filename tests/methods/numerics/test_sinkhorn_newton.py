@@ -1,9 +1,12 @@
 """Sparse Newton steps: the linear system, the line search, the fixed point, and saving in the middle."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
-from fisherexp.data.transport import image_pair, point_clouds, random_assignment
+from fisherexp.data.transport import TransportInstance, image_pair, point_clouds, random_assignment
 from fisherexp.methods.numerics.sinkhorn import sinkhorn_sweep
 from fisherexp.methods.numerics.sinkhorn_newton import (
     conjugate_gradients,
@@ -171,6 +174,35 @@ def test_fixed_point_is_that_of_sinkhorn_and_of_pot(problem):
         problem.a, problem.b, problem.cost, reg=1 / problem.eta, method="sinkhorn_log", stopThr=1e-13, numItermax=20000
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_the_plan_of_pots_first_test():
+    """100 points of two dimensions to themselves, reg = 1, as in test_bregman.py: marginals to 1e-5, and the plan."""
+    ot = pytest.importorskip("ot")
+    x = torch.from_numpy(np.random.RandomState(0).randn(100, 2))
+    problem = TransportInstance(*torch.full((2, 100), 0.01, dtype=torch.float64), torch.cdist(x, x).square(), 1.0)
+    state = solved(problem, 5, tolerance=1e-9, dropped_mass=1e-3)
+    found = plan(state.x, state.y, problem)
+    for side in (0, 1):
+        torch.testing.assert_close(found.sum(side), problem.a, rtol=0, atol=1e-5)
+    theirs = ot.sinkhorn(*(part.numpy() for part in problem[:3]), 1.0, stopThr=1e-10)
+    torch.testing.assert_close(found, torch.from_numpy(theirs), rtol=0, atol=1e-9)
+    assert float((found - torch.outer(problem.a, problem.b)).abs().max()) > 1e-4  # the control
+
+
+def test_the_narrow_gaussians_of_pots_test_of_stabilization():
+    """Histograms of two Gaussians on 100 places, reg = 1e-5: sweeps in the other order are POT's."""
+    ot = pytest.importorskip("ot")
+    places = torch.arange(100, dtype=torch.float64)
+    a, b = (torch.softmax(-((places - middle) / 10).square() / 2, 0) for middle in (30, 40))
+    cost = (places[:, None] - places).square() / 99**2
+    problem, turned = TransportInstance(a, b, cost, 1e5), TransportInstance(b, a, cost.T.contiguous(), 1e5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of not having converged yet
+        theirs = ot.sinkhorn(a, b, cost, 1e-5, method="sinkhorn_log", stopThr=0, numItermax=60)
+    state = warm(turned, 60)
+    torch.testing.assert_close(plan(state.x, state.y, turned).T, theirs, rtol=0, atol=1e-6)
+    assert float((plan(*warm(problem, 60)[:2], problem) - theirs).abs().max()) > 1e-4  # the control: the same order
 
 
 def test_single_precision_reaches_its_own_rounding():
