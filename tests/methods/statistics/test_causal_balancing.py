@@ -100,6 +100,11 @@ def test_the_doubly_robust_loss_weighs_the_whole_residual():
     assert figures["loss"] == pytest.approx(float(every.mean() + (method.current * residual).mean()))
 
 
+def test_kernels_that_cannot_fit_are_refused_before_they_are_made():
+    with pytest.raises(ValueError, match=r"kernels of ratings \(\d+ × 40000000000\) takes .*; lower method\.centers"):
+        CausalBalancing(centers=10**10).begin(SimulatedRatings().load(0), 0)
+
+
 def bias(weights, seed):
     problem = SimulatedRatings().load(seed)
     method = CausalBalancing(weights, steps=1)
