@@ -45,7 +45,9 @@ class HATReID(IterativeMethod):
         "momentum": {"/data.calm": 0},
         "memory": {"/data.calm": 0, "threshold": 0.95, "memory": 0},
         "threshold": {"/data.calm": 0, "threshold": 0.95},
-        "between": {"/data.calm": 0},
+        # Pairs of equally long tracks are the means over again, and where all are told apart, the mean matches as well.
+        "between": {"/data.calm": 0, "between": "remainder"},
+        "matching": {"matching": "bisoftmax"},
         "exponent": {"/data.calm": 0},
     }
 
