@@ -16,7 +16,7 @@ from fisherexp.seeds import generator
 
 class Adversarial(Plain):
     """radius: how far an attacker may change a pixel, of 0 … 1. steps: of PGD. auto_attack: evaluate by AutoAttack as
-    well, which takes minutes and the package torchattacks. minority: share of the training samples that is kept of the
+    well, which takes longer and the package pyautoattack. minority: share of the training samples that is kept of the
     first half of the classes; 1 keeps all. Test data stay as they are.
     """
 
@@ -29,8 +29,8 @@ class Adversarial(Plain):
     def __init__(
         self, radius: Positive = 0.1, steps: Count = 20, auto_attack: bool = False, minority: Probability = 1.0
     ) -> None:
-        if auto_attack and find_spec("torchattacks") is None:
-            raise ModuleNotFoundError("scenario.auto_attack needs torchattacks: pip install 'fisherexp[attacks]'")
+        if auto_attack and find_spec("pyautoattack") is None:
+            raise ModuleNotFoundError("scenario.auto_attack needs pyautoattack: pip install 'fisherexp[attacks]'")
         self.radius, self.steps, self.auto_attack, self.minority = radius, steps, auto_attack, minority
 
     def setting(self, data: LabeledData, seed: int, store: Store | None = None) -> Setting:

@@ -65,7 +65,7 @@ def test_the_tail_is_the_mean_over_the_weakest_classes():
 
 
 def test_auto_attack_is_no_weaker_than_ours():
-    pytest.importorskip("torchattacks")
+    pytest.importorskip("pyautoattack")
     torch.manual_seed(0)
     model, images = nn.Sequential(nn.Flatten(), nn.Linear(16, 5)), torch.rand(30, 1, 4, 4)
     metrics = RobustnessMetrics(("test",), num_classes=5, radius=0.05, steps=20, auto_attack=True)
