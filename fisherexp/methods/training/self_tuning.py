@@ -5,8 +5,8 @@
 
 MacKay, Vicol, Lorraine, Duvenaud, Grosse, ICLR 2019, arXiv 1903.03088; the layers: best_response.py. Every sample has
 an ε of its own. On validation samples nothing is dropped or augmented, so that η is felt through the layers' gates
-alone. The record holds the ordinary network that answers to η at the end; the authors keep that of the best validation
-loss, and divide the learning rate by ten where that stands still.
+alone. The record holds the ordinary network that answers to η at the end, or with `plateau`, as the authors have it,
+the one of the best validation loss; the learning rate is then divided by ten where that loss stands still.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fisherexp.config.types import NonNegative, Positive, Share, Size
+from fisherexp.config.types import Count, NonNegative, Positive, Share, Size
 from fisherexp.data.batch import Batch
 from fisherexp.data.composite import Alternating
 from fisherexp.methods.mixup.mixing import intensities
@@ -22,6 +22,7 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.best_response import respond, settle
 from fisherexp.methods.training.erm import ERM
 from fisherexp.methods.training.hyperparameters import Hyperparameters
+from fisherexp.methods.training.plateau import FACTOR, SMALLEST_RATE, Plateau
 from fisherexp.methods.training.varied_images import cut_out, with_brightness, with_contrast
 from fisherexp.models.eval_mode import eval_mode
 from fisherexp.scenarios.setting import Setting
@@ -40,8 +41,11 @@ class SelfTuning(ERM):
     validation: share of the training samples that are for the hyper-parameters. warmup_epochs: before they move.
     scale: softplus(ς) at first; tune_scales: whether it moves. entropy: τ.
     tune: False trains an ordinary network at the first values, which stay: what tuning is compared with.
+    plateau: epochs, see training/plateau.py; None: no rule. patience: of the rule; it also ends training where the rate
+    is below 1e-5. The rate is that of the recipe's schedule times the rule's.
 
-    outcome: under "metrics" validation_loss, without ε; for each hyper-parameter that is used, its value at the end.
+    outcome: under "metrics" validation_loss, without ε; for each hyper-parameter that is used, its value; both of the
+    network that is kept. With `plateau` also validation_losses by epoch, lowered and best_epoch, from zero, last_rate.
     """
 
     name = "self_tuning"
@@ -65,6 +69,14 @@ class SelfTuning(ERM):
         "hyper_lr": {"warmup_epochs": 0},
         "tune_scales": {"warmup_epochs": 0},
         "entropy": {"warmup_epochs": 0},
+        # Of a rate at which the loss rises.
+        "patience": {
+            "plateau": 60,
+            "patience": 1,
+            "training.epochs": 5,
+            "training.optimizer": "adam",
+            "training.lr": 1.0,
+        },
     }
 
     def __init__(
@@ -84,6 +96,8 @@ class SelfTuning(ERM):
         tune_scales: bool = True,
         entropy: NonNegative = 1e-3,
         tune: bool = True,
+        plateau: Count | None = None,
+        patience: Count = 75,
     ) -> None:
         super().__init__(model, training)
         given = {"input_dropout": input_dropout, "hidden_dropout": hidden_dropout, "brightness": brightness}
@@ -93,6 +107,7 @@ class SelfTuning(ERM):
             raise ValueError("method.input_dropout=null: no hyper-parameter is left to tune")
         self.hyper_lr, self.validation, self.warmup_epochs = hyper_lr, validation, warmup_epochs
         self.scale, self.tune_scales, self.entropy, self.tune = scale, tune_scales, entropy, tune
+        self.plateau = None if plateau is None else Plateau(plateau, patience)
 
     def setup(self, stage: str) -> None:
         # Before a saved state is loaded, which holds the layers.
@@ -171,16 +186,42 @@ class SelfTuning(ERM):
         super().on_train_epoch_end()
         for name in self.hyper.names:
             self.log(f"tuned/{name}", self.hyper.value(name))
+        if self.plateau and self.plateau.take(self._validation_loss(), self.model.state_dict()):
+            schedule = self.lr_schedulers()
+            schedule.base_lrs = [FACTOR * rate for rate in schedule.base_lrs]
+            for group in self.optimizers()[0].param_groups:
+                group["lr"] *= FACTOR
+        if self.plateau and (self.plateau.over or max(self.lr_schedulers().base_lrs) < SMALLEST_RATE):
+            self.trainer.should_stop = True
 
     @torch.no_grad()
-    def on_train_end(self) -> None:
-        settle(self.model)
+    def _validation_loss(self) -> float:
+        """Mean loss of the held-out samples, without ε."""
         with eval_mode(self.model):
             losses = [
                 self.objective.loss(self.model.forward(batch.inputs), batch.targets, reduction="sum")
                 for batch in self.held_out
             ]
-        count = sum(batch.size for batch in self.held_out)
+        return (sum(losses) / sum(batch.size for batch in self.held_out)).item()
+
+    @torch.no_grad()
+    def on_train_end(self) -> None:
+        if self.plateau:
+            self.model.load_state_dict(self.plateau.best)
+            self.outcome |= {"validation_losses": self.plateau.losses, "lowered": self.plateau.lowered}
+            rate = self.optimizers()[0].param_groups[0]["lr"]
+            self.outcome |= {"best_epoch": self.plateau.best_epoch, "last_rate": rate}
+        settle(self.model)
         values = {name: self.hyper.value(name).item() for name in self.hyper.names}
-        self.outcome["metrics"] = {"validation_loss": (sum(losses) / count).item(), **values}
+        self.outcome["metrics"] = {"validation_loss": self._validation_loss(), **values}
         self.outcome["scales"] = dict(zip(self.hyper.names, self.hyper.scale.tolist(), strict=True))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.plateau:
+            checkpoint["plateau"] = self.plateau.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.plateau:
+            self.plateau.load(checkpoint["plateau"])
