@@ -22,6 +22,7 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.best_response import respond, settle
 from fisherexp.methods.training.erm import ERM
 from fisherexp.methods.training.hyperparameters import Hyperparameters
+from fisherexp.methods.training.layer_rates import set_rates
 from fisherexp.methods.training.plateau import FACTOR, SMALLEST_RATE, Plateau
 from fisherexp.methods.training.varied_images import cut_out, with_brightness, with_contrast
 from fisherexp.models.eval_mode import eval_mode
@@ -188,9 +189,7 @@ class SelfTuning(ERM):
             self.log(f"tuned/{name}", self.hyper.value(name))
         if self.plateau and self.plateau.take(self._validation_loss(), self.model.state_dict()):
             schedule = self.lr_schedulers()
-            schedule.base_lrs = [FACTOR * rate for rate in schedule.base_lrs]
-            for group in self.optimizers()[0].param_groups:
-                group["lr"] *= FACTOR
+            set_rates(schedule, [FACTOR * rate for rate in schedule.base_lrs])
         if self.plateau and (self.plateau.over or max(self.lr_schedulers().base_lrs) < SMALLEST_RATE):
             self.trainer.should_stop = True
 

@@ -9,6 +9,7 @@ published numbers belong to signals as long as theirs; scale=sampling has s_0 = 
 which is ours.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -57,12 +58,13 @@ def noise_scales(
 
 
 @torch.no_grad()
-def add_noise(network: Siren, scales: tuple[float, float]) -> None:
-    """Add Gaussian noise of deviation s/30 to the weights of the first two layers; biases stay. Where both are zero,
-    nothing changes, to the last bit."""
-    for layer, scale in zip(network.layers, scales, strict=False):
+def add_noise(weights: Sequence[Tensor], scales: tuple[float, float], generator: torch.Generator | None = None) -> None:
+    """Add Gaussian noise of deviation s/30 to the first two of a network's weights. Where both are zero, nothing
+    changes, to the last bit. generator: torch's own without one."""
+    for weight, scale in zip(weights, scales, strict=False):
         if scale:
-            layer.weight.add_(torch.randn_like(layer.weight), alpha=scale / OMEGA)
+            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight)
+            weight.add_(noise, alpha=scale / OMEGA)
 
 
 class Winner(SirenFit):
@@ -85,5 +87,5 @@ class Winner(SirenFit):
     def initialize(self, network: Siren, signal: Tensor) -> None:
         centroid = spectral_centroid(signal, self.official)
         scales = noise_scales(centroid, tuple(signal.shape[:-1]), self.scale)
-        add_noise(network, scales)
+        add_noise([layer.weight for layer in network.layers], scales)
         self.outcome = {"centroid": centroid, "noise": list(scales)}

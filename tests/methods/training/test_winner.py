@@ -1,12 +1,19 @@
 """Noise on the first weights of a SIREN: the centroid that sets it, what it changes, and what it is for."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from fisherexp.config.explain import composed
+from fisherexp.data.tensors import TensorSet
+from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.siren import SirenFit
 from fisherexp.methods.training.winner import Winner, add_noise, noise_scales, spectral_centroid
+from fisherexp.methods.training.winner_classifier import WinnerClassifier
 from fisherexp.models.siren import Siren
 from fisherexp.problems.signal import BandSignal, DigitSheet, grid, psnr
+from fisherexp.runs.workbench import Workbench
 
 N, K = 256, 50
 TONE = torch.sin(2 * torch.pi * K * torch.arange(N) / N)[:, None]
@@ -49,7 +56,7 @@ def test_noise_of_its_deviation_goes_into_two_tensors():
     torch.manual_seed(0)
     network = Siren(100, 1, [200, 200, 4])
     before = {name: p.clone() for name, p in network.state_dict().items()}
-    add_noise(network, (60.0, 3.0))
+    add_noise([layer.weight for layer in network.layers], (60.0, 3.0))
     added = {name: p - before[name] for name, p in network.state_dict().items()}
     assert [name for name, change in added.items() if change.any()] == ["layers.0.weight", "layers.1.weight"]
     assert added["layers.0.weight"].std().item() == pytest.approx(2.0, rel=0.02)
@@ -118,6 +125,25 @@ def fitted(kind, problem, seed):
     while not method.done:
         method.step()
     return problem.evaluate(method.solution())["psnr"]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_a_classifiers_first_two_layers_begin_with_noise_of_its_images(strength, tmp_path):
+    """Two columns of a checkerboard repeat at every second pixel: the highest frequency, along one axis of two."""
+    bench = Workbench(composed(["method=winner_classifier", "progress=off", f"output_dir={tmp_path}"]))
+    method = WinnerClassifier(bench.method("method").model, Recipe(), strength)
+    before = {name: p.clone() for name, p in method.model.state_dict().items()}
+    columns = torch.tensor([0, 255], dtype=torch.uint8).repeat(8, 4).expand(300, 1, 8, 8)
+    method.batches(replace(bench.setting, parts={"train": TensorSet(columns, torch.zeros(300, dtype=torch.long))}))
+    added = {name: p - before[name] for name, p in method.model.state_dict().items()}
+    assert method.outcome["centroid"] == pytest.approx(0.5)
+    first, second = noise_scales(0.5, (8, 8), "published")
+    changed = {name: change.std().item() for name, change in added.items() if change.any()}
+    if not strength:
+        assert not changed
+        return
+    assert [*changed.values()] == [pytest.approx(s / 60, rel=0.05) for s in (first, second)]
+    assert [*changed] == [name for name, p in before.items() if p.ndim == 2][:2]
 
 
 @pytest.mark.proof
