@@ -104,6 +104,22 @@ def test_without_strength_it_is_plain_training_and_a_residual_pathway_begins_as_
     assert pathway.penalty().item() == pytest.approx(0.5 * sum(p.square().sum().item() for p in residuals))
 
 
+def test_a_residual_pathway_leaves_its_symmetry_only_as_far_as_its_decay_lets_it():
+    """Where mirroring is broken, by the error of mirroring behind sixty steps."""
+    problem = MixedSymmetry(n=40, twist=0.5).load(0)
+
+    def broken(residual_decay):
+        torch.manual_seed(0)
+        method = ResidualPathway(residual_decay=residual_decay, copies=[1], steps=60, learning_rate=0.02)
+        method.begin(problem, 0)
+        while not method.done:
+            method.step()
+        return equivariance_error(method.solution(), problem.instance["test.inputs"], MIRROR)
+
+    tight, between, free = broken(30.0), broken(3.0), broken(0.0)
+    assert tight < 0.12 < 0.2 < between < 0.33 < free
+
+
 def test_targets_have_the_symmetry_that_is_said():
     points = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
     problem = MixedSymmetry(n=5, twist=0.0).load(0)
