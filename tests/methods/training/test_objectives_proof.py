@@ -5,10 +5,13 @@ import statistics
 import pytest
 
 from fisherexp.config.explain import composed
+from fisherexp.data.datamodule import data_folder
 from fisherexp.experiment import run_experiment
 
 pytestmark = pytest.mark.proof
 SEEDS = (0, 1, 2)
+TEXT = data_folder(None) / "text" / "tinyshakespeare" / "input.txt"
+of_shakespeare = pytest.mark.skipif(not TEXT.is_file(), reason=f"no tiny-Shakespeare at {TEXT}")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,7 @@ def test_shrinkmatch_has_a_use_for_every_sample_at_a_lower_share_of_right_ones(m
         assert shrink["used_accuracy"][seed] < fix["used_accuracy"][seed]
 
 
+@of_shakespeare
 def test_seen_a_hundred_times_data_want_a_decay_far_above_the_usual(made):
     """By 0.2 nats with each seed; in the runs of the guide by 0.45 at least."""
     repeated = ("experiment=infinite_compute_char_gpt", "method=erm")
@@ -64,6 +68,7 @@ def settled(made, width: int, decay: float) -> float:
     return statistics.fmean(made(*given, *short, *recipe, *rule, *watch)["top_singular_value"])
 
 
+@of_shakespeare
 def test_trained_at_two_widths_matrices_settle_at_one_size_by_the_rule_and_not_with_one_decay(made):
     """A transformer four times as wide; the rule gives its matrices twice the decay, the control the same."""
     narrow, wide, control = settled(made, 32, 2.0), settled(made, 128, 2.0), settled(made, 128, 1.0)
