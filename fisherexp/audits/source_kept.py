@@ -11,15 +11,26 @@ from fisherexp.runs.workbench import Workbench
 
 class SourceKept:
     """What it finds, 'before' and 'after', on the test part of `source.data`: source_accuracy, in %, of classes or of
-    the next token, and of a language model also source_bits, per token. 'before' is the source, 'after' the finished
+    the next token, and of a language model also source_bits, per token, and of requests to refuse or to answer
+    source_refused and source_answered, in % (see metrics/refusals.py). 'before' is the source, 'after' the finished
     network; all of it but the head of a classifier, as statistics of BatchNorm, is the finished network's.
     """
 
     scenarios = ("plain",)
     requires = ("class_labels or next_tokens",)
     of_source_data = True  # it needs a source that is trained on data of its own
-    headings = {"source_accuracy": "source\nacc. %", "source_bits": "source\nbits"}
-    better = {"source_accuracy": "higher", "source_bits": "lower"}
+    headings = {
+        "source_accuracy": "source\nacc. %",
+        "source_bits": "source\nbits",
+        "source_refused": "source\nrefused %",
+        "source_answered": "source\nanswered %",
+    }
+    better = {
+        "source_accuracy": "higher",
+        "source_bits": "lower",
+        "source_refused": "higher",
+        "source_answered": "higher",
+    }
 
     def examine(self, bench: Workbench, method: ModelMethod) -> dict[str, dict[str, float]]:
         """Further metrics by stage. `method` has been through its test loop."""
@@ -34,5 +45,6 @@ class SourceKept:
         part = there.setting.evaluated[0]
         stages = {"before": before, "after": after}
         found = {stage: evaluation.about["metrics"] for stage, evaluation in stages.items()}
-        figures = [figure for figure in ("accuracy", "bits") if f"{part}_{figure}" in found["before"]]
+        asked = [heading.removeprefix("source_") for heading in self.headings]
+        figures = [figure for figure in asked if f"{part}_{figure}" in found["before"]]
         return {stage: {f"source_{f}": metrics[f"{part}_{f}"] for f in figures} for stage, metrics in found.items()}
