@@ -27,7 +27,7 @@ NOT_INSTALLED = "this is not installed"  # a package that weights come with, or 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
     checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_evaluate, _check_source)
-    for check in (*checks, _check_audit, _check_weights, _check_package):
+    for check in (*checks, _check_audit, _check_source_data, _check_weights, _check_package):
         yield from check(cfg)
 
 
@@ -142,6 +142,13 @@ def _check_audit(cfg: DictConfig) -> Iterator[Problem]:
         yield Problem(
             "audit", f"{name} evaluates on validation, of which the source's data put none aside", "audit=none"
         )
+
+
+def _check_source_data(cfg: DictConfig) -> Iterator[Problem]:
+    """Is there a source with data of its own, where the method asks for these?"""
+    if attribute(cfg, "method", "of_source_data", False) and OmegaConf.select(cfg, "source.data") is None:
+        name = str(OmegaConf.select(cfg, "method._target_")).rpartition(".")[2]
+        yield Problem("method", f"{name} needs a source trained on data of its own: source.data", "source=digits_odd")
 
 
 def _check_source(cfg: DictConfig) -> Iterator[Problem]:

@@ -66,6 +66,7 @@ class ModelMethod(Method, LightningModule):
     fits_on: the part of the data whose loader `fit` goes through.
     looks_at: further parts of the data on which its outcome, not its weights, depends.
     needs: what else it is given before fit, see needs.py; found in `self.given` by name.
+    of_source_data: it asks for the data that its source was trained on (`source.data`).
     adapts_at_test: gradients are needed in the test loop.
     steps_itself: it goes from batch to batch in a way of its own, without the trainer's optimizer step; gradients are
         then neither summed over batches nor clipped.
@@ -79,6 +80,7 @@ class ModelMethod(Method, LightningModule):
     fits_on: ClassVar[str] = "train"
     looks_at: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[Need, ...]] = ()
+    of_source_data: ClassVar[bool] = False
     adapts_at_test: ClassVar[bool] = False
     steps_itself: ClassVar[bool] = False
     weighs_samples: ClassVar[bool] = False
