@@ -19,17 +19,18 @@ def factorize(model: nn.Module, rank: int | None, ratio: float) -> dict[str, Ada
     fewer rows or columns; None for that at which L and R hold `ratio` times the weights, ratio · n m / (n + m), at
     least 1. Frozen layers are left out. Raises ValueError if there is nothing to take.
     """
-    sizes = {
-        name: layer.weight.flatten(1).shape
-        for name, layer in model.named_modules()
-        if is_factorizable(layer) and name != HEAD
-    }
+    sizes = {name: layer.weight.flatten(1).shape for name, layer in factorizable(model).items()}
     if not sizes:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer besides its head to factorize")
     ranks = {name: min(n, m, rank or max(1, int(ratio * n * m / (n + m)))) for name, (n, m) in sizes.items()}
     options = {f"^{re.escape(name)}$": {"rank": r} for name, r in ranks.items()}
     make = partial(LoRA, init="zeros")
     return inject(model, lambda name, layer: name in sizes, make, options=options, trained="")
+
+
+def factorizable(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that `factorize` takes, by name."""
+    return {name: layer for name, layer in model.named_modules() if is_factorizable(layer) and name != HEAD}
 
 
 def is_factorizable(layer: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """A look that takes the diagonal Fisher of the whole training part."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class FisherCalibration:
         """The Fisher of all that was added since the last time."""
         fisher, self._accumulator = self.accumulator.result(), None
         return fisher
+
+    def take_layers(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """That of the weights of these layers alone, as matrices (n, m)."""
+        taken = self.take()
+        return {name: taken[f"{name}.weight"].flatten(1) for name in names}
 
     def state(self) -> dict[str, Tensor] | None:
         """What was added so far, for `load`; None for nothing."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.methods.compression.factorization import Parts
+from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.compression.low_rank import LowRank
 from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
 from fisherexp.methods.importance import Importance
@@ -37,14 +38,14 @@ class FWSVD(LowRank):
         importance: Importance,
         finetune: Recipe,
     ) -> None:
-        super().__init__(model, rank, ratio, finetune, importance)
+        super().__init__(model, rank, ratio, finetune, FisherCalibration(model, importance))
         self.axis = axis
 
     def decompose(
-        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], found: Mapping[str, Tensor] | None
     ) -> tuple[dict[str, Parts], dict[str, Any]]:
         parts = {}
         for name, weight in weights.items():
-            row, col = fisher_scales(fisher[name], self.axis)
+            row, col = fisher_scales(found[name], self.axis)
             parts[name] = (0.0, *weighted_svd(weight, row, col, ranks[name]))
         return parts, {}

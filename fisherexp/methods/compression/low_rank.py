@@ -20,7 +20,7 @@ from fisherexp.files import write_atomically
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.compression.factorization import Parts, decompose, factorize
 from fisherexp.methods.compression.fisher_calibration import FisherCalibration
-from fisherexp.methods.importance import Importance
+from fisherexp.methods.compression.input_calibration import InputCalibration
 from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
@@ -29,7 +29,7 @@ class LowRank(CalibrateAndTrain):
     """A method says how layers are decomposed (`decompose`).
 
     rank: of every layer, or None for the rank at which the factors hold `ratio` of its weights.
-    importance: of the weights, over the whole training part; None if the method has no use for it.
+    calibration: what is found of the layers by looking at the whole training part; None if the method looks at nothing.
     finetune: of everything that is trained; epochs=0 for none. adapters_only: train the factors and nothing else.
     """
 
@@ -41,20 +41,20 @@ class LowRank(CalibrateAndTrain):
         rank: Count | None,
         ratio: float,
         finetune: Recipe,
-        importance: Importance | None = None,
+        calibration: FisherCalibration | InputCalibration | None = None,
         adapters_only: bool = False,
     ) -> None:
         super().__init__(model, finetune)
         self.rank, self.ratio, self.adapters_only = rank, ratio, adapters_only
-        self.fisher = None if importance is None else FisherCalibration(model, importance)
+        self.calibration = calibration
         self.layers: dict[str, AdaptedLayer] = {}
         self.factors: dict[str, Tensor] = {}
-        self._restored: dict[str, Tensor] | None = None
+        self._restored: dict[str, Any] | None = None
 
     def decompose(
-        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], found: Mapping[str, Any] | None
     ) -> tuple[dict[str, Parts], dict[str, Any]]:
-        """The parts of all weights (n, m), given the Fisher (n, m) of each or None, and more for the outcome."""
+        """The parts of all weights (n, m), and more for the outcome. found: by layer, what the calibration found."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
@@ -63,24 +63,21 @@ class LowRank(CalibrateAndTrain):
             self.layers = factorize(self.model, self.rank, self.ratio)
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
-        return super().to_look_at(setting) if self.fisher is None else self.fisher.loaders(setting)
+        return super().to_look_at(setting) if self.calibration is None else self.calibration.loaders(setting)
 
     def on_train_start(self) -> None:
-        if self.fisher is not None:
-            self.fisher.load(self._restored)
+        if self.calibration is not None:
+            self.calibration.load(self._restored)
 
     def look(self, batch: Batch) -> None:
-        if self.fisher is not None:
-            self.fisher.add(batch)
+        if self.calibration is not None:
+            self.calibration.add(batch)
 
     def edit(self, step: int, look: int) -> None:
         weights = {name: layer.matrix.detach().clone() for name, layer in self.layers.items()}
         ranks = {name: len(layer.adapters[0].down) for name, layer in self.layers.items()}
-        fisher = None
-        if self.fisher is not None:
-            taken = self.fisher.take()
-            fisher = {name: taken[f"{name}.weight"].flatten(1) for name in self.layers}
-        parts, found = self.decompose(weights, ranks, fisher)
+        found = None if self.calibration is None else self.calibration.take_layers(self.layers)
+        parts, more = self.decompose(weights, ranks, found)
         errors = {}
         for name, layer in self.layers.items():
             decompose(layer, *parts[name])
@@ -92,7 +89,7 @@ class LowRank(CalibrateAndTrain):
             "factor_weights": adapters.num_trainable(self.model),
             "squared_error": sum(errors.values()),
             "squared_error_by_layer": errors,
-            **found,
+            **more,
         }
 
     def on_train_end(self) -> None:
@@ -115,9 +112,9 @@ class LowRank(CalibrateAndTrain):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["fisher"] = None if self.fisher is None else self.fisher.state()
+        checkpoint["calibration"] = None if self.calibration is None else self.calibration.state()
         checkpoint["decomposition"] = self.outcome
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self._restored, self.outcome = checkpoint["fisher"], checkpoint["decomposition"]
+        self._restored, self.outcome = checkpoint["calibration"], checkpoint["decomposition"]

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fisherexp.config.types import AtLeastOne, Count, Positive
 from fisherexp.methods.compression.bit_budget import assign
 from fisherexp.methods.compression.factorization import Parts
+from fisherexp.methods.compression.fisher_calibration import FisherCalibration
 from fisherexp.methods.compression.low_rank import LowRank
 from fisherexp.methods.compression.weighted_svd import fisher_scales, weighted_svd
 from fisherexp.methods.importance import Importance
@@ -79,17 +80,17 @@ class LQLoRA(LowRank):
         importance: Importance,
         finetune: Recipe,
     ) -> None:
-        super().__init__(model, rank, 1.0, finetune, importance if weighted else None, adapters_only=True)
+        calibration = FisherCalibration(model, importance) if weighted else None
+        super().__init__(model, rank, 1.0, finetune, calibration, adapters_only=True)
         self.init, self.budget, self.iterations = init, budget, iterations
         self.formats = [
             NormalFloat(*each, offset) for each in product(weight_bits, scale_bits, scale_type, block, group)
         ]
 
     def decompose(
-        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], found: Mapping[str, Tensor] | None
     ) -> tuple[dict[str, Parts], dict[str, Any]]:
-        if fisher is None:
-            fisher = {name: torch.ones_like(weight) for name, weight in weights.items()}
+        fisher = found or {name: torch.ones_like(weight) for name, weight in weights.items()}
         given = {name: (weight, ranks[name], fisher[name]) for name, weight in weights.items()}
         errors = [[self.parts(form, *each)[1] for form in self.formats] for each in given.values()]
         counts = np.array([weight.numel() for weight in weights.values()])

@@ -25,7 +25,7 @@ class SVD(LowRank):
         super().__init__(model, rank, ratio, finetune)
 
     def decompose(
-        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], fisher: Mapping[str, Tensor] | None
+        self, weights: Mapping[str, Tensor], ranks: Mapping[str, int], found: None
     ) -> tuple[dict[str, Parts], dict[str, Any]]:
         parts = {}
         for name, weight in weights.items():
