@@ -64,13 +64,38 @@ class SALT(Adapter):
         negative = middle.diagonal().clamp(max=0) if self.relu == "diag" else torch.zeros_like(self.values)
         return middle - torch.diag(negative)
 
+    def middle_diagonal(self) -> Tensor:
+        """Σ'_ii (K,), before the ReLU."""
+        top = len(self.factor)
+        leading = self.factor * self.values[:top] + self.shift
+        return torch.cat([leading, self.values[top:] + (self.tall * self.flat.T).sum(1)])
+
+    @torch.no_grad()
+    def negative(self) -> Tensor:
+        """Where it is below zero."""
+        return (self.middle_diagonal() < 0).nonzero().flatten()
+
     def factors(self) -> tuple[Tensor, Tensor]:
-        return self.left @ (self.middle() - torch.diag(self.values)), self.right
+        """Of rank k + r unless the ReLU is over the whole block; singular values that fell below zero, and so are cut,
+        add one each."""
+        if self.relu == "all":
+            return self.left @ (self.middle() - torch.diag(self.values)), self.right
+        top = len(self.factor)
+        moved = (self.factor - 1) * self.values[:top] + self.shift
+        lefts = [self.left[:, :top] * moved, self.left[:, top:] @ self.tall]
+        rights = [self.right[:top], self.flat @ self.right[top:]]
+        if self.relu == "diag" and len(negative := self.negative()):
+            middle = self.middle_diagonal()[negative]
+            lefts.append(self.left[:, negative] * -middle)
+            rights.append(self.right[negative])
+        return torch.cat(lefts, dim=1), torch.cat(rights)
 
     def weight(self, weight: Tensor) -> Tensor:
         left, right = self.factors()
         return weight + left @ right
 
     def penalty(self) -> Tensor:
+        if not self.penalty_weight:  # X Y is as large as the block
+            return self.values.new_zeros(())
         moved = (self.factor - 1) * self.values[: len(self.factor)] + self.shift
         return self.penalty_weight * (length(moved) + length(self.tall @ self.flat))

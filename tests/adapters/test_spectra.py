@@ -109,6 +109,22 @@ def test_salt_clamps_what_it_says(relu, least):
     assert (off.min() < -0.1) == (relu != "all")
 
 
+@pytest.mark.parametrize("relu", ["diag", "none"])
+@pytest.mark.parametrize("below", [0, 2])
+def test_salts_thin_factors_are_the_whole_block(relu, below):
+    """The same update, and gradients, as from Σ' formed; a singular value cut at zero adds one to the rank."""
+    adapter = stirred(SALT(W, rank=2, share=0.5, relu=relu))
+    with torch.no_grad():
+        adapter.shift[:below] -= S[:below] + 5
+    left, right = adapter.factors()
+    whole = adapter.left @ (adapter.middle() - torch.diag(adapter.values)) @ adapter.right
+    torch.testing.assert_close(left @ right, whole)
+    assert left.shape[1] == 3 + 2 + (below if relu == "diag" else 0)
+    wanted = torch.autograd.grad((G * whole).sum(), list(adapter.parameters()))
+    found = torch.autograd.grad((G * (left @ right)).sum(), list(adapter.parameters()))
+    torch.testing.assert_close(found, wanted)
+
+
 def test_salts_penalty_and_a_share_of_all_values():
     adapter = stirred(SALT(W, rank=2, share=0.5, penalty_weight=3.0))
     moved = (adapter.factor - 1) * S[:3] + adapter.shift
