@@ -54,6 +54,21 @@ def test_adaloras_layers_end_at_their_budget(fitted):
     assert len(ranks) == 2
 
 
+@pytest.mark.parametrize(("line", "betas"), [([], (0.9, 0.999)), (["method.betas=[0.9,0.95]"], (0.9, 0.95))])
+def test_lifts_betas(make_bench, source, line, betas):
+    groups = begun(make_bench("lift", *line), source).configure_optimizers()["optimizer"].param_groups
+    assert {group["betas"] for group in groups} == {betas}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [(["method.betas=[0.9]"], "Adam has two"), (["method.betas=[0.9,0.95]", "method.finetune.optimizer=sgd"], "sgd")],
+)
+def test_betas_that_do_not_fit_are_refused(make_bench, line, words):
+    with pytest.raises(Exception, match=words):
+        make_bench("lift", *line).method("method")
+
+
 class Seen(Callback):
     """Of each step the weight decay, and of the last how many moments lie outside the masks."""
 
