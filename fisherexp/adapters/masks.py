@@ -3,8 +3,9 @@
     W' = M ∘ E + (1 - M) ∘ W,   M a mask (m, n), E = M ∘ W at the start
 
 E holds the entries themselves, not what was added to them: an optimizer's weight decay pulls them to zero as it would
-in training all of W, and with a full mask the steps are those of training W. E is as large as W (and so are its
-gradient and an optimizer's moments); outside the mask it is zero.
+in training all of W, and with a full mask the steps are those of training W. Where the mask stays, E is a list of the
+entries (`Listed`). Where it changes (`Rechosen`), E is as large as W, and so are its gradient and an optimizer's
+moments; outside the mask it is zero.
 
 `random_entries` is SHiRA's mask (Bhardwaj et al., NeurIPS 2024, arXiv 2406.13175), `largest` and `smallest` those by
 magnitude, at the budget r (m + n) of a LoRA of rank r.
@@ -61,14 +62,35 @@ class Sparse(Adapter):
         return int(self.mask.sum())
 
 
-class RandomMask(Sparse):
+class Listed(Adapter):
+    """The same for a mask that never changes: `entries` (1, k) are those in the mask, row by row. They have two
+    dimensions so that a recipe which decays matrices alone decays them."""
+
+    def __init__(self, weight: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("places", mask.flatten().nonzero().flatten())
+        self.entries = nn.Parameter(weight.flatten()[self.places][None])
+        self.shape = weight.shape
+
+    def weight(self, weight: Tensor) -> Tensor:
+        return weight.flatten().scatter(0, self.places, self.entries[0]).view(self.shape)
+
+    @property
+    def mask(self) -> Tensor:
+        """Which entries are trained, bool (m, n)."""
+        mask = torch.zeros(self.shape.numel(), dtype=torch.bool, device=self.places.device)
+        mask[self.places] = True
+        return mask.view(self.shape)
+
+
+class RandomMask(Listed):
     """weight: W (m, n). rank: r. Trains min(r (m + n), m n) random entries. Raises ValueError for a rank below 1."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__(weight, random_entries(weight, budget(weight, rank)))
 
 
-class MagnitudeMask(Sparse):
+class MagnitudeMask(Listed):
     """weight: W (m, n). rank: r. Trains the min(r (m + n), m n) largest, or smallest, |W|. ValueError as above."""
 
     def __init__(self, weight: Tensor, rank: int, select: Literal["largest", "smallest"] = "largest") -> None:

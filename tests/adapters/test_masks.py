@@ -65,6 +65,15 @@ def test_entries_outside_the_mask_keep_their_bytes(make):
         assert int((~same).sum()) == sum(layer.weight.shape)
 
 
+def test_a_mask_that_stays_is_a_list_with_the_gradients_of_its_entries():
+    adapter = MagnitudeMask(W, rank=1)
+    gradient = torch.randn(W.shape, generator=torch.Generator().manual_seed(2), dtype=W.dtype)
+    (gradient * adapter.weight(W)).sum().backward()
+    assert torch.equal(adapter.entries.grad[0], gradient[adapter.mask])
+    assert torch.equal(adapter.entries[0], W[adapter.mask])
+    assert torch.equal(adapter.mask, largest(W.abs(), 14))
+
+
 def test_masks_by_magnitude_hold_the_extremes():
     size = W.abs()
     assert size[largest(size, 10)].min() > size[~largest(size, 10)].max()
