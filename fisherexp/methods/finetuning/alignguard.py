@@ -33,7 +33,7 @@ class AlignGuard(LoRA):
     name = "alignguard"
     stream = "LoRA"  # begins as LoRA does and sees the same batches: runs differ by the terms alone
     paper = "AlignGuard-LoRA, 2025, arXiv 2508.02079"
-    search = {"lambda_": "tag(log, interval(1, 1e5))"}
+    search = {"finetune.lr": "tag(log, interval(1e-3, 1e-1))", "lambda_": "tag(log, interval(1e-2, 1e5))"}
     needs = (SourceFishers(),)
     of_source_data = True  # it needs a source that is trained on data of its own
     weighs_samples = False
