@@ -53,6 +53,14 @@ class Integer(Format):
         scales, zeros = (each.repeat_interleave(group, dim=1)[:, :m] for each in (scales, zeros))
         return self.values(codes, scales, zeros)
 
+    def first(self, parts: Mapping[str, Tensor], shape: Size | tuple[int, ...], rows: int, columns: int) -> Parts:
+        """The stored tensors of the first rows and columns of a stored matrix, rounded no further."""
+        n, m = shape
+        groups = -(-columns // self.width(m))
+        codes = unpack(parts["codes"], self.bits, n * m).view(n, m)[:rows, :columns]
+        scales, zeros = (each[:rows, :groups] for each in self.stored_scales(parts, n))
+        return self.assemble(codes, scales, zeros)
+
     # --- the steps, for methods that round column by column ------------------------------------------------
 
     def width(self, columns: int) -> int:

@@ -33,6 +33,10 @@ class Plain(Format):
     def decode(self, parts: Mapping[str, Tensor], shape: Size | tuple[int, ...]) -> Tensor:
         return parts["values"].double().view(tuple(shape))
 
+    def first(self, parts: Mapping[str, Tensor], shape: Size | tuple[int, ...], rows: int, columns: int) -> Parts:
+        """The stored tensors of the first rows and columns of a stored matrix."""
+        return {"values": parts["values"].view(tuple(shape))[:rows, :columns]}
+
 
 @dataclass(frozen=True)
 class TwoFour(Format):

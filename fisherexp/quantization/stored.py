@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .format import Format, num_bytes
 from .integer import Integer
+from .kept import Kept
 from .normal_float import NormalFloat
 from .sparse import Masked, Plain, TwoFour
 
-FORMATS = {form.__name__: form for form in (Integer, NormalFloat, Plain, TwoFour, Masked)}
+FORMATS = {form.__name__: form for form in (Integer, NormalFloat, Plain, TwoFour, Masked, Kept)}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from fisherexp.quantization import Integer, Masked, NormalFloat, Plain, TwoFour, num_bytes, pack, two_of_four, unpack
+from fisherexp.quantization import (
+    Integer,
+    Kept,
+    Masked,
+    NormalFloat,
+    Plain,
+    TwoFour,
+    num_bytes,
+    pack,
+    two_of_four,
+    unpack,
+)
 
 torch.manual_seed(0)
 W = torch.randn(7, 40, dtype=torch.float64) * torch.logspace(-3, 3, 7, dtype=torch.float64)[:, None]
@@ -63,6 +74,7 @@ FORMS = [
     TwoFour(Integer(3, 16)),
     Masked(),
     Plain("bfloat16"),
+    Kept(Plain("float32")),
 ]
 
 
@@ -89,6 +101,7 @@ def test_what_is_stored_decodes_to_what_is_computed(form, shape):
         (TwoFour(), 16 / 2 + 2 / 2),
         (TwoFour(Integer(4, 32)), 4 / 2 + 2 / 2 + 16 / 64),
         (Plain(), 16),
+        (Kept(Plain()), 16 + 16 * (64 + 256) / (64 * 256)),
     ],
     ids=str,
 )
