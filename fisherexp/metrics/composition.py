@@ -10,7 +10,9 @@ W_OV^A = Σ_c σ_c u_c v_cᵀ, and each channel c has a score of its own, S_c = 
 S² ‖W_OV‖² = Σ σ_c² S_c² (Merullo, Eickhoff, Pavlick, "Talking Heads", NeurIPS 2024, arXiv 2406.09519: heads talk
 through few of them). Random matrices of the same shapes, whose S is near √(1/d), are what a score is judged by.
 
-Nothing of size d × d is formed: every product is one of factors (d, h) (h, d).
+Nothing of size d × d is formed. Of one factor of each side a triangle is all that a norm needs: with W_V = Q R and
+Y = N Q'ᵀ, S is ‖M N‖ / (‖M‖ ‖N‖) with M = R W_O (h, d) and N (d, h), made once for each head, whatever it is paired
+with.
 """
 
 from typing import Literal, NamedTuple
@@ -67,13 +69,32 @@ def read(heads: Heads, mode: Mode) -> Product:
     return Product(query, key.mT) if mode == "q" else Product(key, query.mT)
 
 
+def writes(heads: Heads) -> Tensor:
+    """M (H, h, d) of each head, over its norm."""
+    product = written(heads)
+    return _unit(torch.linalg.qr(product.left)[1] @ product.right)
+
+
+def reads(heads: Heads, mode: Mode) -> Tensor:
+    """N (H, d, h) of each head, over its norm."""
+    product = read(heads, mode)
+    return _unit(product.left @ torch.linalg.qr(product.right.mT)[1].mT)
+
+
+def paired(writing: Tensor, reading: Tensor) -> Tensor:
+    """S (H, H') of what `writes` and `reads` gave: one product of two matrices."""
+    product = writing.flatten(0, 1) @ reading.transpose(0, 1).flatten(1)
+    blocks = product.view(len(writing), writing.shape[1], len(reading), reading.shape[2])
+    return blocks.square().sum((1, 3)).sqrt()
+
+
 def scores(first: Heads, second: Heads, mode: Mode) -> Tensor:
     """S of each of H heads with each of H' later ones, (H, H')."""
-    x, y = written(first), read(second, mode)
-    inner = x.right[:, None] @ y.left[None]  # (H, H', h, h)
-    left = torch.linalg.qr(x.left)[1][:, None]
-    right = torch.linalg.qr(y.right.mT)[1].mT[None]
-    return torch.linalg.matrix_norm(left @ inner @ right) / (x.norm()[:, None] * y.norm()[None])
+    return paired(writes(first), reads(second, mode))
+
+
+def _unit(matrix: Tensor) -> Tensor:
+    return matrix / torch.linalg.matrix_norm(matrix)[:, None, None]
 
 
 def channels(heads: Heads) -> Channels:
@@ -86,10 +107,7 @@ def channels(heads: Heads) -> Channels:
 
 def channel_scores(found: Channels, second: Heads, mode: Mode) -> Tensor:
     """S_c of each channel of H heads with each of H' later ones, (H, H', h)."""
-    y = read(second, mode)
-    inner = found.right.mT[:, None] @ y.left[None]  # (H, H', h, h)
-    right = torch.linalg.qr(y.right.mT)[1].mT[None]
-    return torch.linalg.vector_norm(inner @ right, dim=-1) / y.norm()[None, :, None]
+    return torch.linalg.vector_norm(found.right.mT[:, None] @ reads(second, mode)[None], dim=-1)
 
 
 def random_scores(width: int, first: int, second: int, draws: int, generator: torch.Generator) -> Tensor:

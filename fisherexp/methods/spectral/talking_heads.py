@@ -34,7 +34,8 @@ from fisherexp.methods.spectral.head_edits import (
 )
 from fisherexp.methods.spectral.heads_figure import draw
 from fisherexp.methods.spectral.study import Study
-from fisherexp.metrics.composition import MODES, channel_scores, channels, random_scores, scores
+from fisherexp.metrics.composition import MODES, channel_scores, channels, paired, random_scores, reads, writes
+from fisherexp.models.char_gpt import CharGPT
 from fisherexp.models.eval_mode import eval_mode
 
 RANDOM_REMOVALS = 5
@@ -129,9 +130,8 @@ class TalkingHeads(Study):
 
     def _previous(self, layers: list[Layer]) -> list[float]:
         """By head of the first layer, where positions are learned: attention to the place before."""
-        known = getattr(self.model, "backbone", None)
-        positions = dict(known.named_children()).get("positions") if isinstance(known, nn.Module) else None
-        return attention_to_previous(layers[0], positions).tolist() if isinstance(positions, nn.Embedding) else []
+        found = [module.positions for module in self.model.modules() if isinstance(module, CharGPT)]
+        return attention_to_previous(layers[0], found[0]).tolist() if found else []
 
     def _confirm(
         self,
@@ -183,13 +183,13 @@ class TalkingHeads(Study):
 
 def _all_scores(layers: list[Layer], mode: str) -> Tensor:
     """(heads, heads), 0 where the second is in no later layer."""
+    writing = [writes(layer.heads) for layer in layers]
+    reading = [reads(layer.heads, mode) for layer in layers]
+    sizes = [len(each) for each in reading]
     rows = []
-    for number, first in enumerate(layers):
-        none = [
-            torch.zeros(len(first.heads.query), len(second.heads.query)).double() for second in layers[: number + 1]
-        ]
-        later = [scores(first.heads, second.heads, mode).cpu() for second in layers[number + 1 :]]
-        rows.append(torch.cat([*none, *later], 1))
+    for number, first in enumerate(writing):
+        later = [paired(first, second).cpu() for second in reading[number + 1 :]]
+        rows.append(torch.cat([torch.zeros(len(first), sum(sizes[: number + 1])).double(), *later], 1))
     return torch.cat(rows)
 
 

@@ -148,3 +148,19 @@ def test_the_study_finds_the_wire_and_what_removing_it_costs(wired, tmp_path):
     assert kept.shape == (6, 6)
     assert not kept[:, :3].any()
     assert float(kept[1, 5]) == pytest.approx(found[0]["score"], rel=1e-5)
+
+
+def test_each_head_is_decomposed_once_and_positions_are_those_of_the_kind(monkeypatch):
+    """Of three layers: W_V once by mode, W_Q, W_K or W_O once each, whatever they are paired with."""
+    torch.manual_seed(0)
+    backbone = AttentionOnly(dim=DIM, depth=3, heads=HEADS, input_shape=(10,), vocabulary=7)
+    made, qr = [], torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda matrix: made.append(len(matrix)) or qr(matrix))
+    study = TalkingHeads(nn.Sequential(nn.Identity(), backbone), ablate=False, draws=5)  # no module named backbone
+    study.source_loaded()
+    of_layers = [count for count in made if count == HEADS]
+    assert len(of_layers) == 3 * (3 + 3) + 3  # and the channels of the pair that stands out
+    assert len(study.outcome["previous_token"]) == HEADS
+    other = TalkingHeads(ViT(patch=4, dim=8, depth=2, heads=2, input_shape=(1, 8, 8)), ablate=False, draws=5)
+    other.source_loaded()
+    assert other.outcome["previous_token"] == []
