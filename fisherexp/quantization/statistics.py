@@ -88,6 +88,12 @@ class Collector:
         """Layers with too many inputs for more than the diagonal."""
         return [name for name, stats in self.stats.items() if not stats.full]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all sums, those that are shared once."""
+        tensors = {id(t): t for stats in self.stats.values() for t in stats.state().values()}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
     @torch.no_grad()
     def look(self, inputs: Any, mask: Tensor | None = None) -> None:
         """One forward pass. mask: of tokens (B, T) that count."""

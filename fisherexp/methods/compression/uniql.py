@@ -60,6 +60,7 @@ class UniQL(WeightTransform):
         "stored_bytes": "stored\nbytes",
         "output_error": "output\nerror",
         "output_error_max": "largest\nerror",
+        "peak_mib": "peak\nMiB",
     }
     counts_with = {
         "exclude": {"exclude": "^backbone.blocks.0"},

@@ -9,6 +9,9 @@ untouched model (QERA).
 
 The output error of a layer is √(E‖(W - Ŵ) x‖² / E‖W x‖²) over the inputs x that it was given in calibration; where
 inputs are rounded, too, it counts that, over the rows that were kept (`keep`).
+
+The peak is that of tensors alive while layers are compressed, what was summed up in calibration with it, the model
+without: unlike the memory of the process the same in every run (fisherexp.metrics.live_memory).
 """
 
 import re
@@ -29,6 +32,7 @@ from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.recipe import Recipe
+from fisherexp.metrics.live_memory import LiveMemory
 from fisherexp.models.eval_mode import eval_mode
 from fisherexp.quantization import (
     Collector,
@@ -70,8 +74,15 @@ class WeightTransform(CalibrateAndTrain):
         "stored_bytes": "stored\nbytes",
         "output_error": "output\nerror",
         "output_error_max": "largest\nerror",
+        "peak_mib": "peak\nMiB",
     }
-    better = {"effective_bits": "lower", "stored_bytes": "lower", "output_error": "lower", "output_error_max": "lower"}
+    better = {
+        "effective_bits": "lower",
+        "stored_bytes": "lower",
+        "output_error": "lower",
+        "output_error_max": "lower",
+        "peak_mib": "lower",
+    }
     counts_with = {"max_width": {"max_width": 8}, "sequential": {"/model.hidden": [12, 12]}}
 
     def __init__(
@@ -90,6 +101,7 @@ class WeightTransform(CalibrateAndTrain):
         self.stored: dict[str, StoredWeight] = {}
         self.errors: dict[str, tuple[float, float]] = {}
         self.diagonal: list[str] = []
+        self.peak = 0  # bytes
         self.collector: Collector | None = None
         self.drawn = 0
         self._restored: dict[str, Any] | None = None
@@ -132,11 +144,13 @@ class WeightTransform(CalibrateAndTrain):
         if uncalled := [name for name in self.blocks[look] if name not in stats]:
             raise ValueError(f"the model never calls {', '.join(uncalled)}: leave out by method.exclude")
         found = {}
-        for name in self.blocks[look]:
-            weight = matrix(self.model.get_submodule(name)).double().clone()
-            found[name] = self.compress(name, weight, stats[name])
-            lost = (weight - found[name].weight()).norm() / weight.norm().clamp_min(1e-300)
-            self.errors[name] = self.output_error(weight, found[name], stats[name]), lost.item()
+        with LiveMemory() as memory:
+            for name in self.blocks[look]:
+                weight = matrix(self.model.get_submodule(name)).double().clone()
+                found[name] = self.compress(name, weight, stats[name])
+                lost = (weight - found[name].weight()).norm() / weight.norm().clamp_min(1e-300)
+                self.errors[name] = self.output_error(weight, found[name], stats[name]), lost.item()
+        self.peak = max(self.peak, self.collector.num_bytes + memory.peak)
         for name, stored in found.items():
             self.install(name, stored)
         self.stored |= found
@@ -180,6 +194,7 @@ class WeightTransform(CalibrateAndTrain):
             "stored_bytes": stored_bytes,
             "output_error": fmean(output_errors),
             "output_error_max": max(output_errors),
+            "peak_mib": self.peak / 2**20,
         }
         about = {"weights": weights, "samples": self.drawn, "diagonal": self.diagonal}
         return {**about, "layers": layers, "metrics": metrics}
@@ -193,14 +208,14 @@ class WeightTransform(CalibrateAndTrain):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["stored"] = {name: (stored.tensors(), stored.about()) for name, stored in self.stored.items()}
-        checkpoint["errors"], checkpoint["diagonal"] = self.errors, self.diagonal
+        checkpoint["errors"], checkpoint["diagonal"], checkpoint["peak"] = self.errors, self.diagonal, self.peak
         checkpoint["sums"] = None if self.collector is None else self.collector.state()
         checkpoint["compression"] = self.outcome
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.stored = {name: StoredWeight.of(*stored) for name, stored in checkpoint["stored"].items()}
-        self.errors, self.diagonal = checkpoint["errors"], checkpoint["diagonal"]
+        self.errors, self.diagonal, self.peak = (checkpoint[name] for name in ("errors", "diagonal", "peak"))
         self._restored, self.outcome = checkpoint["sums"], checkpoint["compression"]
 
 

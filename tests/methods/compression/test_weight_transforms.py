@@ -306,3 +306,13 @@ def test_what_cannot_be_is_refused_in_one_line(compressed):
     with pytest.raises(ValueError, match="the model never calls 1: leave out by"):
         method.edit(0, 0)
     assert psd_root(torch.zeros(2, 2)).inverse.tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_peak_counts_what_is_summed_up_and_what_compression_makes(transformed):
+    """At least the second moments of 64 and 16 inputs and a weight in float64; exact factors need more than rounding;
+    layers in order hold one second moment at a time."""
+    peaks = {name: transformed(name)[0].outcome["metrics"]["peak_mib"] * 2**20 for name in ("rtn", "qera_exact")}
+    assert peaks["rtn"] > 8 * (64 * 64 + 16 * 16 + 16 * 64)
+    assert peaks["qera_exact"] > peaks["rtn"] + 8 * 64 * 64
+    ordered = transformed("qera_exact", "method.sequential=true")[0].outcome["metrics"]["peak_mib"] * 2**20
+    assert peaks["qera_exact"] - ordered == pytest.approx(8 * 16 * 16, abs=8 * 16 * 8)
