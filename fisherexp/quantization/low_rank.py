@@ -6,13 +6,16 @@ by Eckart, Young 1936; the squared minimum is Σ_{i>r} σ_i². S Sᵀ is the wei
 error of the outputs, and L Lᵀ that of outputs; any S with the same S Sᵀ gives the same B A (QERA, arXiv 2410.06040).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 # Eigenvalues at or below m · EPSILON · the largest are none, in the root and in its inverse (GPTQModel's rule).
 EPSILON = torch.finfo(torch.float32).eps
+SVD = Literal["exact", "randomized"]
+OVERSAMPLING = 10  # of randomized
+POWER_ITERATIONS = 8  # that of rounding errors falls slowly
 
 
 class Root(NamedTuple):
@@ -47,19 +50,23 @@ def _roots(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weighted_low_rank(
-    matrix: Tensor, rank: int, inputs: Root | None = None, outputs: Root | None = None
+    matrix: Tensor, rank: int, inputs: Root | None = None, outputs: Root | None = None, svd: SVD = "exact"
 ) -> tuple[Tensor, Tensor]:
     """Factors B (n, r) and A (r, m) of D (n, m), float64, singular values shared as roots.
 
     r is `rank`, or fewer where D has fewer rows or columns. inputs: S of the m inputs. outputs: L of the n outputs.
-    None is for ones.
+    None is for ones. svd: randomized costs n m r in place of n m min(n, m), and loses a little more (see
+    `randomized_svd`).
     """
     weighted = matrix.double()
     if inputs is not None:
         weighted = _from_right(weighted, inputs.root)
     if outputs is not None:
         weighted = _from_right(weighted.T, outputs.root).T
-    left, values, right = torch.linalg.svd(weighted, full_matrices=False)
+    if svd == "exact":
+        left, values, right = torch.linalg.svd(weighted, full_matrices=False)
+    else:
+        left, values, right = randomized_svd(weighted, rank)
     roots = values[:rank].sqrt()
     up, down = left[:, :rank] * roots, roots[:, None] * right[:rank]
     if inputs is not None:
@@ -67,6 +74,15 @@ def weighted_low_rank(
     if outputs is not None:
         up = _from_right(up.T, outputs.inverse).T
     return up, down
+
+
+def randomized_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U (n, r), σ (r,), Vᵀ (r, m) of nearly the best approximation of D (n, m) (Halko, Martinsson, Tropp 2011, arXiv
+    0909.4061). The same for the same matrix: no generator moves on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        left, values, right = torch.svd_lowrank(matrix, min(rank + OVERSAMPLING, *matrix.shape), POWER_ITERATIONS)
+    return left[:, :rank], values[:rank], right[:, :rank].T
 
 
 def _from_right(matrix: Tensor, factor: Tensor) -> Tensor:

@@ -5,9 +5,9 @@
 
 A weight (m, m) rounded to 3 bits, inputs whose second moment has eigenvalues 1 / i in a random basis, rank 32. Times
 are processor times on one thread, medians over rounds in turns; `constant` is time over m³, in nanoseconds: where the
-work is cubic it stays. The randomized SVD is torch.svd_lowrank with 2 and 8 power iterations; its excess is how much
-more output error it leaves than the exact one. `peft` is the decomposition within its LoftQ (peft.utils.loftq_utils),
-which has no weights, beside ours without; the whole of LoftQ there, and GPTQModel's EoRA, ask for a GPU.
+work is cubic it stays. The excess of the randomized SVD is how much more output error it leaves than the exact one.
+`peft` is the decomposition within its LoftQ (peft.utils.loftq_utils), which has no weights, beside ours without; the
+whole of LoftQ there, and GPTQModel's EoRA, ask for a GPU.
 """
 
 import argparse
@@ -24,12 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fisherexp.quantization import Integer, psd_root, weighted_low_rank
 
 RANK = 32
-
-
-def randomized(weighted, rank, iterations):
-    """Factors of nearly the best approximation of rank r."""
-    left, values, right = torch.svd_lowrank(weighted, q=rank + 10, niter=iterations)
-    return (left * values)[:, :rank], right[:, :rank].T
 
 
 def problem(width):
@@ -66,8 +60,10 @@ def main():
             "whole step": lambda lost=lost, moment=moment: weighted_low_rank(lost, RANK, psd_root(moment)),
             "root alone": lambda moment=moment: psd_root(moment),
             "exact SVD": lambda weighted=weighted: weighted_low_rank(weighted, RANK),
-            "randomized, 2": lambda weighted=weighted: randomized(weighted, RANK, 2),
-            "randomized, 8": lambda weighted=weighted: randomized(weighted, RANK, 8),
+            "randomized SVD": lambda weighted=weighted: weighted_low_rank(weighted, RANK, svd="randomized"),
+            "whole step, randomized": lambda lost=lost, moment=moment: weighted_low_rank(
+                lost, RANK, psd_root(moment), svd="randomized"
+            ),
         }
         if find_spec("peft"):
             from peft.utils.loftq_utils import _low_rank_decomposition as of_peft
@@ -78,7 +74,7 @@ def main():
         best = (weighted - made["exact SVD"][0] @ made["exact SVD"][1]).norm()
         for name, seconds in spent.items():
             line = f"m={width:<5} {name:<27}{1000 * seconds:>9.1f} ms  constant {1e9 * seconds / width**3:>6.2f} ns"
-            if name.startswith("randomized"):
+            if name == "randomized SVD":
                 excess = float((weighted - made[name][0] @ made[name][1]).norm() / best) - 1
                 line += f"  exact / this {spent['exact SVD'] / seconds:.1f}, excess {100 * excess:.3f} %"
             print(line, flush=True)

@@ -124,3 +124,20 @@ def test_activations_are_rounded_token_by_token_and_the_gradient_goes_straight_t
     (found * weights).sum().backward()
     assert torch.equal(x.grad, weights)
     assert torch.equal(fake_quantize(torch.zeros(2, 4), 4), torch.zeros(2, 4))
+
+
+def test_the_randomized_svd_loses_hardly_more_and_leaves_generators_alone():
+    """Of a rounding error, whose singular values fall slowly; with one draw and no power iterations it loses more."""
+    torch.manual_seed(0)
+    weight, root = torch.randn(96, 128), torch.randn(128, 128).double() / torch.arange(1, 129)
+    lost, inputs = weight - weight.mul(2).round().div(2), psd_root(root @ root.T)
+    before = torch.get_rng_state()
+    exact, randomized, again = (weighted_low_rank(lost, 8, inputs, svd=svd) for svd in ("exact", *2 * ["randomized"]))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(one, other) for one, other in zip(randomized, again, strict=True))
+    error = lambda up, down: float(((lost.double() - up @ down) @ inputs.root).norm())  # noqa: E731
+    assert 1 <= error(*randomized) / error(*exact) < 1.0001
+    assert randomized[0].shape == (96, 8)
+    weighted = lost.double() @ inputs.root
+    left = torch.svd_lowrank(weighted, 8, 0)[0]
+    assert float((weighted - left @ (left.T @ weighted)).norm()) > 1.01 * error(*exact)

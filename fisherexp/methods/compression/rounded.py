@@ -43,11 +43,16 @@ class Corrected(Rounded):
     """Q = rounded W, then B A of rank r for W - Q, once: a method says how inputs and outputs weigh (`roots`).
 
     rank: r, of every layer, or fewer where a weight has fewer rows or columns; 0 for none. Factors are of 16 bits.
+    svd: see `weighted_low_rank`.
     """
 
-    def __init__(self, model: nn.Module, rank: Size, **options: Any) -> None:
+    without_effect = {"svd": "nearly the same factors, sooner where layers are wide"}
+
+    def __init__(
+        self, model: nn.Module, rank: Size, svd: Literal["exact", "randomized"] = "exact", **options: Any
+    ) -> None:
         super().__init__(model, **options)
-        self.rank = rank
+        self.rank, self.svd = rank, svd
 
     def roots(self, name: str, stats: LayerStats) -> tuple[Root | None, Root | None]:
         """S of a layer's inputs and L of its outputs, see fisherexp/quantization/low_rank.py."""
@@ -63,5 +68,5 @@ class Corrected(Rounded):
         if not self.rank:
             return StoredWeight(tuple(weight.shape), form, parts)
         lost = weight - form.decode(parts, weight.shape)
-        factors = halved(*weighted_low_rank(lost, self.rank, *self.roots(name, stats)))
+        factors = halved(*weighted_low_rank(lost, self.rank, *self.roots(name, stats), self.svd))
         return StoredWeight(tuple(weight.shape), form, parts, *factors)
