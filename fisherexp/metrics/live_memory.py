@@ -5,6 +5,7 @@ kernel needs inside itself is not seen. Unlike the memory of the process, it is 
 """
 
 import weakref
+from collections import Counter
 from typing import Any
 
 from torch import Tensor
@@ -20,12 +21,13 @@ class LiveMemory(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = self.largest = 0
         self._owners: dict[int, int] = {}  # address of a storage -> tensors on it
-        self._given: set[int] = set()  # storages that were there before
+        self._given: Counter[int] = Counter()  # the same of storages that were there before
+        self._known: set[int] = set()  # those tensors, by id
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor) and (address := _address(tensor)) not in self._owners:
-                self._given.add(address)
+                self._give(tensor, address)
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -34,7 +36,10 @@ class LiveMemory(TorchDispatchMode):
 
     def _count(self, tensor: Tensor) -> None:
         address, size = _address(tensor), tensor.untyped_storage().nbytes()
-        if address in self._given or not size:
+        if address in self._given:
+            self._give(tensor, address)
+            return
+        if not size:
             return
         if address not in self._owners:
             self._owners[address] = 0
@@ -42,6 +47,19 @@ class LiveMemory(TorchDispatchMode):
             self.peak, self.largest = max(self.peak, self.now), max(self.largest, size)
         self._owners[address] += 1
         weakref.finalize(tensor, self._gone, address, size)
+
+    def _give(self, tensor: Tensor, address: int) -> None:
+        if id(tensor) not in self._known:
+            self._known.add(id(tensor))
+            self._given[address] += 1
+            # Once it is gone, its address may be that of another.
+            weakref.finalize(tensor, self._taken, id(tensor), address)
+
+    def _taken(self, known: int, address: int) -> None:
+        self._known.discard(known)
+        self._given[address] -= 1
+        if not self._given[address]:
+            del self._given[address]
 
     def _gone(self, address: int, size: int) -> None:
         self._owners[address] -= 1
