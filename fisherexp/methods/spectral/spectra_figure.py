@@ -1,6 +1,6 @@
 """Spectra of some layers with their fitted tails, and the exponents of all layers with their intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], st
         exponents.errorbar(alphas, heights, xerr=bounds, fmt="o", color=color, markersize=3.5, label=estimator)
     nulls = [layers[name]["shuffled"] for name in names]
     exponents.plot(nulls, range(len(names)), "|", color=GRAY, markersize=10, label="farms, shuffled")
-    exponents.set_yticks(range(len(names)), names, fontsize=7)
+    shown = without_common_parts(names)
+    exponents.set_yticks(range(len(names)), shown.values(), fontsize=7)
     exponents.invert_yaxis()
     exponents.set_xlabel("exponent α")
     exponents.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -38,10 +39,20 @@ def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], st
         for estimator in ("ks", "farms"):
             _spectrum(panel, spectra[name].of(estimator), layers[name][estimator], estimator)
         panel.set(xscale="log", yscale="log", xlabel="eigenvalue λ")
-        panel.set_title(name, fontsize=8)
+        panel.set_title(shown[name], fontsize=7)
     panels[0].set_ylabel("share of eigenvalues ≥ λ")
     panels[0].legend(frameon=False, fontsize=7)
     save_both(figure, stem)
+
+
+def without_common_parts(names: Sequence[str]) -> dict[str, str]:
+    """Names of layers without the modules that all of them lie in, which would take the room of what tells them
+    apart."""
+    parts = [name.split(".") for name in names]
+    common = 0
+    while len({tuple(each[: common + 1]) for each in parts}) == 1 and all(len(each) > common + 1 for each in parts):
+        common += 1
+    return {name: ".".join(each[common:]) for name, each in zip(names, parts, strict=True)}
 
 
 def _spectrum(panel: Any, values: Tensor, found: Mapping[str, float], estimator: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fisherexp.methods.spectral.spectra_figure import without_common_parts
 from fisherexp.methods.spectral.weight_spectra import ESTIMATORS, WeightSpectra, shuffled
 from fisherexp.metrics.fixed_aspect import eigenvalues, pooled
 from fisherexp.metrics.power_law import fit
@@ -58,3 +59,9 @@ def test_shuffled_weights_are_a_null():
 def test_a_model_of_small_layers_is_refused():
     with pytest.raises(ValueError, match=r"method.fewest=10: the most eigenvalues has layer 0, 6"):
         WeightSpectra(nn.Sequential(nn.Linear(30, 6), nn.Linear(6, 4)))
+
+
+def test_pictures_name_layers_by_what_tells_them_apart():
+    names = ["net.encoder.0.query", "net.encoder.10.query", "net.embed"]
+    assert list(without_common_parts(names).values()) == ["encoder.0.query", "encoder.10.query", "embed"]
+    assert without_common_parts(["net.layers.3"]) == {"net.layers.3": "3"}
