@@ -72,27 +72,35 @@ def source_code(domain: str, chunk: int) -> list[str]:
     return found
 
 
-def mixed_code(wanted: str, pool: int, share: float, target: int, chunk: int, seed: int) -> dict[str, Tensor]:
-    """A pool with a share of the wanted domain, the rest of the others alike, and `target` other pieces of the wanted
-    one, twice: to learn from ('target') and to measure with ('reference'). `raw.wanted`: bool (pool,)."""
+def mixed_code(
+    wanted: str | Sequence[str], pool: int, share: float, target: int, chunk: int, seed: int
+) -> dict[str, Tensor]:
+    """A pool with a share of the wanted domains, alike, the rest of the others alike, and of each wanted one `target`
+    other pieces, twice: to learn from ('target') and to measure with ('reference'). `raw.wanted`: bool (pool,).
+    `target.of`, `reference.of`: the place of their domain among the wanted ones."""
     draw = generator("text_selection", seed)
-    own = round(share * pool)
-    others = [domain for domain in DOMAINS if domain != wanted]
-    raw, labels, apart = [], [], []
+    kinds = [wanted] if isinstance(wanted, str) else list(wanted)
+    others = [domain for domain in DOMAINS if domain not in kinds]
+    own = round(share * pool) // len(kinds)
+    foreign = (pool - own * len(kinds)) // max(1, len(others))
+    raw, labels, apart = [], [], {}
     for domain in DOMAINS:
-        count = own if domain == wanted else (pool - own) // len(others)
-        needed = count + (2 * target if domain == wanted else 0)
+        count = own if domain in kinds else foreign
+        needed = count + (2 * target if domain in kinds else 0)
         pieces = source_code(domain, chunk)
         if len(pieces) < needed:
             raise DataError(f"data.pool={pool} needs {needed} pieces of '{domain}'; there are {len(pieces)}")
         order = torch.randperm(len(pieces), generator=draw)[:needed].tolist()
         raw += [pieces[at] for at in order[:count]]
-        labels += [domain == wanted] * count
-        apart += [pieces[at] for at in order[count:]]
+        labels += [domain in kinds] * count
+        apart[domain] = [pieces[at] for at in order[count:]]
     order = torch.randperm(len(raw), generator=draw)
+    place = torch.arange(len(kinds)).repeat_interleave(target)
     return {
         **packed("raw", [raw[at] for at in order.tolist()]),
-        **packed("target", apart[:target]),
-        **packed("reference", apart[target:]),
+        **packed("target", [text for domain in kinds for text in apart[domain][:target]]),
+        **packed("reference", [text for domain in kinds for text in apart[domain][target:]]),
         "raw.wanted": torch.tensor(labels)[order],
+        "target.of": place,
+        "reference.of": place,
     }

@@ -117,8 +117,8 @@ def _found(cfg: DictConfig) -> str | None:
 
 
 def _with_contents(node: Any, root: str | None) -> Any:
-    """Nested containers in which every file or folder that an option names stands as its name and a hash of its
-    content: where it lies plays no part, and changed under the same name it is another experiment.
+    """Nested containers in which every file or folder that an option names, alone or in a list, stands as its name and
+    a hash of its content: where it lies plays no part, and changed under the same name it is another experiment.
 
     Which options these are, a class declares by `paths` (where it says nothing, 'path' is one), and by `files` what it
     reads from the data folder under a fixed name.
@@ -129,8 +129,12 @@ def _with_contents(node: Any, root: str | None) -> Any:
     if isinstance(target := node.get("_target_"), str):
         declares = _attributes(target)
         for option in declares.get("paths", ("path",)):
-            if isinstance(given := node.get(option), str) and (place := located(given, root)):
+            given = node.get(option)
+            if isinstance(given, str) and (place := located(given, root)):
                 found[option] = [place.name, content(place)]
+            elif isinstance(given, list):
+                places = [(path, located(path, root) if isinstance(path, str) else None) for path in given]
+                found[option] = [[place.name, content(place)] if place else path for path, place in places]
         if read := [name for name in declares.get("files", ()) if (data_folder(root) / name).exists()]:
             found["files"] = [[name, content(data_folder(root) / name)] for name in read]
     return found

@@ -6,8 +6,10 @@
 c(x): how many n-grams of x fall into each of the buckets (hashed_ngrams.py); p, q: shares of the buckets in target and
 pool. Xie, Santurkar, Ma, Liang: Data Selection for Language Models via Importance Resampling, NeurIPS 2023, arXiv
 2302.03169. Weights and choices are those of the authors' package `data-selection` 1.0.3 for smoothing 0; q is fitted to
-the whole pool, theirs to the first 1e5 · buckets n-grams of each shard; one target, theirs may have several. To compare
-with: the largest cosine between counts and the target's, and a random choice.
+the whole pool, theirs to the first 1e5 · buckets n-grams of each shard. Several targets are one mixture, or each has
+texts of its own: as many as its share of all target n-grams, in turn, without those of the targets before. To compare
+with: the largest cosine between counts and the target's, a classifier of target against pool, and a random choice.
+The scores: data/importance.py.
 """
 
 import json
@@ -18,39 +20,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Count, NonNegative, Probability, Size
+from fisherexp.config.types import AtLeastOne, Count, NonNegative, Positive, Probability, Size
 from fisherexp.data.hashed_ngrams import counts, hashed, words
+from fisherexp.data.importance import (
+    Scorer,
+    chosen_in_turn,
+    classifier_scorer,
+    cosine_scorer,
+    importance_scorer,
+    noise,
+    sizes,
+)
 from fisherexp.files import write_atomically
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.problems.text_selection import TextSelection
 from fisherexp.seeds import derive
 
-FLOOR = 1e-8  # in the logarithms, as in the authors' package
 TEXTS = 200  # of a step
-
-
-def log_ratio(target: np.ndarray, raw: np.ndarray, smoothing: float) -> np.ndarray:
-    """log p - log q of buckets (b,) from counts. smoothing: pseudo-count of the target's."""
-    wanted, there = target + smoothing, raw
-    return np.log(wanted / wanted.sum() + FLOOR) - np.log(there / there.sum() + FLOOR)
-
-
-def cosine(text: np.ndarray, target: np.ndarray) -> float:
-    """Of two vectors of counts; 0 for a text without words."""
-    return float(text @ target / max(np.linalg.norm(text) * np.linalg.norm(target), 1e-300))
-
-
-def chosen(scores: np.ndarray, eligible: np.ndarray, count: int, noise: np.ndarray | None) -> np.ndarray:
-    """Places of the `count` largest scores (n,) among the eligible (bool), noise (n,) added, in order of places."""
-    keys = np.where(eligible, scores if noise is None else scores + noise, -np.inf)
-    return np.sort(np.argsort(-keys, kind="stable")[:count])
 
 
 class Dsir(IterativeMethod):
     """A step counts, and later weighs, `TEXTS` of the texts.
 
-    selection: dsir, cosine or random. share: K as a share of the pool. sampling: gumbel draws, top takes the largest
-    weights. ngrams, buckets, smoothing: of the features. min_length: shorter texts, in words, are never chosen.
+    selection: dsir, cosine, classifier or random. share: K as a share of the pool. sampling: gumbel draws, top takes
+    the largest weights; a classifier's draw adds the noise of a Pareto law. targets: several of them are one mixture,
+    or each is chosen for separately. proportions: of the texts for each; null: as of the n-grams in the targets.
+    ngrams, buckets, smoothing: of the features. min_length: shorter texts, in words, are never chosen.
 
     selected.jsonl holds the chosen texts with their scores; weights.png and .pdf show the scores of the pool.
     """
@@ -61,16 +56,23 @@ class Dsir(IterativeMethod):
     requires = ("text_selection",)
     # Every piece of the data at home is as long as the others: a larger one is refused, in a line that names it.
     # Weights of such long texts differ by more than noise does, unless the features are coarse.
-    counts_with = {"min_length": {"min_length": 129}, "sampling": {"buckets": 5}}
+    counts_with = {
+        "min_length": {"min_length": 129},
+        "sampling": {"buckets": 5},
+        "targets": {"/data.wanted": ["numbers", "xml"]},
+        "proportions": {"/data.wanted": ["numbers", "xml"], "targets": "separate", "proportions": [0.2, 0.8]},
+    }
     named_by = "selection"
 
     problem: TextSelection
 
     def __init__(
         self,
-        selection: Literal["dsir", "cosine", "random"] = "dsir",
+        selection: Literal["dsir", "cosine", "classifier", "random"] = "dsir",
         share: Probability = 0.25,
         sampling: Literal["gumbel", "top"] = "gumbel",
+        targets: Literal["mixture", "separate"] = "mixture",
+        proportions: AtLeastOne[Positive] | None = None,
         ngrams: Count = 2,
         buckets: Count = 10_000,
         smoothing: NonNegative = 0.0,
@@ -78,6 +80,7 @@ class Dsir(IterativeMethod):
     ) -> None:
         super().__init__()
         self.selection, self.share, self.sampling = selection, share, sampling
+        self.targets, self.proportions = targets, proportions
         self.ngrams, self.buckets, self.smoothing, self.min_length = ngrams, buckets, smoothing, min_length
 
     def begin(self, problem: TextSelection, seed: int) -> None:
@@ -86,18 +89,29 @@ class Dsir(IterativeMethod):
         self.count = round(self.share * len(self.raw))
         if not self.count:
             raise ValueError(f"method.share={self.share} of {len(self.raw)} texts is none")
-        self.target = sum(self._counts(text) for text in problem.texts("target"))
-        self.noise = np.random.default_rng(derive("dsir", seed)).gumbel(size=len(self.raw))
+        self.wanted = problem.by_target("target")
+        if self.targets == "mixture":
+            self.wanted = [[text for texts in self.wanted for text in texts]]
+        self.target = [sum(counts(words(text), self.ngrams, self.buckets) for text in texts) for texts in self.wanted]
+        given = [float(found.sum()) for found in self.target] if self.proportions is None else self.proportions
+        if len(given) != len(self.target):
+            have = f"{len(self.target)} target{'s' * (len(self.target) > 1)}, method.targets={self.targets}"
+            raise ValueError(f"method.proportions={list(given)}: {len(given)} numbers for {have}")
+        self.sizes = sizes(self.count, np.asarray(given))
+        random = np.random.default_rng(derive("dsir", seed))
+        drawn = noise(self.selection, len(self.raw), len(self.target), random)
+        self.noise = None if self.sampling == "top" and self.selection != "random" else drawn
         self.total = np.zeros(self.buckets, dtype=np.int64)
         self.lengths: list[int] = []
-        self.scores: list[float] = []
+        self.weighed: list[list[float]] = []  # a text, by each target
+        self.scorers: list[Scorer] = []
 
-    def _counts(self, text: str) -> np.ndarray:
-        return counts(words(text), self.ngrams, self.buckets)
+    def _hashed(self, text: str) -> np.ndarray:
+        return hashed(words(text), self.ngrams, self.buckets)
 
     @property
     def done(self) -> bool:
-        return len(self.scores) == len(self.raw)
+        return len(self.weighed) == len(self.raw)
 
     def step(self) -> dict[str, float]:
         if len(self.lengths) < len(self.raw):
@@ -108,9 +122,11 @@ class Dsir(IterativeMethod):
             if len(self.lengths) == len(self.raw):
                 self._check()
             return {"counted": len(self.lengths)}
-        ratio = log_ratio(self.target, self.total, self.smoothing)
-        self.scores += [self._score(text, ratio) for text in self.raw[len(self.scores) : len(self.scores) + TEXTS]]
-        return {"weighed": len(self.scores)}
+        self.scorers = self.scorers or [self._scorer(*each) for each in zip(self.wanted, self.target, strict=True)]
+        for text in self.raw[len(self.weighed) : len(self.weighed) + TEXTS]:
+            found = self._hashed(text)
+            self.weighed.append([score(found) for score in self.scorers])
+        return {"weighed": len(self.weighed)}
 
     def _check(self) -> None:
         eligible = sum(length >= self.min_length for length in self.lengths)
@@ -118,34 +134,49 @@ class Dsir(IterativeMethod):
             least = f"method.min_length={self.min_length} leaves {eligible} of {len(self.raw)} texts"
             raise ValueError(f"{least}, fewer than the {self.count} of method.share={self.share}")
 
-    def _score(self, text: str, ratio: np.ndarray) -> float:
+    def _scorer(self, texts: list[str], target: np.ndarray) -> Scorer:
+        """For one target, by its texts and their counts."""
         if self.selection == "random":
-            return 0.0
+            return lambda text: 0.0
         if self.selection == "cosine":
-            return cosine(self._counts(text), self.target)
-        return float(ratio[hashed(words(text), self.ngrams, self.buckets)].sum())
+            return cosine_scorer(target)
+        if self.selection == "classifier":
+            return classifier_scorer(map(self._hashed, texts), map(self._hashed, self.raw), self.buckets)
+        return importance_scorer(target, self.total, self.smoothing)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"total": torch.from_numpy(self.total), "lengths": self.lengths, "scores": self.scores}
+        return {"total": torch.from_numpy(self.total), "lengths": self.lengths, "scores": self.weighed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.total, self.lengths, self.scores = state["total"].numpy(), state["lengths"], state["scores"]
+        self.total, self.lengths, self.weighed = state["total"].numpy(), state["lengths"], state["scores"]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Of the pool: (n,), or of several targets (n, targets)."""
+        found = np.asarray(self.weighed)
+        return found[:, 0] if len(self.target) == 1 else found
+
+    def for_each(self) -> list[np.ndarray]:
+        """Places in the pool of the texts for each target."""
+        eligible = np.asarray(self.lengths) >= self.min_length
+        return chosen_in_turn(np.asarray(self.weighed), eligible, self.sizes, self.noise)
 
     def solution(self) -> Tensor:
-        drawn = self.selection == "random" or (self.selection == "dsir" and self.sampling == "gumbel")
-        eligible = np.asarray(self.lengths) >= self.min_length
-        places = chosen(np.asarray(self.scores), eligible, self.count, self.noise if drawn else None)
-        return torch.from_numpy(places)
+        return torch.from_numpy(np.sort(np.concatenate(self.for_each())))
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"selected": self.solution(), "scores": torch.tensor(self.scores, dtype=torch.float64)}
+        return {"selected": self.solution(), "scores": torch.from_numpy(self.scores)}
 
     def leave_files(self, folder: Path) -> None:
         from fisherexp.methods.statistics.selection_figure import draw
 
-        places = self.solution().tolist()
-        rows = [{"text": self.raw[at], "score": self.scores[at], "place": at} for at in places]
+        owner = {int(at): target for target, places in enumerate(self.for_each()) for at in places}
+        rows = [{"text": self.raw[at], "score": self.weighed[at][owner[at]], "place": at} for at in sorted(owner)]
+        if len(self.target) > 1:
+            rows = [row | {"target": owner[row["place"]]} for row in rows]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_atomically(folder / "selected.jsonl", lambda file: Path(file).write_text(text, encoding="utf-8"))
-        per_word = np.asarray(self.scores) / np.maximum(self.lengths, 1) if self.selection == "dsir" else self.scores
-        draw(np.asarray(per_word), places, self.problem.instance.get("raw.wanted"), folder / "weights")
+        # Of a text for no target, the score by which it came nearest to be chosen.
+        shown = np.asarray([row[owner[at]] if at in owner else max(row) for at, row in enumerate(self.weighed)])
+        per_word = shown / np.maximum(self.lengths, 1) if self.selection == "dsir" else shown
+        draw(per_word, sorted(owner), self.problem.instance.get("raw.wanted"), folder / "weights")
