@@ -4,7 +4,8 @@
 
 Alain, Bengio, JMLR 15 (2014), arXiv 1211.4246; the objectives and the sampler: reconstruction.py. Both estimate the
 score of the density as σ → 0. At a σ that is not small the denoising one has that of the density smoothed by σ, and
-exactly; `noisy_score_error` compares with it.
+exactly; `noisy_score_error` compares with it. Beside them: a network that is the score itself (score_matching), and an
+auto-encoder of which the encoder alone is contracted, whose residual is no score.
 """
 
 from itertools import pairwise
@@ -15,23 +16,33 @@ from torch import Tensor, nn
 
 from fisherexp.config.types import AtLeastOne, Count, Positive
 from fisherexp.methods.generation.network_by_steps import NetworkBySteps
-from fisherexp.methods.generation.reconstruction import contractive_loss, denoising_loss, metropolis, residual_score
+from fisherexp.methods.generation.reconstruction import (
+    contractive_loss,
+    denoising_loss,
+    encoder_contractive_loss,
+    metropolis,
+    residual_score,
+    score_matching_loss,
+)
 from fisherexp.problems.density import Density
 
 
 class LearnedScore:
-    """A trained r as the solution of a problem: see ScoreModel.
+    """A trained network as the solution of a problem: see ScoreModel.
 
-    start: points (n, d) of the data; chains begin uniformly in the box around them.
+    noise: σ, where the network is a reconstruction r; None where it is the score. start: points (n, d) of the data;
+    chains begin uniformly in the box around them.
     """
 
-    def __init__(self, network: nn.Module, noise: float, start: Tensor, chain_steps: int, proposal: float) -> None:
+    def __init__(
+        self, network: nn.Module, noise: float | None, start: Tensor, chain_steps: int, proposal: float
+    ) -> None:
         self.network, self.noise, self.start = network, noise, start
         self.chain_steps, self.proposal = chain_steps, proposal
 
     @torch.no_grad()
     def score(self, points: Tensor) -> Tensor:
-        return residual_score(self.network, points, self.noise)
+        return self.network(points) if self.noise is None else residual_score(self.network, points, self.noise)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
         low, high = self.start.amin(0), self.start.amax(0)
@@ -58,7 +69,7 @@ class ScoreAutoencoder(NetworkBySteps):
 
     def __init__(
         self,
-        objective: Literal["denoising", "contractive"] = "denoising",
+        objective: Literal["denoising", "contractive", "score_matching", "contractive_encoder"] = "denoising",
         noise: Positive = 0.3,
         hidden: AtLeastOne[Count] = (64, 64),
         steps: Count = 2000,
@@ -68,7 +79,7 @@ class ScoreAutoencoder(NetworkBySteps):
         proposal: Positive = 0.5,
     ) -> None:
         super().__init__()
-        self.contracts, self.noise, self.hidden = objective == "contractive", noise, hidden
+        self.objective, self.noise, self.hidden = objective, noise, hidden
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.chain_steps, self.proposal = chain_steps, proposal
 
@@ -85,12 +96,17 @@ class ScoreAutoencoder(NetworkBySteps):
 
     def loss(self) -> Tensor:
         batch = self.points[torch.randint(len(self.points), (self.batch_size,), generator=self.generator)]
-        if self.contracts:
+        if self.objective == "contractive":
             return contractive_loss(self.network, batch, self.noise)
+        if self.objective == "contractive_encoder":
+            return encoder_contractive_loss(self.network[:-1], self.network[-1], batch, self.noise)
+        if self.objective == "score_matching":
+            return score_matching_loss(self.network, batch, self.noise, self.generator)
         return denoising_loss(self.network, batch, self.noise, self.generator)
 
     def solution(self) -> LearnedScore:
-        return LearnedScore(self.network, self.noise, self.points, self.chain_steps, self.proposal)
+        noise = None if self.objective == "score_matching" else self.noise
+        return LearnedScore(self.network, noise, self.points, self.chain_steps, self.proposal)
 
     def metrics(self) -> dict[str, float]:
         """Error to the score of the density smoothed by σ."""

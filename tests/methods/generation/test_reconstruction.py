@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from fisherexp.methods.generation.reconstruction import contractive_loss, denoising_loss, metropolis, residual_score
+from fisherexp.methods.generation.reconstruction import (
+    contractive_loss,
+    denoising_loss,
+    encoder_contractive_loss,
+    metropolis,
+    residual_score,
+    score_matching_loss,
+)
 
 SPREAD, NOISE = 1.5, 0.8
 OPTIMUM = SPREAD**2 / (SPREAD**2 + NOISE**2)
@@ -51,6 +58,26 @@ def test_the_contraction_is_of_the_whole_jacobian():
     assert contractive_loss(network, points, 0.3).item() == pytest.approx(expected.mean().item())
     contractive_loss(network, points, 0.3).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network[0].parameters())
+
+
+def test_an_encoder_is_contracted_by_its_own_jacobian():
+    torch.manual_seed(0)
+    encode = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh()).double()
+    decode = torch.nn.Linear(5, 3).double()
+    points = torch.randn(4, 3, dtype=torch.float64, generator=draw())
+    jacobians = torch.func.vmap(torch.func.jacrev(encode))(points)
+    expected = (decode(encode(points)) - points).square().sum(1) + 0.09 * jacobians.square().sum((1, 2))
+    found = encoder_contractive_loss(encode, decode, points, 0.3)
+    assert found.item() == pytest.approx(expected.mean().item())
+    given = torch.autograd.grad(found, list(encode.parameters()))
+    wanted = torch.autograd.grad(expected.mean(), list(encode.parameters()))
+    assert all(torch.allclose(one, other) for one, other in zip(given, wanted, strict=True))
+
+
+def test_score_matching_is_least_at_the_score_of_the_smoothed_gaussian():
+    points, true = standardized(), -1 / (SPREAD**2 + NOISE**2)
+    assert slope_of_the_loss(score_matching_loss, true, points, generator=draw(1)) == pytest.approx(0, abs=0.03)
+    assert slope_of_the_loss(score_matching_loss, true + 0.1, points, generator=draw(1)) > 0.2
 
 
 def test_chains_reach_the_gaussian_of_a_linear_score():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fisherexp.methods.generation.kernel_density import KernelDensity, KernelEstimate, left_out, silverman
 from fisherexp.methods.generation.score_autoencoder import ScoreAutoencoder
 from fisherexp.metrics.energy import energy_distance
 from fisherexp.problems.density import Density
@@ -28,7 +29,7 @@ def finished(method):
     return method
 
 
-@pytest.mark.parametrize("objective", ["denoising", "contractive"])
+@pytest.mark.parametrize("objective", ["denoising", "contractive", "score_matching", "contractive_encoder"])
 def test_goes_on_bit_for_bit(objective, density, tmp_path):
     whole = finished(begun(density, objective=objective, **FEW)).tensors()
     method = begun(density, objective=objective, **FEW)
@@ -39,6 +40,22 @@ def test_goes_on_bit_for_bit(objective, density, tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     again = finished(resumed).tensors()
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_a_kernel_estimate_is_the_gradient_of_its_density(density):
+    points, bandwidth = density.instance["train"][:50].double(), 0.4
+    estimate = KernelEstimate(points, bandwidth)
+    places = density.instance["test"][:7].double().requires_grad_()
+    logs = (-torch.cdist(places, points).square() / (2 * bandwidth**2)).logsumexp(1)
+    (expected,) = torch.autograd.grad(logs.sum(), places)
+    torch.testing.assert_close(estimate.score(places.detach()), expected)
+    others = torch.cdist(points, points).square()[~torch.eye(50, dtype=torch.bool)].view(50, 49)
+    by_hand = (-others / (2 * bandwidth**2)).exp().mean(1) / (2 * torch.pi * bandwidth**2)
+    assert left_out(points, bandwidth) == pytest.approx(by_hand.log().mean().item())
+    spread = points.repeat(100, 1)
+    assert silverman(spread) == pytest.approx(spread.std(0).square().mean().sqrt().item() * 5000 ** (-1 / 6))
+    drawn = KernelEstimate(points[:1].float(), bandwidth).sample(4000, torch.Generator().manual_seed(0))
+    assert drawn.std(0).tolist() == pytest.approx([0.4, 0.4], rel=0.05)
 
 
 class Exact:
@@ -92,6 +109,25 @@ def test_the_score_and_its_samples(objective, seed):
     along = 0.5 * torch.stack([-angle.sin(), angle.cos()], dim=1) * (2 * torch.pi / 2000)
     pulls = method.solution().score(loop)
     assert (pulls * along).sum().abs() < 0.1 * (pulls.norm(dim=1) * along.norm(dim=1)).sum()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(3))
+def test_what_it_is_compared_with(seed):
+    """A network that is the score learns the same; the residual of an auto-encoder whose encoder alone is contracted is
+    no score. Neither width of a kernel estimate gives the density's own score: the likeliest is nearer than Silverman's
+    with two seeds, farther with the third."""
+    problem, errors = Density().load(seed), {}
+    for objective in ("denoising", "score_matching", "contractive_encoder"):
+        method = finished(begun(problem, seed, objective=objective))
+        errors[objective] = method.metrics()["noisy_score_error"]
+    kernels = KernelDensity()
+    kernels.begin(problem, seed)
+    errors["likeliest"] = problem.score_error(finished(kernels).solution())
+    errors["rule"] = problem.score_error(KernelEstimate(kernels.points, silverman(kernels.points)))
+    assert max(errors["denoising"], errors["score_matching"]) < 0.25
+    assert errors["contractive_encoder"] > 0.8
+    assert min(errors["likeliest"], errors["rule"]) > 0.25
 
 
 @pytest.mark.proof
