@@ -32,6 +32,7 @@ EMBEDDED = {
     "reusable_holdout",
     "contaminated_gaussian",
     "contaminated_mixture",
+    "contaminated_digits",
     "simulated_ratings",
     "code_selection",
     "sparse_regression",

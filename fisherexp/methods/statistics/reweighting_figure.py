@@ -1,5 +1,6 @@
 """Samples, how much of each was used, and where the estimate lies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,4 +32,18 @@ def draw(samples: Tensor, estimate: Estimate, drawn: Contaminated, stem: Path) -
         kinds = [shares[~outlier].numpy(), shares[outlier].numpy()]
         right.hist(kinds, bins=30, stacked=True, color=[BLUE, ORANGE], label=["inliers", "outliers"])
         right.set(xlabel="weight of a sample, times n", ylabel="samples")
+    save_both(figure, stem)
+
+
+def draw_training(accuracies: Sequence[float], weights: Tensor, outlier: Tensor, stem: Path) -> None:
+    """accuracies: in %, by step. weights: of samples (n,), of sum one; outlier: bool (n,)."""
+    figure, (left, right) = canvas(1, 2, (7.4, 3.0))
+    left.plot(range(1, len(accuracies) + 1), accuracies, color=BLUE)
+    left.set(xlabel="step", ylabel="test accuracy, %")
+    shown = (len(weights) * weights).numpy()
+    kinds = [(shown[~outlier.numpy()], "inliers", BLUE), (shown[outlier.numpy()], "outliers", ORANGE)]
+    values, names, colors = zip(*kinds, strict=True)
+    right.hist(values, bins=30, range=(0, max(1.5, float(shown.max()))), stacked=True, color=colors, label=names)
+    right.set(xlabel="weight (1: as in the mean)", ylabel="samples")
+    right.legend(frameon=False, fontsize="small")
     save_both(figure, stem)
