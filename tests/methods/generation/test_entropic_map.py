@@ -17,9 +17,9 @@ def pair(monkeypatch):
     return GaussianPair(n=400).load(seed=0)
 
 
-def begun(problem, **options):
+def begun(problem, seed=0, **options):
     method = EntropicMap(**options)
-    method.begin(problem, 0)
+    method.begin(problem, seed)
     return method
 
 
@@ -53,13 +53,13 @@ def test_the_gaussian_plan_is_approached_and_the_independent_one_is_far(pair):
 
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", range(3))
-def test_a_mixture_carries_new_points_as_well_as_the_plan_between_samples(seed):
-    """A swiss roll: both reach it; the barycentric map falls short of it."""
+def test_a_mixture_reaches_a_spiral_that_a_plan_between_few_samples_does_not(seed):
+    """The mixture is fitted to all 20,000 points of a swiss roll; the plan holds 500, whose own scatter is left. The
+    barycentric map is farther still."""
     problem = SwissRoll().load(seed)
     light = LightSB()
     light.begin(problem, seed)
     shares = {"light_sb": problem.evaluate(finished(light).solution())["energy_share"]}
-    for carried in ("draw", "mean", "independent"):
-        shares[carried] = problem.evaluate(finished(begun(problem, carried=carried)).solution())["energy_share"]
-    assert max(shares["light_sb"], shares["draw"]) < 0.05
-    assert shares["mean"] > 2 * shares["light_sb"]
+    for carried in ("draw", "mean"):
+        shares[carried] = problem.evaluate(finished(begun(problem, seed, carried=carried)).solution())["energy_share"]
+    assert shares["light_sb"] < 0.05 < shares["draw"] < shares["mean"]
