@@ -77,6 +77,22 @@ def adaptive_centers(functions: Tensor, errors: Tensor, weights: Tensor, count: 
     return coefficients.abs().topk(min(count, len(coefficients))).indices.sort().values
 
 
+def worst_centers(functions: Tensor, means: Tensor, count: int, tolerance: float, rounds: int = 5) -> Tensor:
+    """Places (count,) of the candidates whose kernels (n, J) are worst balanced.
+
+    A round takes those of the largest gaps under the weights that balance the ones before, at first under none.
+    """
+    count, weights = min(count, len(means)), functions.new_ones(len(functions))
+    places = torch.zeros(0, dtype=torch.int64)
+    while len(places) < count:
+        gaps = (weights @ functions / len(weights) - means).abs()
+        gaps[places] = -1
+        taken = min(-(-count // rounds), count - len(places))
+        places = torch.cat([places, gaps.topk(taken).indices])
+        weights = balanced(functions[:, places], means[places], tolerance)
+    return places.sort().values
+
+
 def logistic_weights(chosen: Tensor, everything: Tensor) -> Tensor:
     """P(chosen) / P(chosen | z) of chosen pairs (n, d), by a logistic regression that tells them from all (m, d)."""
     told = np.r_[np.ones(len(chosen)), np.zeros(len(everything))]

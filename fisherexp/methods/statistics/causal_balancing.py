@@ -4,7 +4,8 @@
     doubly robust:  mean_all ê + (1/n) Σ_chosen w (e - ê),  ê = (r̂ - g)²,  g fitted to (1/n) Σ w (e - ê)²
 
 e is the squared error of a predicted rating r̂, w ≈ P(chosen) / P(chosen | pair) has mean one, g is another
-factorization. Weights: balancing.py. AKB chooses the centers anew from the errors of the model at hand.
+factorization. Weights: balancing.py. AKB chooses the centers anew from the errors of the model at hand, WKB those that
+are worst balanced: theirs learns a mixture of kernels of a batch for that, ours adds the largest gaps in turn.
 
 Li et al., ICLR 2024, arXiv 2404.19596. Coat's published settings are learning rate 1e-2, weight decay 1e-3, C 1e-2, and
 features of 4 + 4 learned numbers; theirs is trained on minibatches, ours on all ratings at once. The authors' code
@@ -27,6 +28,7 @@ from fisherexp.methods.statistics.balancing import (
     logistic_weights,
     median_distance,
     naive_bayes_weights,
+    worst_centers,
 )
 from fisherexp.methods.statistics.factorization import Factorization
 from fisherexp.methods.statistics.memory import announce
@@ -41,8 +43,9 @@ PROBES = 50  # kernels at random pairs, other than the centers, on which the imb
 class CausalBalancing(IterativeMethod):
     """A step of Adam on all chosen ratings.
 
-    weights: adaptive_kernel and kernel balance kernels at centers chosen by the errors, or at random; moments the
-    features themselves; logistic and naive_bayes are inverse propensities; uniform none. estimator: see above.
+    weights: adaptive_kernel, worst_kernel and kernel balance kernels at centers chosen by the errors, by the largest
+    gaps, or at random; moments the features themselves; logistic and naive_bayes are inverse propensities; uniform
+    none. estimator: see above.
     centers, kernel, tolerance (C): of the balance. pairs: random pairs that stand for all. steps; refit_every: steps
     after which adaptive centers are chosen anew. factors, lr, weight_decay: of the factorization.
 
@@ -64,7 +67,7 @@ class CausalBalancing(IterativeMethod):
     def __init__(
         self,
         weights: Literal[
-            "adaptive_kernel", "kernel", "moments", "logistic", "naive_bayes", "uniform"
+            "adaptive_kernel", "worst_kernel", "kernel", "moments", "logistic", "naive_bayes", "uniform"
         ] = "adaptive_kernel",
         estimator: Literal["ips", "snips", "doubly_robust"] = "ips",
         centers: Count = 30,
@@ -149,6 +152,8 @@ class CausalBalancing(IterativeMethod):
         if self.weights == "adaptive_kernel":
             errors = (self.model(*self.chosen[:2]).detach() - self.chosen.ratings).square()
             places = adaptive_centers(self.functions, errors, torch.ones_like(errors), self.centers)
+        if self.weights == "worst_kernel":
+            places = worst_centers(self.functions, self.means, self.centers, self.tolerance)
         return balanced(self.functions[:, places], self.means[places], self.tolerance)
 
     @property
