@@ -263,9 +263,14 @@ def _describe(option: str, value: Any, errors: list[dict]) -> Problem:
                 str(error["input"]), [word.strip("'") for word in bounds["expected"].replace(" or ", ", ").split(", ")]
             )
         if near is not None:
-            fixed = [near if v == error["input"] else v for v in value] if isinstance(value, list) else near
+            fixed = _replaced(value, error["input"], near) if isinstance(value, list) else near
             return Problem(f"{option}={_show(value)}", reason, f"{option}={_show(fixed)}")
     return Problem(f"{option}={_show(value)}", reason)
+
+
+def _replaced(items: list, wrong: Any, near: Any) -> list:
+    """The items, lists in them included, with `near` for what is wrong."""
+    return [_replaced(v, wrong, near) if isinstance(v, list) else near if v == wrong else v for v in items]
 
 
 def _words(error: dict) -> str:

@@ -35,6 +35,10 @@ from fisherexp.config.explain import by_hydra, composed, explain, within_sweeps
         (["data=tiny_shakespeare", "scenario=none", "method=erm"], ["SmallCNN requires images", "model=char_gpt"]),
         (["scenario.classes=[3,10]"], ["less than 10", "nearest valid: scenario.classes=[3,9]"]),
         (
+            ["scenario=sequential_forgetting", "scenario.requests=[[3],[8,10]]"],
+            ["less than 10", "nearest valid: scenario.requests=[[3],[8,9]]"],
+        ),
+        (
             ["data=arrays", "data.path=x.npz", "data.num_classes=2"],
             ["less than 2", "nearest valid: scenario.classes=[1]"],
         ),
