@@ -273,6 +273,13 @@ class SinkhornNewton(TransportSolver):
             raise ValueError(f"method.kept_per_point=null: {reason}; method.kept_per_point=3.0")
         super().begin(problem, seed)
 
+    @property
+    def remedy(self) -> str:
+        if self.stopped == "no ascent":  # where rounding is all that is left, or the start is too far for Newton steps
+            return f"a larger method.tolerance, or a start by more sweeps: method.warmup={10 * max(self.warmup, 10)}"
+        by_mass = ", or, of a plan that is spread out, method.kept_per_point=null method.dropped_mass=0.001"
+        return f"method.max_iterations={10 * self.max_iterations}" + by_mass * (self.kept_per_point is not None)
+
     def advance(self) -> dict[str, float]:
         if self.state.sweeps < self.warmup:
             self.state = sinkhorn_sweep(self.state, self.instance)

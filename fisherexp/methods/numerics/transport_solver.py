@@ -1,5 +1,6 @@
 """What every solver of optimal transport with entropy shares: a state, and the loop of a run around its steps."""
 
+import logging
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from fisherexp.data.transport import CloudInstance, TransportInstance
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.problems.entropic_transport import error_of
 from fisherexp.problems.transport import Transport
+
+log = logging.getLogger(__name__)
 
 
 class TransportState(NamedTuple):
@@ -38,7 +41,8 @@ class TransportSolver(IterativeMethod):
 
     A subclass says what a step is (`advance`). Iterations are Sinkhorn sweeps and Newton steps together; as a metric
     they are there only where the tolerance was reached, and `reached` (1 or 0) says whether it was. The outcome says
-    why it stopped; convergence.png and .pdf show the error over iterations.
+    why it stopped, and where that is not the tolerance, a line says how far it is and what to change (`remedy`);
+    convergence.png and .pdf show the error over iterations.
     """
 
     problems = ("numerical",)
@@ -83,7 +87,16 @@ class TransportSolver(IterativeMethod):
     def step(self) -> dict[str, float]:
         further = self.advance()
         self._note_error()
+        if self.stopped in ("limit", "no ascent"):
+            reached = f"marginal error {self.curve[-1][1]:.2e} after {self.iterations} iterations"
+            wanted = f"method.tolerance={self.tolerance:g} was asked"
+            log.warning("%s has not converged: %s, where %s; %s", type(self).__name__, reached, wanted, self.remedy)
         return {"marginal_error": self.curve[-1][1], "iterations": self.iterations, **further}
+
+    @property
+    def remedy(self) -> str:
+        """What to change after a run that has stopped before the tolerance."""
+        return f"method.max_iterations={10 * self.max_iterations}, or method=sinkhorn_newton"
 
     def _note_error(self) -> None:
         error = float(error_of(self.state.x, self.state.y, self.instance))

@@ -67,6 +67,32 @@ def test_stops_for_a_reason_and_counts_iterations_only_to_the_tolerance(method, 
     assert [iterations for iterations, _ in method.curve] == list(range(method.iterations + 1))
 
 
+@pytest.mark.parametrize(
+    ("method", "problem", "change", "advice"),
+    [
+        (SinkhornNewton, PointClouds(n=60, m=40, eta=50.0), {"warmup": 10, "max_iterations": 70}, "dropped_mass=0.001"),
+        (
+            Sinkhorn,
+            PointClouds(**SPREAD),
+            {"max_iterations": 30},
+            "method.max_iterations=300, or method=sinkhorn_newton",
+        ),
+    ],
+)
+def test_a_run_that_has_not_converged_says_so_and_what_to_change(method, problem, change, advice, caplog):
+    """In one line with the error that is left; with what it says the run converges, and no line is there."""
+    problem.load(0)
+    short = finished(method(**change), problem)
+    (record,) = caplog.records
+    said, left = record.getMessage(), f"{short.curve[-1][1]:.2e} after {short.iterations} iterations"
+    assert f"{method.__name__} has not converged: marginal error {left}, where method.tolerance=1e-10" in said
+    assert said.endswith(advice)
+    caplog.clear()
+    better = {"kept_per_point": None, "dropped_mass": 1e-3} if "dropped_mass" in advice else {"max_iterations": 300}
+    assert finished(method(**change | better), problem).stopped == "tolerance"
+    assert not caplog.records
+
+
 def test_stops_where_no_step_ascends():
     method = finished(SinkhornNewton(warmup=1, max_iterations=3), RandomAssignment(**CONCENTRATED).load(0))
     method.max_iterations = 100
@@ -74,6 +100,7 @@ def test_stops_where_no_step_ascends():
     method.state = method.state._replace(step_size=0.0)
     assert method.done
     assert method.stopped == "no ascent"
+    assert method.remedy == "a larger method.tolerance, or a start by more sweeps: method.warmup=100"
 
 
 @pytest.mark.parametrize(
