@@ -9,12 +9,19 @@ from fisherexp.methods.numerics import double_white_dwarf
 from fisherexp.methods.numerics import gravitational_response as response
 from fisherexp.methods.numerics.double_white_dwarf import DoubleWhiteDwarf
 from fisherexp.methods.numerics.forecast_figure import medians
-from fisherexp.methods.numerics.gravitational_detectors import YEAR, Observation, noise, observation
+from fisherexp.methods.numerics.gravitational_detectors import (
+    ASTRONOMICAL_UNIT,
+    YEAR,
+    Observation,
+    noise,
+    observation,
+)
 from fisherexp.problems.white_dwarf_binaries import (
     WhiteDwarfBinaries,
     amplitude,
     chirp_mass,
     frequency_drift,
+    separation,
     white_dwarf_radius,
 )
 
@@ -63,17 +70,39 @@ def few_times(seen, every=1, first=None):
     return Observation(*(part[..., :first:every] if part.ndim != 2 else part[:first:every] for part in seen))
 
 
-def test_a_constant_amplitude_has_the_closed_form_errors():
-    """log A, phase, f and drift of a sinusoid in white noise, times from the beginning: σ_f = √48/(πρT), and so on."""
-    t = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+@pytest.mark.parametrize(
+    ("epoch", "known", "expected"),
+    [
+        (0.0, 4, (1, 3, math.sqrt(48) / math.pi, math.sqrt(180) / math.pi)),
+        (0.5, 4, (1, 1.5, math.sqrt(3) / math.pi, math.sqrt(180) / math.pi)),
+        (0.0, 3, (1, 2, math.sqrt(3) / math.pi)),
+    ],
+    ids=["from the beginning", "from the middle", "drift known"],
+)
+def test_a_constant_amplitude_has_the_closed_form_errors(epoch, known, expected):
+    """log A, phase, f and drift of a sinusoid in white noise, times from an epoch: σ_f = √48/(πρT), and so on."""
+    t = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000 - epoch
     still = torch.randn(2, 3, 3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     seen = Observation(
         t, torch.zeros(4000, 3).double(), (still + still.transpose(1, 2)).expand(-1, -1, -1, 4000), 0 * t + 1 / 4000
     )
     gamma = at_ten(information(tensor(0.2, 1.0, 3.0, 0.5, 1.1, 0.3, 0.3, 0.6)[None], 1.0, seen))
-    found = torch.linalg.inv(gamma[0, :4, :4]).diagonal().sqrt()
-    expected = tensor(1, 3, math.sqrt(48) / math.pi, math.sqrt(180) / math.pi) / 10
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    found = torch.linalg.inv(gamma[0, :known, :known]).diagonal().sqrt()
+    torch.testing.assert_close(found, tensor(*expected) / 10, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("f", "tolerance"), [(10.0, 0.03), (40.0, 0.003)])
+def test_the_doppler_shift_alone_locates_to_its_closed_form_area(f, tolerance):
+    """1 / (π ρ² (f R / c)² |sin latitude|), of a constant amplitude over whole years; the less the polarization, which
+    turns with the place, tells beside it, the nearer: the higher the frequency."""
+    theta, span = source(f)
+    earth = observation("lisa", 4.0)
+    still = torch.randn(2, 3, 3, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tensors = (still + still.transpose(1, 2)).expand_as(earth.tensors)
+    gamma = at_ten(information(theta, span, earth._replace(tensors=tensors)))[0]
+    covariance = torch.linalg.inv(gamma[[1, 4, 5]][:, [1, 4, 5]])[1:, 1:]  # of phase and place
+    expected = 1 / (math.pi * 100 * (1e-3 * f * ASTRONOMICAL_UNIT) ** 2 * 0.3)
+    assert float(2 * math.pi * torch.linalg.det(covariance).sqrt()) == pytest.approx(expected, rel=tolerance)
 
 
 @pytest.mark.parametrize("detector", ["lisa", "tianqin"])
@@ -124,6 +153,35 @@ def test_errors_are_those_of_an_independent_computation(seen):
         assert 0.12 < float(found["log_amplitude"]) < 0.17
 
 
+@pytest.mark.parametrize(("cos_i", "expected"), [(0.0, 0.100), (0.3, 0.142), (0.5, 0.238), (0.8, 0.818), (0.95, 3.84)])
+def test_the_error_of_the_amplitude_grows_as_a_binary_is_seen_face_on(cos_i, expected, seen):
+    """As an independent computation has it, at a ratio of ten."""
+    found = response.errors(at_ten(information(*source(3.0, cos_i=cos_i), seen["lisa"])))
+    assert float(found["log_amplitude"]) == pytest.approx(expected, rel=0.1)
+
+
+def test_within_a_year_the_drift_is_mistaken_for_the_yearly_shift():
+    """At longitude 5; at others, where the amplitude's changes tell more, 0.4 to 1 and 0.8 to 2."""
+    theta, span = source(3.0, years=1.0, lon=5.0)
+    found = response.errors(at_ten(information(theta, span, observation("lisa", 1.0))))
+    assert 0.9 < float(found["frequency"]) < 1.0
+    assert 1.75 < float(found["drift"]) < 2.1
+    later = response.errors(at_ten(information(*source(3.0, lon=5.0), observation("lisa", 4.0))))  # the control
+    assert (float(later["frequency"]), float(later["drift"])) == pytest.approx((0.23, 0.44), rel=0.05)
+
+
+def test_a_duty_cycle_costs_a_third_of_the_place_at_the_same_ratio():
+    """TianQin, five years: 0.221 and 0.427 for frequency and drift, with the duty cycle 0.214 and 0.435."""
+    theta, span = source(3.0, years=5.0)
+    whole, half = (
+        response.errors(at_ten(information(theta, span, observation("tianqin", 5.0, duty_cycle=duty))))
+        for duty in (False, True)
+    )
+    for found, expected in ((whole, (0.221, 0.427)), (half, (0.214, 0.435))):
+        assert (float(found["frequency"]), float(found["drift"])) == pytest.approx(expected, rel=0.05)
+    assert float(half["sky_area"] / whole["sky_area"]) == pytest.approx(6.23 / 4.80, rel=0.1)
+
+
 def test_amplitude_and_inclination_part_ways_edge_on_only(seen):
     edge_on, face_on = (response.errors(at_ten(information(*source(3.0, cos_i=c), seen["lisa"]))) for c in (0.0, 0.95))
     assert float(edge_on["log_amplitude"]) == pytest.approx(0.1, rel=5e-3)  # 1 / ρ
@@ -155,6 +213,34 @@ def test_noise_and_a_known_binary():
     ratio = (16 / 5 * strength.square() * 4 * YEAR / noise("lisa", f, 4.0)).sqrt()
     assert float(ratio) == pytest.approx(108.19, rel=1e-3)
     assert 0.009 < float(white_dwarf_radius(tensor(0.8))) < 0.011 < float(white_dwarf_radius(tensor(0.5))) < 0.015
+
+
+def test_confusion_is_that_of_the_nearest_mission_length_and_ends_where_it_was_fitted():
+    f = tensor(1e-3, 2e-3)
+
+    def added(detector, f, years):
+        return noise(detector, f, years) - noise(detector, f, years, confusion=False)
+
+    a, b, k, g, knee = 0.171, 292, 1020, 1680, 2.15e-3  # one year
+    for place, one in enumerate((1e-3, 2e-3)):
+        decay = math.exp(-(one**a) + b * one * math.sin(k * one))
+        expected = 9e-45 * one ** (-7 / 3) * decay * (1 + math.tanh(g * (knee - one)))
+        assert float(added("lisa", f, 1.2)[place]) == pytest.approx(expected, rel=1e-9)
+    assert (added("lisa", f, 1.6) < 0.9 * added("lisa", f, 1.4)).all()  # two years are nearer
+    beyond = added("tianqin", tensor(0.9e-4, 1e-3, 1.1), 5.0)
+    assert (beyond > 0).tolist() == [False, True, False]
+    assert float(beyond[1]) == pytest.approx(10 ** (2 * -18.6), rel=1e-6)
+
+
+def test_those_eclipse_whose_discs_overlap_on_the_sky():
+    """Two of 0.5 solar masses at 5 mHz: Kepler's separation, and both radii."""
+    apart = (6.6743e-11 * 1.98841e30 / (math.pi * 5e-3) ** 2) ** (1 / 3) / 6.957e8
+    assert float(separation(tensor(1.0), tensor(5e-3))) == pytest.approx(apart, rel=1e-6)
+    share = float(2 * white_dwarf_radius(tensor(0.5))) / apart  # of orientations, for cos i is uniform
+    binaries = WhiteDwarfBinaries(n=4000, lowest_mhz=5.0).load(0).instance
+    flags = binaries["eclipsing"] > 0
+    assert float(binaries["cos_i"][flags].abs().max()) < float(binaries["cos_i"].abs().max())
+    assert float(flags.double().mean()) == pytest.approx(share, rel=0.5)  # other masses, and nearer ones
 
 
 @pytest.fixture(scope="module")
