@@ -64,6 +64,28 @@ def test_the_grouped_path_meets_its_conditions_and_begins_where_it_says():
     assert fitted(INPUTS, LABELS, 3, 0.99 * top, "grouped").weights.any()  # control
 
 
+@pytest.mark.parametrize("penalty", ["lasso", "grouped"])
+def test_a_large_penalty_leaves_the_frequencies_of_the_classes(penalty):
+    top = largest_penalty(INPUTS, LABELS, 3, penalty)
+    fit = fitted(INPUTS, LABELS, 3, 1.0001 * top, penalty)
+    assert not fit.weights.any()
+    frequencies = np.exp(fit.intercepts)
+    np.testing.assert_allclose(frequencies / frequencies.sum(), np.bincount(LABELS) / 80, atol=1e-5)
+    assert fitted(INPUTS, LABELS, 3, 0.99 * top, penalty).weights.any()  # control
+
+
+def test_only_the_penalty_says_what_all_classes_share():
+    """A number added to a feature's weights of all classes changes no probability: the lasso has the median of them at
+    zero, the grouped penalty their mean."""
+    lasso, grouped = (fitted(INPUTS, LABELS, 3, 0.02, penalty, tolerance=1e-9) for penalty in ("lasso", "grouped"))
+    shifted = lasso._replace(weights=lasso.weights + DRAW.normal(size=(6, 1)))
+    assert deviance(shifted, INPUTS, LABELS) == pytest.approx(deviance(lasso, INPUTS, LABELS), rel=1e-12)
+    np.testing.assert_allclose(np.median(lasso.weights, axis=1), 0, atol=1e-7)
+    np.testing.assert_allclose(grouped.weights.mean(1), 0, atol=1e-7)
+    assert np.abs(lasso.weights.mean(1)).max() > 1e-2  # the control
+    assert np.abs(np.median(grouped.weights, axis=1)).max() > 1e-2
+
+
 def test_shrinking_by_hand():
     weights = np.array([[3.0, -4.0], [0.3, 0.4]])
     np.testing.assert_allclose(shrunk(weights, 1.0, "lasso"), [[2, -3], [0, 0]])
