@@ -150,6 +150,18 @@ def test_newtons_method_finds_a_planted_concentration(p, kappa):
         assert abs(float(start) / kappa - 1) > 1e-5
 
 
+@pytest.mark.parametrize("p", [2, 3, 64, 2048, 32768])
+def test_six_steps_are_enough_for_any_resultant_length_and_kappa_stays_positive(p):
+    gap = 1 - torch.tensor([0.01, 0.1, 0.5, 0.9, 0.99, 0.999], dtype=torch.float64)
+    kappas = [vmf.closed_form(gap, p)]
+    for _ in range(6):
+        kappas.append(vmf.newton_step(kappas[-1], gap, p))
+    assert (torch.stack(kappas) > 0).all()
+    torch.testing.assert_close(vmf.mean_gap(kappas[-1], p), gap, rtol=1e-12, atol=0)
+    if p < 100:
+        assert ((vmf.mean_gap(kappas[0], p) / gap - 1).abs() > 1e-6).any()  # the control: the start alone
+
+
 def test_resultant_of_given_vectors():
     x = torch.tensor([[0.6, 0.8], [0.6, -0.8], [1.0, 0.0]], dtype=torch.float64)
     mean, gap = vmf.resultant(x)
