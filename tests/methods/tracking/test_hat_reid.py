@@ -82,6 +82,18 @@ def test_too_little_history_and_a_single_track_leave_the_plain_similarity():
     np.testing.assert_allclose(both, 0.25 * next(halves) + 0.75 * next(halves))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_newcomer_is_less_like_any_track_than_each_is_like_its_own(seed):
+    """Sixteen tracks with 31 features each, and a seventeenth identity. A null: its best similarity, 0.62, 0.45 and
+    0.62 for these seeds, is not always below the published threshold of 0.5; own ones are 0.88 and more."""
+    problem = SyntheticTracks(identities=17, frames=32, calm=0).load(seed)
+    features = problem.detections.features.numpy().reshape(32, 17, 64)
+    tracks = [Track(i, features[30, i], 30, list(features[:31, i])) for i in range(16)]
+    found, plain = (similarity(features[31], tracks, Rules(mix=mix)) for mix in (1.0, 0.0))
+    assert found[16].max() < 0.7 < 0.85 < found[:16].diagonal().min()
+    assert plain[16].max() > plain[:16].diagonal().min()  # the control
+
+
 @pytest.mark.parametrize("stop", [1, 9])
 def test_goes_on_bit_for_bit(stop, few, tmp_path):
     whole = finished(few).solution()
@@ -157,11 +169,14 @@ def oracle_accuracy(problem, identities, rules):
 
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", range(3))
-def test_with_true_histories_only_the_transformed_features_tell(seed):
-    problem = SyntheticTracks(nuisance=0.3, calm=0).load(seed)
+@pytest.mark.parametrize(("nuisance", "most"), [(0.1, 1.0), (0.3, 0.55), (0.6, 0.2), (1.0, 0.2)])
+def test_with_true_histories_only_the_transformed_features_tell(seed, nuisance, most):
+    """Measured for seeds 0-2: all with the transformation; plain 0.996 to 1, 0.23-0.26, 0.09-0.12, 0.07-0.08."""
+    problem = SyntheticTracks(nuisance=nuisance, calm=0).load(seed)
     ours, plain = (oracle_accuracy(problem, 16, Rules(history=30, mix=mix)) for mix in (1.0, 0.0))
     assert ours >= 0.9
-    assert plain <= 0.55
+    assert plain <= most
+    assert (plain > 0.9) == (nuisance == 0.1)  # without a disturbance plain features tell, too
 
 
 @pytest.mark.proof
