@@ -46,7 +46,18 @@ def test_runs_of_the_sweep_are_valid(experiment, every, compose_quickly):
         assert validate(cfg) == []
 
 
-@pytest.mark.parametrize("file", OF_METHODS, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def ends(files: list[Path]) -> list:
+    """Files as parameters; those that are neither first nor last of their experiment's are tried end to end only."""
+    of_experiment = {file.parent: [other for other in files if other.parent == file.parent] for file in files}
+    between = {file for found in of_experiment.values() for file in found[1:-1]}
+    later = pytest.mark.end_to_end
+    return [
+        pytest.param(file, marks=[later] if file in between else [], id=f"{file.parent.name}-{file.stem}")
+        for file in files
+    ]
+
+
+@pytest.mark.parametrize("file", ends(OF_METHODS))
 def test_settings_of_one_method_change_that_method_and_no_other(file):
     experiment, method = file.parent.name, file.stem
     assert method in sweep(experiment)["method"]
