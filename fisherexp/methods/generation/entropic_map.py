@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.methods.iterative import IterativeMethod
-from fisherexp.methods.statistics.memory import announce
+from fisherexp.methods.memory import announce
 from fisherexp.problems.unpaired import Unpaired
 from fisherexp.seeds import generator
 

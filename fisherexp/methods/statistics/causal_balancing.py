@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, NonNegative, Positive
 from fisherexp.methods.iterative import IterativeMethod
+from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.balancing import (
     adaptive_centers,
     balanced,
@@ -31,7 +32,6 @@ from fisherexp.methods.statistics.balancing import (
     worst_centers,
 )
 from fisherexp.methods.statistics.factorization import Factorization
-from fisherexp.methods.statistics.memory import announce
 from fisherexp.problems.ratings import Prediction, Ratings
 from fisherexp.seeds import generator
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count
 from fisherexp.methods.iterative import IterativeMethod
-from fisherexp.methods.statistics.memory import announce
+from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.mutual_information import mutual_information
 from fisherexp.problems.sparse_regression import Columns, Regression, standardized
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.methods.iterative import IterativeMethod
+from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.collinearity import filtered
-from fisherexp.methods.statistics.memory import announce
 from fisherexp.methods.statistics.multinomial_path import Fit, deviance, fitted, folds, largest_penalty
 from fisherexp.methods.statistics.training_rows import training_rows
 from fisherexp.problems.supervised import Supervised

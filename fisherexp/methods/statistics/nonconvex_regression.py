@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, Positive
 from fisherexp.methods.iterative import IterativeMethod
-from fisherexp.methods.statistics.memory import announce
+from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.nonconvex_penalties import (
     State,
     advanced,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, Positive, Probability
 from fisherexp.methods.iterative import IterativeMethod
-from fisherexp.methods.statistics.memory import announce
+from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.robust_mean import plain_estimate
 from fisherexp.methods.statistics.spectral_reweighting import Reweighted, beginning, reweighted
 from fisherexp.problems.contaminated_classes import ContaminatedDigits, LinearClassifier

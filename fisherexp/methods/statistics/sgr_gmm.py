@@ -29,7 +29,7 @@ from torch import Tensor
 
 from fisherexp.config.types import Count, Probability
 from fisherexp.methods.iterative import IterativeMethod
-from fisherexp.methods.statistics.memory import announce
+from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.mixture_moments import Mixture, inverse_variances, misfit, misfit_gradients
 from fisherexp.methods.statistics.spectral_reweighting import BLOCK, Reweighted, beginning, reweighted
 from fisherexp.problems.contaminated import ContaminatedGaussians, Estimate

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fisherexp.methods.statistics import memory
+from fisherexp.methods import memory
 from fisherexp.methods.statistics.mixture_moments import (
     Mixture,
     inverse_variances,
