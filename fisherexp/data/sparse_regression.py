@@ -12,13 +12,17 @@ from fisherexp.seeds import generator
 
 CORRELATION = 0.5
 Shape = Literal["linear", "square"]
+Outcomes = Literal["continuous", "binary"]
 
 
-def drawn(n: int, features: int, signals: int, noise: float, shape: Shape, seed: int) -> dict[str, Tensor]:
+def drawn(
+    n: int, features: int, signals: int, noise: float, shape: Shape, seed: int, outcomes: Outcomes = "continuous"
+) -> dict[str, Tensor]:
     """inputs (n, features) with correlations 0.5^|j-k|; outcomes (n,); coefficients (features,), the truth.
 
     `signals` columns, spread evenly, have coefficients of ±2 in turn. linear: outcomes Xβ + noise; square: (X² - 1)β +
-    noise, which no correlation shows.
+    noise, which no correlation shows. binary: 1 where this is above zero, else 0, the noise of a logistic law: with
+    noise 1 a logistic regression of these coefficients.
     """
     if not 0 < signals <= features:
         raise DataError(f"data.signals={signals}: 1 to data.features={features} are expected")
@@ -31,8 +35,12 @@ def drawn(n: int, features: int, signals: int, noise: float, shape: Shape, seed:
     places = torch.arange(signals) * (features // signals)
     coefficients[places] = 2.0 * (1 - 2 * (torch.arange(signals) % 2)).double()
     seen = inputs if shape == "linear" else inputs.square() - 1
-    outcomes = seen @ coefficients + noise * torch.randn(n, **normal)
-    return {"inputs": inputs, "outcomes": outcomes, "coefficients": coefficients}
+    signal = seen @ coefficients
+    if outcomes == "binary":
+        found = (signal + noise * torch.rand(n, **normal).logit() > 0).double()
+    else:
+        found = signal + noise * torch.randn(n, **normal)
+    return {"inputs": inputs, "outcomes": found, "coefficients": coefficients}
 
 
 def numbers(table: Table, target: str) -> tuple[dict[str, Tensor], list[str]]:

@@ -15,17 +15,20 @@ from fisherexp.problems.numerical import Numerical
 
 class Columns(NamedTuple):
     """scores: (d,), how much each column matters; zero where it does not. coefficients: (d,), in the units of the data,
-    None where a method has none. intercept: beside them."""
+    None where a method has none. intercept: beside them. loss: what they predict, the outcome (squared) or the log-odds
+    that it is 1 (logistic)."""
 
     scores: Tensor
     coefficients: Tensor | None = None
     intercept: float = 0.0
+    loss: Literal["squared", "logistic"] = "squared"
 
 
 class Regression(Numerical):
     """A solution is a Columns. Metrics: chosen, how many scores are not zero; fit_rmse of coefficients, on the rows
-    themselves. Where the truth is known, recall: the share of true columns among as many of the largest scores, in %;
-    support_f1: the F1 score of the coefficients that are not zero, in %; coefficient_error: their distance from it.
+    themselves, or fit_accuracy in % of those of log-odds. Where the truth is known, recall: the share of true columns
+    among as many of the largest scores, in %; support_f1: the F1 score of the coefficients that are not zero, in %;
+    coefficient_error: their distance from it.
     """
 
     provides = ("columns",)
@@ -35,6 +38,7 @@ class Regression(Numerical):
         "coefficient_error": "coefficient\nerror",
         "chosen": "chosen",
         "fit_rmse": "RMSE of\nthe fit",
+        "fit_accuracy": "accuracy of\nthe fit %",
     }
     better = {"recall": "higher", "support_f1": "higher", "coefficient_error": "lower"}
     names: list[str] | None = None
@@ -43,8 +47,11 @@ class Regression(Numerical):
         inputs, outcomes = self.instance["inputs"], self.instance["outcomes"]
         found = {"chosen": int((solution.scores != 0).sum())}
         if solution.coefficients is not None:
-            left = outcomes - inputs @ solution.coefficients - solution.intercept
-            found["fit_rmse"] = float(left.square().mean().sqrt())
+            predicted = inputs @ solution.coefficients + solution.intercept
+            if solution.loss == "logistic":
+                found["fit_accuracy"] = 100 * float(((predicted > 0) == (outcomes > 0)).double().mean())
+            else:
+                found["fit_rmse"] = float((outcomes - predicted).square().mean().sqrt())
         if "coefficients" not in self.instance:
             return found
         truth = self.instance["coefficients"]
@@ -63,7 +70,7 @@ class Regression(Numerical):
 
 
 class SparseRegression(Regression):
-    """`n` rows of `features` columns, of which `signals` matter, drawn from the run's seed. shape, noise: see
+    """`n` rows of `features` columns, of which `signals` matter, drawn from the run's seed. shape, noise, outcomes: see
     data/sparse_regression.py."""
 
     title = "sparse_regression"
@@ -75,12 +82,14 @@ class SparseRegression(Regression):
         signals: Count = 10,
         noise: NonNegative = 1.0,
         shape: Literal["linear", "square"] = "linear",
+        outcomes: Literal["continuous", "binary"] = "continuous",
     ) -> None:
         super().__init__()
         self.n, self.features, self.signals, self.noise, self.shape = n, features, signals, noise, shape
+        self.outcomes = outcomes
 
     def read(self, seed: int) -> Mapping[str, Tensor]:
-        return drawn(self.n, self.features, self.signals, self.noise, self.shape, seed)
+        return drawn(self.n, self.features, self.signals, self.noise, self.shape, seed, self.outcomes)
 
 
 class RegressionFile(Regression):

@@ -14,7 +14,7 @@ from torch import Tensor
 from fisherexp.config.types import Count
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.memory import announce
-from fisherexp.methods.statistics.mutual_information import mutual_information
+from fisherexp.methods.statistics.mutual_information import binned_information, mutual_information
 from fisherexp.problems.sparse_regression import Columns, Regression, standardized
 
 COLUMNS = 20  # of a step
@@ -23,7 +23,8 @@ COLUMNS = 20  # of a step
 class InformationScreening(IterativeMethod):
     """A step scores `COLUMNS` columns.
 
-    score: mutual_information or correlation. points: of the grid in each direction. keep: how many columns are kept.
+    score: mutual_information of a kernel density, binned_information of a histogram, or correlation. points: of the
+    density's grid in each direction. keep: how many columns are kept.
     ranking.csv has all columns, the best first; scores.png and .pdf show both scores.
     """
 
@@ -37,7 +38,7 @@ class InformationScreening(IterativeMethod):
 
     def __init__(
         self,
-        score: Literal["mutual_information", "correlation"] = "mutual_information",
+        score: Literal["mutual_information", "binned_information", "correlation"] = "mutual_information",
         points: Count = 100,
         keep: Count = 20,
     ) -> None:
@@ -62,6 +63,8 @@ class InformationScreening(IterativeMethod):
         for column in self.inputs.T[len(self.scores) : len(self.scores) + COLUMNS]:
             if self.score == "correlation":
                 self.scores.append(float((column @ self.outcome_column).abs() / len(column)))
+            elif self.score == "binned_information":
+                self.scores.append(binned_information(column, self.outcome_column))
             else:
                 self.scores.append(mutual_information(column, self.outcome_column, self.points))
         return {"scored": len(self.scores)}

@@ -5,6 +5,11 @@
 after fastHDMI (Yang 2025): Epanechnikov's kernel, Silverman's width, 300 × 300 points. Where its code differs from its
 description ours follows the latter: it computes widths and does not pass them on to the pair's density. The product
 kernel is separable, so that p is a product of two matrices (G, n)(n, G), exact on the grid, without FFT or binning.
+
+The baseline beside it, fastHDMI's other estimate, counts pairs in cells of D × D' equal bins. Each column has the D
+below 100 with the largest penalized likelihood of its histogram (Birgé, Rozenholc, ESAIM: P&S 2006):
+
+    Σ N_j log N_j + n log D - (D - 1 + (log D)^2.5)
 """
 
 import math
@@ -12,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+MOST_BINS = 99
 MARGIN = 1.0  # widths beyond the extremes, where the kernel ends
 
 
@@ -48,6 +54,28 @@ def mutual_information(column: Tensor, outcome: Tensor, points: int = 300) -> fl
     width = silverman(len(column))
     (left, step), (right, other) = (profile(values, points, width) for values in (column, outcome))
     return information(left @ right.T, step * other)
+
+
+def binned(values: Tensor) -> tuple[Tensor, int]:
+    """The bin of each value (n,), int64, and the number of bins. One bin where no more are worth it."""
+    spread = values.max() - values.min()
+    if spread < 1e-12:
+        return torch.zeros(len(values), dtype=torch.int64), 1
+    bins = torch.arange(1, MOST_BINS + 1)
+    places = ((values - values.min()) / spread * bins[:, None]).long().minimum(bins[:, None] - 1)  # (bins, n)
+    counts = torch.zeros(MOST_BINS, MOST_BINS, dtype=values.dtype)
+    counts.scatter_add_(1, places, torch.ones_like(places, dtype=values.dtype))
+    logs = bins.to(values.dtype).log()
+    worth = torch.xlogy(counts, counts).sum(1) + len(values) * logs - (bins - 1 + logs**2.5)
+    best = int(worth.argmax())
+    return places[best], best + 1
+
+
+def binned_information(column: Tensor, outcome: Tensor) -> float:
+    """Of two columns (n,), in nats, from the counts of their bins. Biased upwards as the other."""
+    (left, rows), (right, columns) = binned(column), binned(outcome)
+    counts = torch.bincount(left * columns + right, minlength=rows * columns).view(rows, columns)
+    return information(counts.to(column.dtype), 1.0)
 
 
 def gaussian_information(correlation: float) -> float:
