@@ -10,6 +10,8 @@ from fisherexp.config.locations import user_file
 from fisherexp.config.types import Count, Probability, Separator
 from fisherexp.data.errors import DataError
 from fisherexp.data.ratings import Rated, read_ratings, simulated
+from fisherexp.metrics.likelihood_ratio import auc
+from fisherexp.metrics.ranking import ndcg
 from fisherexp.problems.numerical import Numerical
 
 
@@ -22,14 +24,17 @@ class Prediction(NamedTuple):
 
 class Ratings(Numerical):
     """A solution is a Prediction. Metrics, against ratings of pairs drawn uniformly: mean squared and absolute errors,
-    and mean_bias, by how much the weighted mean of the chosen ratings exceeds that of the uniform ones.
+    and mean_bias, by how much the weighted mean of the chosen ratings exceeds that of the uniform ones. Where `liked`
+    says from which rating on an item is liked, how well predictions rank such pairs: auc among all test pairs, ndcg of
+    the first five of each user's (users who like none are left out; the authors' code counts them as 1), both in %.
 
     Features of users and items may have no columns, and are learned then.
     """
 
     provides = ("ratings",)
-    headings = {"mse": "MSE", "mae": "MAE", "mean_bias": "bias of\nthe mean"}
-    better = {"mse": "lower", "mae": "lower"}
+    headings = {"mse": "MSE", "mae": "MAE", "mean_bias": "bias of\nthe mean", "auc": "AUC\n%", "ndcg": "NDCG@5\n%"}
+    better = {"mse": "lower", "mae": "lower", "auc": "higher", "ndcg": "higher"}
+    liked: float | None = None
 
     @abstractmethod
     def read(self, seed: int) -> Mapping[str, Tensor]:
@@ -45,10 +50,18 @@ class Ratings(Numerical):
         return len(self.instance["user_features"]), len(self.instance["item_features"])
 
     def evaluate(self, solution: Prediction) -> dict[str, float]:
-        truth = self.part("test").ratings
+        users, _, truth = self.part("test")
         off = solution.ratings - truth
         bias = solution.mean - float(truth.mean())
-        return {"mse": float(off.square().mean()), "mae": float(off.abs().mean()), "mean_bias": bias}
+        found = {"mse": float(off.square().mean()), "mae": float(off.abs().mean()), "mean_bias": bias}
+        if self.liked is None:
+            return found
+        likes = truth >= self.liked
+        if not 0 < likes.sum() < len(likes):
+            counts = f"{int(likes.sum())} of {len(likes)} test ratings"
+            raise DataError(f"data.liked={self.liked}: {counts} are as high; some of them are expected, and not all")
+        area = auc(solution.ratings[likes], solution.ratings[~likes])
+        return found | {"auc": 100 * area, "ndcg": 100 * ndcg(users, solution.ratings, likes)}
 
     def about(self) -> dict[str, Any]:
         counts = {name: len(self.part(name).users) for name in ("chosen", "unbiased", "test")}
@@ -59,15 +72,21 @@ class SimulatedRatings(Ratings):
     """Ratings drawn from the run's seed; who likes an item is more likely to rate it. See data/ratings.py.
 
     unbiased: ratings of random pairs that a method may use, as a share of users · items; test: as many to test on.
+    liked: from which rating on an item is liked.
     """
 
     title = "simulated_ratings"
 
     def __init__(
-        self, users: Count = 200, items: Count = 150, unbiased: Probability = 0.02, test: Probability = 0.2
+        self,
+        users: Count = 200,
+        items: Count = 150,
+        unbiased: Probability = 0.02,
+        test: Probability = 0.2,
+        liked: float | None = None,
     ) -> None:
         super().__init__()
-        self.users, self.items, self.unbiased, self.test = users, items, unbiased, test
+        self.users, self.items, self.unbiased, self.test, self.liked = users, items, unbiased, test, liked
 
     def read(self, seed: int) -> Mapping[str, Tensor]:
         if self.unbiased + self.test > 1:
@@ -80,7 +99,8 @@ class RatingsFile(Ratings):
     """Your own tables with columns user, item and rating.
 
     path: of chosen ratings; test_path: of ratings of random pairs, of which a share `unbiased` helps; absolute, or
-    relative to the working directory or the data folder. separator: between values. root: see LabeledData.
+    relative to the working directory or the data folder. liked: from which rating on an item is liked. separator:
+    between values. root: see LabeledData.
     """
 
     title = "ratings"
@@ -91,11 +111,12 @@ class RatingsFile(Ratings):
         path: str,
         test_path: str,
         unbiased: Probability = 0.05,
+        liked: float | None = None,
         separator: Separator = ",",
         root: str | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.test_path, self.unbiased = path, test_path, unbiased
+        self.path, self.test_path, self.unbiased, self.liked = path, test_path, unbiased, liked
         self.separator, self.root = separator, root
 
     def read(self, seed: int) -> Mapping[str, Tensor]:

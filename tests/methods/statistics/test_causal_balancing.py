@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from fisherexp.data.errors import DataError
 from fisherexp.methods.statistics.balancing import (
@@ -14,6 +15,7 @@ from fisherexp.methods.statistics.balancing import (
     worst_centers,
 )
 from fisherexp.methods.statistics.causal_balancing import CausalBalancing
+from fisherexp.metrics.ranking import ndcg
 from fisherexp.problems.ratings import Prediction, RatingsFile, SimulatedRatings
 
 DRAW = torch.Generator().manual_seed(0)
@@ -83,6 +85,15 @@ def test_evaluation_and_own_files(tmp_path):
     truth = problem.part("test").ratings
     found = problem.evaluate(Prediction(truth + 2, float(truth.mean()) - 1))
     assert found == {"mse": pytest.approx(4), "mae": pytest.approx(2), "mean_bias": pytest.approx(-1)}
+    ranked = RatingsFile(**options, liked=3.0).load(0)
+    users, _, ratings = ranked.part("test")
+    scores = torch.arange(len(ratings)).double()
+    found = ranked.evaluate(Prediction(scores, 0.0))
+    assert found["auc"] == pytest.approx(100 * roc_auc_score(ratings >= 3, scores))
+    assert found["ndcg"] == pytest.approx(100 * ndcg(users, scores, ratings >= 3))
+    assert ranked.evaluate(Prediction(ratings, 0.0))["auc"] == 100
+    with pytest.raises(DataError, match=r"data\.liked=9\.0: 0 of 3 test ratings are as high; some of them"):
+        RatingsFile(**options, liked=9.0).load(0).evaluate(Prediction(scores, 0.0))
     method = CausalBalancing(centers=2, pairs=20, steps=2)  # features are learned: the files have none
     method.begin(problem, 0)
     assert set(method.step()) == {"loss", "mse", "mae", "mean_bias"}
@@ -154,4 +165,5 @@ def squared_error(seed, weights, estimator="ips"):
 def test_predictions_gain_from_the_weights(seed):
     """The error on random pairs falls, though far less than the bias of the mean: terms of users and items already
     explain much of the choice."""
-    assert squared_error(seed, "kernel") < 0.99 * squared_error(seed, "logistic")
+    logistic = squared_error(seed, "logistic")
+    assert squared_error(seed, "kernel") < 0.99 * logistic < 0.99 * squared_error(seed, "uniform")
