@@ -87,6 +87,11 @@ def density(sums: Tensor) -> Tensor:
     return (vectors * torch.softmax(values, 0)) @ vectors.T
 
 
+def losses(offsets: Tensor, density: Tensor) -> Tensor:
+    """x_nᵀ ρ x_n (N,) of x (N, P) and a density (P, P)."""
+    return ((offsets @ density) * offsets).sum(1)
+
+
 def played(offsets: Tensor, weights: Tensor, contamination: float, steps: int, scale: float) -> Tensor:
     """Mean weights (N,) over `steps` moves of the game on x (N, P). scale: K, at least max ‖x‖²."""
     eta, cap = 1 / (2 * scale), 1 / ((1 - contamination) * len(offsets))
@@ -94,7 +99,7 @@ def played(offsets: Tensor, weights: Tensor, contamination: float, steps: int, s
     for _ in range(steps):
         total += weights
         sums += (offsets * weights[:, None]).T @ offsets
-        loss = ((offsets @ density(eta * sums)) * offsets).sum(1)
+        loss = losses(offsets, density(eta * sums))
         weights = capped((weights * (1 - eta * loss).clamp(min=0)).clamp(min=TINY), cap)
     return total / steps
 

@@ -10,6 +10,8 @@ from fisherexp.methods.statistics.spectral_reweighting import (
     capped,
     density,
     geometric_median,
+    losses,
+    played,
     reweighted,
     squared_diameter,
     trimmed_mean,
@@ -49,6 +51,25 @@ def test_density_has_trace_one_however_large_the_sums():
     expected = torch.linalg.matrix_exp(sums)
     torch.testing.assert_close(density(sums), expected / expected.trace())
     assert density(1e6 * sums).trace().item() == pytest.approx(1)
+
+
+def test_losses_of_the_game_are_between_nothing_and_the_squared_diameter():
+    offsets = draw(20, 4)
+    vectors = torch.linalg.eigh(offsets.T @ offsets).eigenvectors
+    for sums in (offsets.T @ offsets, 1e6 * offsets.T @ offsets, torch.zeros(4, 4).double()):
+        found = losses(offsets, density(sums))
+        assert found.min() >= 0
+        assert found.max() <= offsets.square().sum(1).max() <= squared_diameter(torch.cat([offsets, -offsets]))
+    along = (offsets @ vectors[:, -1]).square()  # of far larger sums only the direction that varies most is left
+    torch.testing.assert_close(losses(offsets, density(1e6 * offsets.T @ offsets)), along)
+    assert density(draw(1, 1)).item() == 1  # of one number only weights move
+
+
+def test_mean_weights_begin_with_the_first_and_end_before_the_last():
+    offsets, weights = draw(6, 2), torch.full((6,), 1 / 6, dtype=torch.float64)
+    scale = squared_diameter(offsets)
+    assert torch.equal(played(offsets, weights, 0.3, 1, scale), weights)
+    assert not torch.allclose(played(offsets, weights, 0.3, 2, scale), weights, atol=1e-6)
 
 
 def test_geometric_median_is_stationary_and_diameter_is_exact():
