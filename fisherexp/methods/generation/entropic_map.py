@@ -68,7 +68,6 @@ class EntropicMap(IterativeMethod):
     paper = "Pooladian, Niles-Weed 2021, arXiv 2109.12004; POT: Flamary et al., JMLR 2021"
     problems = ("numerical",)
     requires = ("unpaired",)
-    named_by = "carried"
     headings = {"marginal_error": "marginal\nerror"}
     better = {"marginal_error": "lower"}
 
