@@ -1,8 +1,13 @@
 """The tracker and the method: assignment, new tracks, forgetting, files, going on, and what it is all for."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional
 
 from fisherexp.data.errors import DataError
 from fisherexp.methods.tracking.discriminant import cosine
@@ -157,7 +162,11 @@ def test_files_that_do_not_fit_are_refused(change, said, few, tmp_path):
 
 def oracle_accuracy(problem, identities, rules):
     """Share of detections of the later half given to their own track, where histories are the true ones."""
-    features = problem.detections.features.numpy().reshape(-1, identities, problem.sizes["dimension"])
+    return accuracy_of(problem.detections.features.numpy().reshape(-1, identities, problem.sizes["dimension"]), rules)
+
+
+def accuracy_of(features, rules):
+    """The same, of features (frames, identities, d)."""
     tracks = [Track(number, feature, 0, [feature]) for number, feature in enumerate(features[0])]
     right = []
     for frame, seen in enumerate(features[1:], start=1):
@@ -201,3 +210,40 @@ def test_no_variant_of_the_authors_code_is_better_where_tracks_are_hard_to_tell(
     found = {name: oracle_accuracy(problem, 16, Rules(history=30, **some)) for name, some in options.items()}
     assert max(found["remainder"], found["softmax"]) < found["published"]
     assert min(found["remainder"], found["softmax"]) > found["plain"] + 0.4
+
+
+def turned_digits(seed, degrees, identities=16, frames=60):
+    """Features (frames, identities, 64) of images of digits, each turned at random in every frame, by a small CNN that
+    was trained to tell the ten digits of other images, upright."""
+    draws = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    digits = load_digits()
+    images, labels = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
+    layers = [nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()]
+    body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 64), nn.ReLU())
+    network = nn.Sequential(body, nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(15):
+        for batch in torch.randperm(1200, generator=draws).split(64):
+            optimizer.zero_grad()
+            functional.cross_entropy(network(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    chosen = 1200 + torch.randperm(len(images) - 1200, generator=draws)[:identities]
+    angles = (2 * torch.rand(frames * identities, generator=draws) - 1) * math.radians(degrees)
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    turn = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    repeated = images[chosen].repeat(frames, 1, 1, 1)
+    grid = functional.affine_grid(turn, repeated.shape, align_corners=False)
+    with torch.no_grad():
+        found = functional.normalize(body(functional.grid_sample(repeated, grid, align_corners=False)), dim=1)
+    return found.double().numpy().reshape(frames, identities, -1)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(3))
+def test_images_that_turn_are_told_by_the_transformed_features_of_a_network_that_knows_nothing_of_turning(seed):
+    """Within 60 degrees either way. Measured for seeds 0-2: 0.919, 0.858, 0.904; plain 0.492, 0.504, 0.471."""
+    features = turned_digits(seed, 60.0)
+    ours, plain = (accuracy_of(features, Rules(history=30, mix=mix)) for mix in (1.0, 0.0))
+    assert ours >= 0.8
+    assert plain <= 0.6
