@@ -68,6 +68,7 @@ class EntropicMap(IterativeMethod):
     paper = "Pooladian, Niles-Weed 2021, arXiv 2109.12004; POT: Flamary et al., JMLR 2021"
     problems = ("numerical",)
     requires = ("unpaired",)
+    counts_with = {"sweeps_per_step": {"tolerance": 0.1}}  # which is asked behind a step
     headings = {"marginal_error": "marginal\nerror"}
     better = {"marginal_error": "lower"}
 

@@ -70,13 +70,13 @@ class SelfTuning(ERM):
         "hyper_lr": {"warmup_epochs": 0},
         "tune_scales": {"warmup_epochs": 0},
         "entropy": {"warmup_epochs": 0},
-        # Of a rate at which the loss rises.
+        # A rate at which the loss does not fall in every epoch.
         "patience": {
             "plateau": 60,
             "patience": 1,
-            "training.epochs": 5,
+            "training.epochs": 20,
             "training.optimizer": "adam",
-            "training.lr": 1.0,
+            "training.lr": 10.0,
         },
     }
 
