@@ -56,4 +56,5 @@ def read(loader: Any, what: str, name: str, *arguments: Any, **options: Any) -> 
 
 def most_tokens(config: Any) -> int | None:
     """Tokens that a model of this config takes at most; None for relative positions, which have no end."""
-    return config.to_dict().get("max_position_embeddings")
+    name = "max_position_embeddings"
+    return config.to_dict().get(config.attribute_map.get(name, name))  # GPT-2's has a name of its own
