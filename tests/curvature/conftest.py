@@ -1,4 +1,4 @@
-"""What the tests of the compiled kernel share."""
+"""What tests of curvature share: double precision, and the compiled kernel."""
 
 import importlib.util
 import shutil
@@ -7,6 +7,16 @@ import pytest
 import torch
 
 from fisherexp.curvature import kernels
+
+
+@pytest.fixture
+def in_double_precision():
+    """Networks, batches and references of float64, from one random state."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="session")

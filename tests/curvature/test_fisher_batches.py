@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from fisherexp.curvature import fisher_diagonal, path
 
+pytestmark = pytest.mark.usefixtures("in_double_precision")
+
 N, T, D, C = 6, 5, 4, 3
 
 
@@ -32,15 +34,6 @@ def exact(model, batches):
 def error(found, expected):
     assert set(found) == set(expected)
     return max(((found[n] - e).abs().max() / e.abs().max()).item() for n, e in expected.items())
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 class TimeFirstOrNot(nn.Module):

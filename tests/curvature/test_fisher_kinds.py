@@ -24,6 +24,8 @@ from fisherexp.curvature import (
 )
 from fisherexp.curvature.rules import linear
 
+pytestmark = pytest.mark.usefixtures("in_double_precision")
+
 N, T, D, C = 5, 6, 4, 3
 
 
@@ -52,15 +54,6 @@ def assert_exact(model, batches, **options):
 
 def data(n=N, t=T):
     return torch.randn(n, t, D), torch.randint(C, (n,))
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(before)
 
 
 class Net(nn.Module):

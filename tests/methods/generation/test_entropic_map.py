@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from by_steps import finished
 
 from fisherexp.methods.generation.entropic_map import EntropicMap
 from fisherexp.methods.generation.light_sb import LightSB
@@ -20,12 +21,6 @@ def pair(monkeypatch):
 def begun(problem, seed=0, **options):
     method = EntropicMap(**options)
     method.begin(problem, seed)
-    return method
-
-
-def finished(method):
-    while not method.done:
-        method.step()
     return method
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from by_steps import finished
 
 from fisherexp.data.digits import Digits
 from fisherexp.data.errors import DataError
@@ -20,12 +21,6 @@ def roll():
 def begun(problem, seed=0, **options):
     method = LightSB(**options)
     method.begin(problem, seed)
-    return method
-
-
-def finished(method):
-    while not method.done:
-        method.step()
     return method
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from by_steps import finished
 from torch.nn.functional import scaled_dot_product_attention
 
 from fisherexp.data.story_world import IDENTITY_LENGTH, SIZE, WORDS, captions
@@ -24,12 +25,6 @@ def begun(problem, seed=0, **options):
     torch.manual_seed(seed)
     method = OnePromptOneStory(**options)
     method.begin(problem, seed)
-    return method
-
-
-def finished(method):
-    while not method.done:
-        method.step()
     return method
 
 

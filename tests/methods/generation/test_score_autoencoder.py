@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from by_steps import finished
 
 from fisherexp.methods.generation.kernel_density import KernelDensity, KernelEstimate, left_out, silverman
 from fisherexp.methods.generation.score_autoencoder import ScoreAutoencoder
@@ -20,12 +21,6 @@ def begun(problem, seed=0, **options):
     torch.manual_seed(seed)
     method = ScoreAutoencoder(**options)
     method.begin(problem, seed)
-    return method
-
-
-def finished(method):
-    while not method.done:
-        method.step()
     return method
 
 
