@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fisherexp.adapters import adapted_layers
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.data.batch import Batch
+from fisherexp.methods.alignment import coherence, largest_entries, overlap, term_weights, top_eigenvectors
 from fisherexp.methods.continual_learning.anchored import added
 from fisherexp.methods.continual_learning.ewc import task_fisher
 from fisherexp.methods.continual_learning.rows import row_fisher
@@ -34,30 +35,6 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.scenarios.setting import Setting
 
 ACTIVE = 1e-6  # nats: a term that never got larger, weight included, did nothing
-
-
-def top_eigenvectors(matrix: Tensor, share: float) -> Tensor:
-    """U (d, m) of a symmetric matrix (d, d), m = the share of d, at least one."""
-    count = max(1, round(share * len(matrix)))
-    return torch.linalg.eigh(matrix.double()).eigenvectors[:, -count:].to(matrix.dtype)
-
-
-def largest_entries(values: Tensor, share: float) -> Tensor:
-    """Mask of the largest `share` of the entries, at least one."""
-    count = max(1, round(share * values.numel()))
-    mask = torch.zeros(values.numel(), dtype=torch.bool, device=values.device)
-    mask[values.flatten().topk(count).indices] = True
-    return mask.view_as(values)
-
-
-def overlap(aligned: Tensor, rest: Tensor, weight: Tensor, beta: float, tau: float) -> Tensor:
-    """E_rm of three matrices of one shape."""
-    return ((1 + beta * torch.sigmoid(weight.abs() - tau)) * (aligned * rest).abs()).sum()
-
-
-def coherence(aligned: Tensor, rest: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """E_geo: the squared cosine between two matrices, in [0, 1]."""
-    return (aligned * rest).sum().square() / (aligned.square().sum() * rest.square().sum() + epsilon)
 
 
 class AlignGuardLoRA(SequentialLoRA):
@@ -102,12 +79,7 @@ class AlignGuardLoRA(SequentialLoRA):
     ) -> None:
         super().__init__(model, training, rank, alpha, lr)
         self.split, self.share, self.damping, self.stabilizer = split, share, damping, stabilizer
-        self.weights = {
-            "alignment": lambda_,
-            "task": lambda_t,
-            "overlap": lambda_nc * mix,
-            "coherence": lambda_nc * (1 - mix),
-        }
+        self.weights = term_weights(lambda_, lambda_t, lambda_nc, mix)
         self.beta, self.tau, self.importance = beta, tau, importance
         self.per_layer = 2 if split == "two_adapters" else 1
         self.memory |= {"rows": {}, "diagonal": {}, "parts": {}, "largest": {}}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fisherexp import adapters
 from fisherexp.config.types import NonNegative, Probability
 from fisherexp.data.batch import Batch
-from fisherexp.methods.continual_learning.alignguard_lora import coherence, largest_entries, overlap, top_eigenvectors
+from fisherexp.methods.alignment import coherence, largest_entries, overlap, term_weights, top_eigenvectors
 from fisherexp.methods.finetuning.lora import LoRA
 from fisherexp.methods.finetuning.source_fisher import SourceFishers
 
@@ -55,12 +55,7 @@ class AlignGuard(LoRA):
     ) -> None:
         super().__init__(model, **options)
         self.split, self.share, self.damping, self.stabilizer = split, share, damping, stabilizer
-        self.weights = {
-            "alignment": lambda_,
-            "task": lambda_t,
-            "overlap": lambda_nc * mix,
-            "coherence": lambda_nc * (1 - mix),
-        }
+        self.weights = term_weights(lambda_, lambda_t, lambda_nc, mix)
         self.beta, self.tau = beta, tau
         self.guarded: dict[str, Tensor] = {}  # by layer: U (m, k), or a mask (m, n)
         self.last_terms: dict[str, Tensor] = {}

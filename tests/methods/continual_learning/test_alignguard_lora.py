@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from fisherexp.data.batch import Batch
-from fisherexp.methods.continual_learning.alignguard_lora import coherence, largest_entries, overlap, top_eigenvectors
+from fisherexp.methods.alignment import coherence, largest_entries, overlap, top_eigenvectors
 from fisherexp.methods.continual_learning.rows import row_fisher
 from fisherexp.methods.continual_learning.sequential_lora import attach, updates
 

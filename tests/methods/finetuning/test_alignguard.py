@@ -7,7 +7,7 @@ from torch import nn
 from fisherexp import adapters
 from fisherexp.config.explain import explain
 from fisherexp.data.batch import Batch
-from fisherexp.methods.continual_learning.alignguard_lora import coherence, largest_entries, overlap, top_eigenvectors
+from fisherexp.methods.alignment import coherence, largest_entries, overlap, top_eigenvectors
 from fisherexp.methods.finetuning.source_fisher import layer_fishers
 from fisherexp.runs.finished import finished
 
