@@ -21,7 +21,7 @@ class LanguageMetrics(Evaluation):
     def __init__(self, names: tuple[str, ...]):
         super().__init__()
         self.names = names
-        shown = {"nll": "NLL", "bits": "bits per\ntoken", "perplexity": "per-\nplexity", "accuracy": "next\nacc. %"}
+        shown = {"nll": "NLL", "bits": "bits per\ntoken", "perplexity": "perplexity", "accuracy": "next\nacc. %"}
         self.headings = {f"{name}_{key}": f"{name} {words}" for name in names for key, words in shown.items()}
         self.better = {key: "higher" if key.endswith("_accuracy") else "lower" for key in self.headings}
         for state in ("correct", "nll", "count"):

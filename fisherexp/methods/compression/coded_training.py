@@ -24,7 +24,7 @@ class CodedTraining(ERM):
     """
 
     weighs_samples = True
-    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply-\nadds"}
+    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply\nadds"}
     better = {"stored_bytes": "lower", "multiply_adds": "lower"}
 
     def __init__(self, model: nn.Module, training: Recipe, fraction_bits: Size) -> None:

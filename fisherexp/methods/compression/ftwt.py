@@ -50,7 +50,7 @@ class FTWT(CodedTraining):
     start = "source"
     requires = ("images",)
     weighs_samples = False
-    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply-\nadds", "cut": "cut %"}
+    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply\nadds", "cut": "cut %"}
     better = {"stored_bytes": "lower", "multiply_adds": "lower", "cut": "higher"}
 
     def __init__(

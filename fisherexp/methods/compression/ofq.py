@@ -52,7 +52,7 @@ class OFQ(ERM):
     start = "source"
     requires = ("images",)
     weighs_samples = False
-    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply-\nadds", "reversals": "reversals\n‰"}
+    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply\nadds", "reversals": "reversals\n‰"}
     better = {"stored_bytes": "lower", "multiply_adds": "lower", "reversals": "lower"}
     counts_with = {"band": {"annealing_epochs": 2}, "annealing_lr": {"annealing_epochs": 2}}
 

@@ -50,7 +50,7 @@ class RF8(ModelMethod):
     paper = "Wu et al., 2025, arXiv 2506.00486"
     start = "source"
     steps_itself = True
-    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply-\nadds"}
+    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply\nadds"}
     better = {"stored_bytes": "lower", "multiply_adds": "lower"}
 
     def __init__(self, model: nn.Module, rounding: Literal["nearest", "truncate"]) -> None:

@@ -31,7 +31,7 @@ class SCL(CodedTraining):
 
     name = "scl"
     paper = "Tang et al., IEEE TNNLS 2023, arXiv 2201.05020"
-    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply-\nadds", "density": "density %"}
+    headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply\nadds", "density": "density %"}
     search = {"price": "tag(log, interval(0.01, 0.1))"}
     counts_with = {"exclude": {"exclude": "layers.1"}}
 

@@ -58,7 +58,7 @@ class CausalBalancing(IterativeMethod):
     problems = ("numerical",)
     requires = ("ratings",)
     named_by = "weights"
-    headings = {"imbalance": "im-\nbalance", "effective_share": "effective\nshare"}
+    headings = {"imbalance": "imbalance", "effective_share": "effective\nshare"}
     better = {"imbalance": "lower"}
     counts_with = {"estimator": {"weights": "logistic"}, "refit_every": {"steps": 60}}
 
