@@ -63,3 +63,14 @@ def test_the_figure_says_where_members_without_end_would_be():
     assert "[2.000, 2.010]" in words
     with pytest.raises(ValueError, match="--x: name the option"):
         scaling.draw(records, Request())
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"), [((2.0, 1.5, 2.2, 2.5), "does not fall"), ((2.5, 2.2, 1.8, 1.7), "α = 1")]
+)
+def test_no_law_is_drawn_through_losses_that_do_not_fall(losses, words):
+    records = [record(k, 0, loss) for k, loss in zip((1, 2, 3, 4), losses, strict=True)]
+    axes = scaling.draw(records, Request(x="method.members")).axes[0]
+    (text,) = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert words in text
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "3", "4"]

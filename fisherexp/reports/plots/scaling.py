@@ -15,6 +15,7 @@ from fisherexp.reports.plots._style import label, legend, looks, named, one_prob
 from fisherexp.reports.power_law import bootstrap, fit_power_law, interval
 
 MEMBERS = "method.members"
+SMALLEST_FALL = 1e-3  # of the first size's loss, up to the last size: below it a law is not drawn
 
 
 def draw(records: list[Record], request: Request) -> Any:
@@ -34,23 +35,29 @@ def draw(records: list[Record], request: Request) -> Any:
         raise ValueError(f"no run has a number under '{request.x}' and a metric '{metric}'")
     for name, look in looks(lines, request.methods).items():
         sizes, losses = lines[name]
-        words = name
-        axes.plot(sizes, losses.mean(0), color=look["color"], marker=look["marker"], linestyle="none", markersize=5)
+        words, points = name, {"color": look["color"], "marker": look["marker"], "linestyle": "none"}
+        axes.plot(sizes, losses.mean(0), markersize=5, **points)
         try:
             exponent = 1.0 if request.x == MEMBERS else None
             law = fit_power_law(sizes, losses.mean(0), exponent)
         except ValueError:  # too few sizes
-            axes.plot([], [], color=look["color"], marker=look["marker"], linestyle="none", label=words)
+            axes.plot([], [], label=words, **points)
             continue
         words += f": α = {law.exponent:.2f}, E = {law.floor:.3f}"
         if len(losses) > 1:
             words += " [{:.3f}, {:.3f}]".format(*interval(bootstrap(sizes, losses, exponent), "floor"))
+        if law(sizes[0]) - law(sizes[-1]) < SMALLEST_FALL * law(sizes[0]):
+            axes.plot([], [], label=f"{name}: does not fall, no law", **points)
+            continue
         smooth = np.geomspace(sizes[0], 4 * sizes[-1], 200)
         axes.plot(smooth, law(smooth), color=look["color"], label=words)
         axes.axhline(law.floor, color=look["color"], linestyle=":", linewidth=1)
     axes.set(xscale="log", xlabel=request.x, ylabel=label(records, metric))
-    axes.set_title(f"{problem}; dotted: E", fontsize=10)
-    legend(axes, True)
+    ticks = sorted({size for sizes, _ in lines.values() for size in sizes})
+    axes.set_xticks(ticks, [f"{size:g}" for size in ticks])
+    axes.set_xticks([], minor=True)
+    figure.suptitle(f"{problem}; dotted: E", fontsize=10)
+    legend(axes, len(lines) > 4)
     return figure
 
 
