@@ -1,6 +1,5 @@
 """Turns a command line that cannot be run into the full list of what is wrong with it."""
 
-import copy
 import functools
 import os
 import re
@@ -19,6 +18,7 @@ from yaml import YAMLError
 
 from fisherexp.config import companions, draws, nodes, parsed_once  # noqa: F401 - what they teach Hydra
 from fisherexp.config.companions import CONFIG_NAME
+from fisherexp.config.copied import copied
 from fisherexp.config.locations import conf_dir, groups, search_path
 from fisherexp.config.overrides import group_of, repaired, searched, single_lines, telling_lines
 from fisherexp.config.problem import Problem, nearest
@@ -188,7 +188,7 @@ def _composed_once(choices: tuple[str, ...]) -> DictConfig:
 
 
 def _with_values(base: DictConfig, values: list[Override]) -> DictConfig:
-    cfg = copy.deepcopy(base)
+    cfg = copied(base)
     ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     return cfg
 

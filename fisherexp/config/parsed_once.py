@@ -4,16 +4,15 @@ A composition reads some twenty of them, most of them those of the composition b
 for one composition only; its repository of configs is extended here, so whoever composes imports this module.
 """
 
-import copy
-import dataclasses
 import os
+import pickle
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
-_parsed: dict[tuple, ConfigResult] = {}
+_parsed: dict[tuple, bytes] = {}  # pickled: copies from that take a fifth of the time of copy.deepcopy
 
 
 class ParsedOnce(ConfigRepository):
@@ -26,9 +25,8 @@ class ParsedOnce(ConfigRepository):
             return super().load_config(config_path)
         key = (source.path, source.provider, config_path, *state)
         if key not in _parsed:
-            _parsed[key] = super().load_config(config_path)
-        # A composition takes over the nodes of what it is given.
-        return dataclasses.replace(_parsed[key], config=copy.deepcopy(_parsed[key].config))
+            _parsed[key] = pickle.dumps(super().load_config(config_path), pickle.HIGHEST_PROTOCOL)
+        return pickle.loads(_parsed[key])  # a composition takes over the nodes of what it is given
 
 
 def _state(source: ConfigSource, config_path: str) -> tuple | None:

@@ -13,7 +13,6 @@ Both may name options of nested nodes with a dot (penalty.over). Values of `coun
 with a slash before them (/scenario.images), or what is chosen of a group (/model: small_cnn).
 """
 
-import copy
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from fisherexp.catalogue import Entry
 from fisherexp.config.alternatives import alternatives
+from fisherexp.config.copied import copied
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import HYDRA_KEYS, validate
@@ -164,7 +164,7 @@ class Options:
     def _with(self, values: dict[str, Any], base: DictConfig | None = None) -> DictConfig:
         """Another config in which these options have these values."""
         choices = {option[1:]: value for option, value in values.items() if _elsewhere(option) and "." not in option}
-        config = self._composed(choices) if choices else copy.deepcopy(self.config if base is None else base)
+        config = self._composed(choices) if choices else copied(self.config if base is None else base)
         for option, value in values.items():
             if option[1:] in choices:
                 continue

@@ -1,6 +1,5 @@
 """Configs of a sweep's runs, as Hydra composes them; what differs in values only is composed once."""
 
-import copy
 from collections.abc import Callable
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -8,6 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from fisherexp.config.copied import copied
 from fisherexp.config.locations import groups, search_path
 from fisherexp.config.shorthand import native
 
@@ -34,7 +34,7 @@ def composer(context: HydraContext, config: DictConfig) -> Compose:
             with open_dict(cfg):
                 del cfg["hydra"]
             bases[choices] = cfg
-        cfg = copy.deepcopy(bases[choices])
+        cfg = copied(bases[choices])
         ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
         return cfg
 
