@@ -129,6 +129,9 @@ class Described:
         self.threads = torch.get_num_threads()
         if self.problem.backbone is None:
             return
-        self.threads, why = choose_threads(self.cfg.threads, self.network("threads"), *self.problem.example())
+        if self.cfg.threads == "auto":
+            self.threads, why = choose_threads(self.network("threads"), *self.problem.example())
+        else:
+            self.threads, why = self.cfg.threads, "as asked for"
         torch.set_num_threads(self.threads)
         say_once(f"{self.threads} thread{'s' if self.threads > 1 else ''} ({why})")

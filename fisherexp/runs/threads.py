@@ -24,10 +24,8 @@ def forward_flops(model: nn.Module, *inputs: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
-def choose_threads(wanted: int | str, model: nn.Module, *inputs: torch.Tensor) -> tuple[int, str]:
+def choose_threads(model: nn.Module, *inputs: torch.Tensor) -> tuple[int, str]:
     """(number of threads, why). inputs: what the model is called with, of one training batch."""
-    if wanted != "auto":
-        return int(wanted), "as asked for"
     flops = forward_flops(model, *inputs)
     size = f"{flops / 1e9:.2g} GFLOP a batch"
     available = available_cores()
