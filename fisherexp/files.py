@@ -63,7 +63,10 @@ def _folder_for(path: Path) -> Iterator[tuple[Path, int]]:
         folder.mkdir()
         yield folder, os.fstat(handle).st_mode & 0o777
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.rmdir()
+        except OSError:  # a failure, or a library that wrote files beside its own
+            shutil.rmtree(folder, ignore_errors=True)
         lock.unlink(missing_ok=True)
         os.close(handle)
 

@@ -1,5 +1,7 @@
 """The 8×8 handwritten digits that come with scikit-learn (Alpaydin, Kaynak 1998, UCI): no download."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -7,6 +9,17 @@ from fisherexp.data.datamodule import ImageData
 from fisherexp.data.tensors import TensorSet
 
 TRAIN_SIZE = 1200
+
+
+@functools.cache
+def _everything() -> TensorSet:
+    """All images in the order of the file, whose reading takes longer than many a test's training; nobody may write in
+    them."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
+    return TensorSet(images, torch.from_numpy(bunch.target).long())
 
 
 class Digits(ImageData):
@@ -23,10 +36,6 @@ class Digits(ImageData):
     mirrors = False
 
     def read(self) -> tuple[TensorSet, TensorSet]:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
-        everything = TensorSet(images, torch.from_numpy(bunch.target).long())
+        everything = _everything()
         order = np.random.RandomState(0).permutation(len(everything))
         return everything.subset(order[:TRAIN_SIZE]), everything.subset(order[TRAIN_SIZE:])
