@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from fisherexp.config.types import MOST_CLASSES, ClassCount
-from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
+from fisherexp.data.image_data import ImageData
 from fisherexp.data.tensors import TensorSet
 
 CHANNELS = (1, 3, 4)

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import torch
 
-from fisherexp.data.datamodule import ImageData
+from fisherexp.data.image_data import ImageData
 from fisherexp.data.tensors import TensorSet
 
 TRAIN_SIZE = 1200

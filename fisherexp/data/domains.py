@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from fisherexp.data.batch import Batch, joined
-from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
+from fisherexp.data.image_data import ImageData
 from fisherexp.data.tensors import TensorSet
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from fisherexp.config.types import Count, Probability, Size
-from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
 from fisherexp.data.files import FileSet
 from fisherexp.data.folder_reader import FolderReader
 from fisherexp.data.folders import TEST, TRAINING, VALIDATION, classes, folders, images_below, split_named
+from fisherexp.data.image_data import ImageData
 from fisherexp.data.remarks import say
 from fisherexp.data.tensors import TensorSet
 from fisherexp.seeds import generator

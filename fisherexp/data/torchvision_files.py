@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
+from fisherexp.data.image_data import ImageData
 
 
 class TorchvisionSet(ImageData):

@@ -11,8 +11,8 @@ from torch import Tensor
 from fisherexp.config.locations import user_file
 from fisherexp.config.types import Count, Positive, Size
 from fisherexp.data import unpaired
-from fisherexp.data.datamodule import ImageData
 from fisherexp.data.errors import DataError
+from fisherexp.data.image_data import ImageData
 from fisherexp.metrics.energy import energy_distance
 from fisherexp.metrics.gaussian_bridge import bures_wasserstein, conditional_moments
 from fisherexp.problems.numerical import Numerical

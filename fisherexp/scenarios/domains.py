@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 
 from fisherexp.config.types import AtLeastOne, Probability
-from fisherexp.data.datamodule import ImageData, TensorSet
 from fisherexp.data.domains import DomainData, pooled
+from fisherexp.data.image_data import ImageData
 from fisherexp.data.rotated_mnist import turned
+from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.domains import DomainMetrics
 from fisherexp.scenarios.setting import Setting, Store
 from fisherexp.seeds import generator

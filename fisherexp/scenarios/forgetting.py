@@ -13,7 +13,7 @@ from functools import partial
 import torch
 
 from fisherexp.config.types import AtLeastOne, ClassLabel, Distinct, Probability, Size
-from fisherexp.data.datamodule import ImageData
+from fisherexp.data.image_data import ImageData
 from fisherexp.data.tensors import TensorSet
 from fisherexp.metrics.forgetting import ForgettingMetrics
 from fisherexp.metrics.unlearning import UnlearningMetrics

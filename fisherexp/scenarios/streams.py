@@ -19,7 +19,7 @@ from fisherexp.config.types import AtLeastOne, Corruption, Count, NonNegative, S
 from fisherexp.data.corruptions import BENCHMARK, Suite
 from fisherexp.data.corruptions.suite import Images, joined
 from fisherexp.data.corruptions.tables import JPEG_QUALITY
-from fisherexp.data.datamodule import ImageData
+from fisherexp.data.image_data import ImageData
 from fisherexp.metrics.stream import CLEAN, StreamMetrics
 from fisherexp.scenarios.correlation import correlated_order, effective_classes
 from fisherexp.scenarios.setting import Segment, Setting, Store
