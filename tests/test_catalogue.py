@@ -58,6 +58,12 @@ def test_weights_of_a_package_that_is_not_installed_are_no_problem_of_a_composit
 
 
 def test_scenarios_are_tried_on_the_data_whose_classes_they_name():
-    """Some name classes that the even digits, companions of `lora`, do not have."""
+    """Some name classes that data of two classes, companions of other methods, do not have."""
     tried = {line[1]: line[0] for line in reversed(list(combinations([]))) if len(line) > 1}
     assert tried["scenario=sequential_forgetting"] not in ("method=adalora", "method=lora")
+
+
+def test_adapters_forget_in_sequence_on_the_five_digits_they_are_at_home_with():
+    line = ["method=lora", "scenario=sequential_forgetting"]
+    assert check(line) == []
+    assert check([*line, "scenario.requests=[[3],[8]]"])  # the control
