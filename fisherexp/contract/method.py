@@ -3,7 +3,6 @@
 `python -m fisherexp contract my_method --search-path pkg://my_package.conf` runs them on a method from outside.
 """
 
-import copy
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from safetensors.torch import load_file
 
 from fisherexp.catalogue import Entry
+from fisherexp.config.copied import copied
 from fisherexp.config.declared import declared
 from fisherexp.config.explain import composed, explain
 from fisherexp.experiment import run_experiment
@@ -130,10 +130,10 @@ class Contract:
             (scratch / "a").mkdir()
             (scratch / "a" / "artefacts").symlink_to(artefacts)
         searched = [f"hydra.searchpath=[{','.join(extra)}]"] if extra else []
-        self.overrides = [*searched, f"method={entry.name}", "progress=off"]
+        self.overrides = [*searched, f"method={entry.name}", "progress=off", "threads=1"]
         home = composed(self.overrides)
         self.overrides += [*shrunk(home), *shortened(home)]
-        self.by_steps = issubclass(get_class(self.config("a").method._target_), IterativeMethod)
+        self.by_steps = issubclass(get_class(home.method._target_), IterativeMethod)
 
     def check_declaration(self) -> None:
         """One-line description, paper, and only declarations the runner knows."""
@@ -145,8 +145,8 @@ class Contract:
 
     def check_config(self) -> None:
         """The YAML gives every option the constructor requires, and the default composition is valid."""
-        face = declared(self.config("a").method._target_)
-        missing = face.required - {"model"} - set(self.config("a").method)
+        method = self._composed.method
+        missing = declared(method._target_).required - {"model"} - {*method}
         assert not missing, f"options without a value in {self.entry.file}: {sorted(missing)}"
         problems = explain(self.overrides)
         assert not problems, "; ".join(map(str, problems))
@@ -155,7 +155,7 @@ class Contract:
         """An ill-typed or misspelt option is refused in one line that names it and the nearest valid choice."""
         (wrong,) = explain([*self.overrides, "method.no_such_option=1"])
         assert "no_such_option" in str(wrong)
-        given = self.config("a").method
+        given = self._composed.method
         typed = [name for name, kind in declared(given._target_).parameters.items() if kind and "str" not in kind]
         typed = [name for name in typed if name in given and not OmegaConf.is_dict(given[name])]
         # The open bracket is for options that are regular expressions, which take any other word.
@@ -182,10 +182,9 @@ class Contract:
             shown = {*record["headings"]} & {*record["metrics"]["after"]} - COSTS
             assert shown, f"no metric has a heading: {[*record['metrics']['after']]}"
             return
-        bench = Workbench(self.config("a"))
-        start = bench.method("method")
+        start = self._bench.method("method")
         from_scratch = start.start == "scratch"
-        before = start.model.state_dict() if from_scratch else bench.reference(start.start).tensors
+        before = start.model.state_dict() if from_scratch else self._bench.reference(start.start).tensors
         after, record = self.first
         moved = any(not torch.equal(before[name], tensor) for name, tensor in after.items())
         if start.adapts_at_test and "before" in record["metrics"]:
@@ -204,7 +203,7 @@ class Contract:
         Reference models, whose methods have contracts of their own, the first run built and the second finds."""
         if not self.by_steps:
             self._lend_references()
-        if self.by_steps or Workbench(self.config("b")).method("method").epochs:
+        if self.by_steps or self._bench.method("method").epochs:
             try:
                 self.run("b", stop=True)
             except Stopped:
@@ -230,9 +229,14 @@ class Contract:
         """Weights and record of an undisturbed run."""
         return self.run("a")
 
+    @cached_property
+    def _bench(self) -> Workbench:
+        """What the first run describes, for looking at what it began with and left."""
+        return Workbench(self.config("a"))
+
     def config(self, name: str, save_states: bool = False) -> DictConfig:
         """The small config, with outputs below the scratch folder. save_states: after every batch or step."""
-        config = copy.deepcopy(self._composed)
+        config = copied(self._composed)
         config.output_dir, config.checkpoint_every = str(self.scratch / name), 0 if save_states else 3600
         return config
 
@@ -245,8 +249,7 @@ class Contract:
     def _lend_references(self) -> None:
         """Give the second run the first one's reference models and how they were evaluated, but no method."""
         self.first  # noqa: B018 - builds them
-        bench = Workbench(self.config("a"))
-        method = bench.method("method")
+        bench, method = self._bench, self._bench.method("method")
         own = bench.trained("method").path if method.start == "scratch" else None
         # A source on other data is in no store; what it was made from, the second run makes again.
         lent = {bench.reference(name).path for name in references(bench.cfg)} - {own, None}
