@@ -17,7 +17,7 @@ import fisherexp
 PACKAGE = Path(fisherexp.__file__).parent
 
 # Runs in a process that imports the copy. Prints the key; with the argument 'edit' also, for each edit, whether the key
-# stayed. Further arguments are modules that the closure is to forget.
+# stayed. Further arguments are modules that the closure is to forget; then these alone are edited.
 PROGRAM = '''
 import ast, json, sys
 from pathlib import Path
@@ -39,13 +39,17 @@ def key():
     found = closure.closure(ROOTS, counts)
     return code.digest([found.shapes, code._data(found)])
 
-def edited(file, text):
-    before = file.read_text(encoding="utf-8")
-    file.write_text(text, encoding="utf-8")
+def edited(texts):
+    before = {file: file.read_text(encoding="utf-8") for file in texts}
+    written(texts)
     try:
         return key()
     finally:
-        file.write_text(before, encoding="utf-8")
+        written(before)
+
+def written(texts):
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
 
 def in_definition(text, line):
     """The text with one statement more at the end of the definition that ends in a line."""
@@ -60,21 +64,29 @@ if len(sys.argv) == 1:
 reached = closure.closure(ROOTS, code.counts)
 behind = {}
 for name, module in reached.modules.items():
+    if forgotten and name not in forgotten:
+        continue
     said = set(reached.shapes[name])
     for statement in module.statements:
         (node,) = statement.nodes
         if statement.mentions.shape in said and isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             text = module.file.read_text(encoding="utf-8")
             inner = node.body[-1]
-            behind[f"{name}.{node.name}"] = edited(module.file, in_definition(text, inner.end_lineno)) == first
+            behind[f"{name}.{node.name}"] = edited({module.file: in_definition(text, inner.end_lineno)}) == first
             break
+if forgotten:
+    print(json.dumps({"behind": behind}))
+    sys.exit()
 
 outside = {}
 for file in sorted(root.rglob("*.py")):
     name = ".".join(file.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
     text = file.read_text(encoding="utf-8")
     if not code.counts(name):
-        outside[name] = edited(file, text + "\\nlen('edited')\\n") == first
+        outside[name] = {file: text + "\\nlen('edited')\\n"}
+together = edited({file: text for edit in outside.values() for file, text in edit.items()}) == first
+# One by one only to name those that change it.
+outside = {name: together or edited(edit) == first for name, edit in outside.items()}
 
 words = 0
 for file in sorted(root.rglob("*.py")):

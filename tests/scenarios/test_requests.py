@@ -103,12 +103,18 @@ def test_a_request_that_cannot_be_met_is_one_line(superclasses, scenario, messag
 SMALL = ["model.width=4", "training.epochs=2", "progress=off", "data.batch_size=100"]
 
 
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Methods that start from the same source share it."""
+    return tmp_path_factory.mktemp("requests")
+
+
 @pytest.mark.parametrize("method", ["ssd", "salun", "unsir", "lfssd"])
-def test_one_request_is_class_forgetting(tmp_path, method):
+def test_one_request_is_class_forgetting(outputs, method):
     """To the bit, with methods that keep masks, noise or sums during their fit."""
-    overrides = [*SMALL, f"method={method}", f"output_dir={tmp_path}"]
+    overrides = [*SMALL, "data.train_size=300", f"method={method}", f"output_dir={outputs}"]
     records = [
-        run_experiment(composed([*overrides, *scenario]), tmp_path / scenario[0], [])
+        run_experiment(composed([*overrides, *scenario]), outputs / method / scenario[0], [])
         for scenario in (["scenario.classes=[3]"], ["scenario=sequential_forgetting", "scenario.requests=[[3]]"])
     ]
     one, other = (record["metrics"]["after"] for record in records)

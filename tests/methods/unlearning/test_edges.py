@@ -17,7 +17,7 @@ FORGETS = [entry for entry in entries("method", []) if "forgetting" in entry.att
 METHODS = [entry.name for entry in FORGETS]
 OF_TEXT = [entry.name for entry in FORGETS if entry.attributes.get("requires") == ("next_tokens",)]
 SMALL = ["scenario=random_forgetting", "training.epochs=1", "progress=off"]
-IMAGES = [*SMALL, "data=digits", "model=small_cnn", "data.batch_size=100", "model.width=4"]
+IMAGES = [*SMALL, "data=digits", "data.train_size=200", "model=small_cnn", "data.batch_size=100", "model.width=4"]
 OWN = {"loku": ["method.targets=convolution"]}  # the small network has no linear layer but its head
 TEXTS = [*SMALL, "data=reports", "data.reports=40", "data.test_reports=10", "model.dim=16"]
 
@@ -25,7 +25,7 @@ TEXTS = [*SMALL, "data=reports", "data.reports=40", "data.test_reports=10", "mod
 def small(method: str, fraction: float | None = None) -> list[str]:
     """A run of the method on images, or on texts if it takes no other. fraction: None for a single sample."""
     if fraction is None:
-        fraction = 1 / 40 if method in OF_TEXT else 1 / 1200
+        fraction = 1 / 40 if method in OF_TEXT else 1 / 200
     parts = [*(TEXTS if method in OF_TEXT else IMAGES), *OWN.get(method, [])]
     return [*parts, f"method={method}", f"scenario.fraction={fraction}"]
 

@@ -27,7 +27,8 @@ def test_gradient_of_a_linear_head_is_two_f_x():
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Workbench:
     folder = tmp_path_factory.mktemp("lfssd")
-    return Workbench(composed(["model.width=4", "training.epochs=3", f"output_dir={folder}", "progress=off"]))
+    small = ["model.width=4", "data.train_size=240", "training.epochs=9", "progress=off"]
+    return Workbench(composed([*small, f"output_dir={folder}"]))
 
 
 def run(bench, folder, setting=None, **options) -> tuple[LFSSD, dict]:
@@ -88,8 +89,9 @@ def test_true_labels_play_no_part_beyond_the_order(bench, tmp_path):
     parts = dict(setting.parts)
     for part in ("train", "forget"):
         parts[part] = dataclasses.replace(parts[part], targets=torch.zeros_like(parts[part].targets))
-    one, _ = run(bench, tmp_path / "true", batch_size=1)
-    other, _ = run(bench, tmp_path / "none", batch_size=1, setting=dataclasses.replace(setting, parts=parts))
+    options = {"alpha_relative": 0.3, "batch_size": 1}
+    one, _ = run(bench, tmp_path / "true", **options)
+    other, _ = run(bench, tmp_path / "none", setting=dataclasses.replace(setting, parts=parts), **options)
     for name, total in one.sums["train"].items():
         torch.testing.assert_close(other.sums["train"][name], total, rtol=1e-3, atol=1e-4)
     assert one.outcome["selected"] > 0
