@@ -92,7 +92,7 @@ def images(count, seed=1):
 BATCHES = images(5 * BATCH).split(BATCH)
 
 
-def follow(method, *segments, size=BATCH):
+def follow(method, *segments, size=BATCH, batches=BATCHES):
     """The logits of each batch of a stream in which every segment has the same images."""
     segments = segments or (Segment(),)
     names = tuple(f"part_{i}" for i in range(len(segments)))
@@ -103,7 +103,8 @@ def follow(method, *segments, size=BATCH):
         def update(self, part, logits, labels):
             found.append(logits.clone())
 
-    parts = dict.fromkeys(names, TensorSet(torch.cat(BATCHES), torch.zeros(5 * BATCH, dtype=torch.int64)))
+    inputs = torch.cat(batches)
+    parts = dict.fromkeys(names, TensorSet(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
     setting = Setting(Data(), parts, names, partial(Watched, names), segments=segments, stream_batch_size=size)
     method.evaluate(setting)
     for number, part in enumerate(names):
@@ -590,16 +591,16 @@ def remember(memory, new, capacity, by_age, by_entropy):
 
 def test_memo():
     """A step for each image on its views, with the statistics its prior mixes, then an answer for the image."""
-    outcomes = []
+    outcomes, batches = [], BATCHES[:2]  # each image is a step
     plain = {"views": 4, "prior": 3, "episodic": True, "flip": True, "crop": "padded", "resampling": "rounded"}
     for options in ({}, {"views": 2}, {"prior": 0}, {"episodic": False}, {"flip": False}):
         given = plain | options
         method = MEMO(Net(), UpdateRule("sgd", 0.05, 0.9), **given)
-        outcomes.append(follow(method))
+        outcomes.append(follow(method, batches=batches))
         model, drawn, answers = Net().eval(), generator("views", 0, "MEMO"), []
         optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9)
         share = 1 / (given["prior"] + 1)
-        for x in BATCHES:
+        for x in batches:
             rows = []
             for image, views in zip(x.split(1), augmix(x, given["views"], drawn, given["flip"]), strict=True):
                 logits, _ = mixed(model, share, views, True)
