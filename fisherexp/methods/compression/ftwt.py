@@ -3,8 +3,13 @@
     y_l = ReLU(BN(conv(x_l))) ∘ m_l,   m_l = [P_l(pool(x_l)) > 0],   loss = ℓ + w (1/L) Σ_l Σ_filters BCE(P_l, fired_l)
 
 Elkerdawy et al., CVPR 2022, arXiv 2110.08232. fired_l are the filters that carry most of the layer's own activations
-before the mask, see predicted_masks.py; m_l passes no gradient. Where the authors' code differs: there masks may be
-empty, here at least one filter stays. Chains of convolutions only, no residual blocks.
+before the mask, see predicted_masks.py; m_l passes no gradient. Networks are chains of convolutions, and ResNets of
+basic blocks: the last filters of a block are masked before its shortcut is added, or after that and the ReLU, with the
+shortcut's share. The authors' code has both.
+
+Where the authors' code differs: there masks may be empty, here at least one filter stays. There inputs of the layer
+after a block that is masked before the addition count as that mask; here what the shortcut carries counts, too. There
+shortcuts have no weights; here their convolutions are counted, and have no mask or predictor of their own.
 
 The model keeps its layers and names; predictors stand beside it and act by hooks of torch's.
 """
@@ -18,11 +23,10 @@ from torch.nn import functional as F
 from fisherexp.config.types import Positive, Probability, Size
 from fisherexp.data.batch import Batch
 from fisherexp.methods.compression.coded_training import CodedTraining
+from fisherexp.methods.compression.gated_layers import gated_layers, gated_multiply_adds
 from fisherexp.methods.compression.predicted_masks import (
     MaskPredictor,
     fired,
-    gated_layers,
-    gated_multiply_adds,
     predicted,
     random_masks,
     uniformly_fired,
@@ -35,6 +39,7 @@ class FTWT(CodedTraining):
     """mass: share of a layer's activation that is kept. by: 'mass', or 'uniform', the same number of filters for each
         image, ⌊(1 - mass) n⌋ fewer than all.
     coupling: 'decoupled', or 'joint', which lets the predictors' loss reach earlier layers through their inputs.
+    residual_mask: where the last filters of a residual block are masked, see `gated_layers`.
     cooldown: share of the epochs after which w is 0; it is 1 before. pooling, softmax: see MaskPredictor.
     predictor_lr: learning rate of the predictors, without weight decay. training: the recipe of the rest.
     test_mask: what is evaluated with: 'predicted'; 'random', as many filters for each image; 'fired', which knows the
@@ -52,6 +57,7 @@ class FTWT(CodedTraining):
     weighs_samples = False
     headings = {"stored_bytes": "stored\nbytes", "multiply_adds": "multiply\nadds", "cut": "cut %"}
     better = {"stored_bytes": "lower", "multiply_adds": "lower", "cut": "higher"}
+    counts_with = {"residual_mask": {"/model": "resnet18", "/model.width": 8}}
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class FTWT(CodedTraining):
         mass: Probability,
         by: Literal["mass", "uniform"],
         coupling: Literal["decoupled", "joint"],
+        residual_mask: Literal["before", "after"],
         cooldown: Probability,
         pooling: Literal["mean", "norm"],
         softmax: Literal["scaled", "plain", "none"],
@@ -70,15 +77,15 @@ class FTWT(CodedTraining):
         super().__init__(model, training, fraction_bits)
         self.mass, self.by, self.coupling, self.test_mask = mass, by, coupling, test_mask
         self.predicted_epochs, self.predictor_lr = int(cooldown * self.epochs), predictor_lr
-        self.layers = list(gated_layers(model).values())
-        sizes = [(conv.in_channels, conv.out_channels) for conv, _ in self.layers]
+        self.layers = list(gated_layers(model, residual_mask).values())
+        sizes = [(layer.conv.in_channels, layer.conv.out_channels) for layer in self.layers]
         self.predictors = nn.ModuleList(MaskPredictor(*size, pooling, softmax) for size in sizes)
         self.inputs: dict[int, Tensor] = {}
         self.passes: dict[int, tuple[Tensor, Tensor, Tensor, int]] = {}  # logits, mask, fired, places of a layer
         self.draws = torch.Generator().manual_seed(0)
-        for number, (conv, relu) in enumerate(self.layers):
-            conv.register_forward_pre_hook(lambda _, inputs, n=number: self.inputs.update({n: inputs[0]}))
-            relu.register_forward_hook(lambda _, __, output, n=number: self.gate(n, output))
+        for number, layer in enumerate(self.layers):
+            layer.conv.register_forward_pre_hook(lambda _, inputs, n=number: self.inputs.update({n: inputs[0]}))
+            layer.gate.register_forward_hook(lambda _, __, output, n=number: self.gate(n, output))
 
     def source_loaded(self) -> None:
         for predictor in self.predictors:  # anew: here random numbers are the method's own
@@ -120,9 +127,9 @@ class FTWT(CodedTraining):
     def on_train_end(self) -> None:
         super().on_train_end()
         found = self.outcome["metrics"]
-        convolutions = {id(conv) for conv, _ in self.layers}
-        names = [name for name, layer in self.model.named_modules() if id(layer) in convolutions]
-        rest = found["multiply_adds"] - sum(self.outcome["multiply_adds_by_layer"][name] for name in names)
+        by_layer = self.outcome["multiply_adds_by_layer"]
+        convolutions = [name for name, layer in self.model.named_modules() if isinstance(layer, nn.Conv2d)]
+        rest = found["multiply_adds"] - sum(by_layer[name] for name in convolutions)
         gated, dense, right = self.measured()
         found |= {"multiply_adds": gated + rest, "cut": 100 * (1 - gated / dense), "mask_accuracy": 100 * right}
 
@@ -135,11 +142,9 @@ class FTWT(CodedTraining):
             for batch in self.setting.loader("test"):
                 self.model.forward(batch.inputs)
                 images += batch.size
-                active = torch.full((batch.size,), self.layers[0][0].in_channels, device=self.device)
-                for (conv, _), (_, mask, target, places) in zip(self.layers, self.passes.values(), strict=True):
-                    kept = mask.sum(dim=1)
-                    gated += gated_multiply_adds(conv, active, kept, places).sum().item()
-                    dense += batch.size * places * conv.weight.numel()
-                    right, filters = right + int((mask == target).sum()), filters + mask.numel()
-                    active = kept
+                _, masks, targets, places = zip(*self.passes.values(), strict=True)
+                of_images, of_any = gated_multiply_adds(self.layers, masks, places)
+                gated, dense = gated + of_images.sum().item(), dense + batch.size * of_any
+                right += sum(int((mask == target).sum()) for mask, target in zip(masks, targets, strict=True))
+                filters += sum(mask.numel() for mask in masks)
         return gated / images, dense / images, right / filters

@@ -5,31 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-
-def gated_layers(model: nn.Module) -> dict[str, tuple[nn.Conv2d, nn.ReLU]]:
-    """Convolution and ReLU of each step convolution, BatchNorm, ReLU of a chain, by the convolution's name, in order.
-
-    Raises ValueError, in one line, for a model with other convolutions: their inputs would have other owners.
-    """
-    found, convolutions = {}, set()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            convolutions.add(name)
-        if isinstance(module, nn.Sequential):
-            items = list(module.named_children())
-            for (child, conv), (_, norm), (_, relu) in zip(items, items[1:], items[2:], strict=False):
-                kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
-                if all(isinstance(layer, kind) for layer, kind in zip((conv, norm, relu), kinds, strict=True)):
-                    found[f"{name}.{child}".lstrip(".")] = (conv, relu)
-    if not found or (others := convolutions - found.keys()):
-        lacks = f"{min(others)} is not" if found else "there is none"
-        raise ValueError(
-            "ftwt needs a chain of convolutions, each followed by BatchNorm and ReLU in a Sequential; "
-            f"{lacks}; nearest: model=small_cnn"
-        )
-    return found
-
-
 Pooling = Literal["mean", "norm"]
 Softmax = Literal["scaled", "plain", "none"]
 
@@ -87,12 +62,6 @@ def random_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
     """Masks with as many filters for each image, others at random."""
     ranks = torch.rand(masks.shape, generator=generator).argsort(dim=1).argsort(dim=1).to(masks.device)
     return ranks < masks.sum(dim=1, keepdim=True)
-
-
-def gated_multiply_adds(conv: nn.Conv2d, active_in: Tensor, active_out: Tensor, places: int) -> Tensor:
-    """(B,) of one convolution: active filters · places · ⌊active inputs / groups⌋ · kernel size, for each image."""
-    kernel = conv.weight[0, 0].numel()
-    return active_out * places * active_in.div(conv.groups, rounding_mode="floor") * kernel
 
 
 def _largest(values: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
 """FTWT: what fired by its rule, what masks cost and save, and whom the predictors' loss reaches."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fisherexp.methods.compression.ftwt import FTWT
+from fisherexp.methods.compression.gated_layers import active_multiply_adds, gated_layers, gated_multiply_adds
 from fisherexp.methods.compression.predicted_masks import (
     MaskPredictor,
     fired,
-    gated_layers,
-    gated_multiply_adds,
     predicted,
     random_masks,
     uniformly_fired,
@@ -18,16 +20,22 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.resnet import ResNet18
 from fisherexp.models.small_cnn import SmallCNN
+from fisherexp.models.wide_resnet import WideResNet
 
 GENERATOR = torch.Generator().manual_seed(0)
 ACTIVATIONS = torch.rand(50, 12, 3, 3, generator=GENERATOR) ** 4
 
 
-def method(**options) -> FTWT:
+CHAIN, RESIDUAL = partial(SmallCNN, width=4), partial(ResNet18, width=4)
+NETWORKS = [(CHAIN, "before"), (RESIDUAL, "before"), (RESIDUAL, "after")]
+
+
+def method(network=CHAIN, **options) -> FTWT:
     torch.manual_seed(0)
-    model = Classifier(SmallCNN(width=4, input_shape=(1, 8, 8)), 8, 3)
+    backbone = network(input_shape=(1, 8, 8))
     given = {"mass": 0.8, "by": "mass", "coupling": "decoupled", "cooldown": 0.5, "pooling": "norm"}
-    given |= {"softmax": "scaled", "predictor_lr": 0.1, "test_mask": "predicted"}
+    given |= {"softmax": "scaled", "predictor_lr": 0.1, "test_mask": "predicted", "residual_mask": "before"}
+    model = Classifier(backbone, backbone.num_features, 3)
     return FTWT(model, **(given | options), training=Recipe(epochs=4), fraction_bits=6)
 
 
@@ -73,11 +81,11 @@ def test_random_masks_have_as_many_filters_and_others():
 @pytest.mark.parametrize("groups", [1, 4])
 def test_masks_of_all_cost_what_the_network_costs_and_images_are_counted_one_by_one(groups):
     conv = nn.Conv2d(8, 12, 3, groups=groups)
-    whole = gated_multiply_adds(conv, torch.tensor([8]), torch.tensor([12]), places=5)
+    whole = active_multiply_adds(conv, torch.tensor([8]), torch.tensor([12]), places=5)
     assert whole.item() == 5 * conv.weight.numel()
-    each = gated_multiply_adds(conv, torch.tensor([8, 4]), torch.tensor([2, 10]), places=5)
+    each = active_multiply_adds(conv, torch.tensor([8, 4]), torch.tensor([2, 10]), places=5)
     assert each.tolist() == [2 * 5 * 9 * (8 // groups), 10 * 5 * 9 * (4 // groups)]
-    assert each.double().mean() != gated_multiply_adds(conv, torch.tensor([6]), torch.tensor([6]), places=5).item()
+    assert each.double().mean() != active_multiply_adds(conv, torch.tensor([6]), torch.tensor([6]), places=5).item()
 
 
 def test_pooling_and_softmax_of_a_predictor():
@@ -111,20 +119,75 @@ def test_the_task_does_not_reach_the_predictors_and_their_loss_is_binary_cross_e
     assert gated.predicted_epochs == 2
 
 
-def test_without_masks_it_is_the_dense_network_and_masks_differ_between_images():
-    gated, images = method(test_mask="none"), torch.rand(20, 1, 8, 8, generator=GENERATOR)
-    plain = Classifier(SmallCNN(width=4, input_shape=(1, 8, 8)), 8, 3)
-    plain.load_state_dict(gated.model.state_dict())
+@pytest.mark.parametrize(("network", "residual_mask"), NETWORKS)
+def test_without_masks_it_is_the_dense_network_and_masks_differ_between_images(network, residual_mask):
+    gated = method(network, residual_mask=residual_mask, test_mask="none")
+    images, plain = torch.rand(20, 1, 8, 8, generator=GENERATOR), method(network).model
+    for layer in plain.modules():
+        layer._forward_hooks.clear(), layer._forward_pre_hooks.clear()
     torch.testing.assert_close(gated.model.eval()(images), plain.eval()(images))
     gated.test_mask = "fired"
     assert not torch.allclose(gated.model(images), plain(images))
-    masks = gated.passes[2][1]
-    assert len({tuple(mask.tolist()) for mask in masks}) > 1
+    assert any(len({tuple(mask.tolist()) for mask in masks}) > 1 for _, masks, *_ in gated.passes.values())
+
+
+@pytest.mark.parametrize("residual_mask", ["before", "after"])
+def test_the_last_filters_of_a_block_are_masked_before_its_shortcut_is_added_or_after(residual_mask):
+    gated = method(RESIDUAL, residual_mask=residual_mask)
+    numbers = {name: number for number, name in enumerate(gated_layers(gated.model))}
+    block, inputs = gated.model.eval().backbone.stages[2], torch.rand(20, 4, 4, 4, generator=GENERATOR)
+    found = block(inputs)
+    masks = [gated.passes[numbers[f"backbone.stages.2.residual.{place}"]][1][..., None, None] for place in (0, 3)]
+    assert not any(mask.all() for mask in masks)
+
+    def normalized(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+        convolved = F.conv2d(x, conv.weight, stride=conv.stride, padding=conv.padding)
+        return F.batch_norm(convolved, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+    conv, norm, _, second, last_norm = block.residual
+    branch = normalized(second, last_norm, normalized(conv, norm, inputs).relu() * masks[0])
+    shortcut = normalized(*block.shortcut, inputs)
+    wanted = {"before": (shortcut + branch * masks[1]).relu(), "after": (shortcut + branch).relu() * masks[1]}
+    torch.testing.assert_close(found, wanted[residual_mask])
+    assert not torch.allclose(wanted["before"], wanted["after"])
+
+
+@pytest.mark.parametrize(("network", "residual_mask"), NETWORKS)
+def test_multiply_adds_are_those_of_channels_that_have_something(network, residual_mask, monkeypatch):
+    """The oracle looks at what convolutions are given, and which of their filters go on; all that is not masked is
+    positive here."""
+    masked = lambda logits: torch.rand(logits.shape, generator=GENERATOR) < 0.6  # noqa: E731
+    monkeypatch.setattr("fisherexp.methods.compression.ftwt.predicted", masked)
+    gated = method(network, residual_mask=residual_mask)
+    given, images = {}, torch.rand(7, 1, 8, 8, generator=GENERATOR)
+    for name, module in gated.model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 1e-3), nn.init.ones_(module.bias)
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _, inputs, output, n=name: given.update({n: (inputs[0], output)}))
+    layers = gated_layers(gated.model, residual_mask)
+    gated.model.eval()(images)
+    masks = {name: gated.passes[number][1] for number, name in enumerate(layers)}
+    wanted = torch.zeros(len(images), dtype=torch.int64)
+    for name, (inputs, output) in given.items():
+        outputs = masks.get(name)
+        if outputs is None:  # a shortcut's convolution
+            last = masks[name.replace("shortcut.0", "residual.3")]
+            outputs = last if residual_mask == "after" else torch.ones_like(last)
+        kernel = gated.model.get_submodule(name).weight[0, 0].numel()
+        wanted += inputs.flatten(2).any(2).sum(1) * outputs.sum(1) * kernel * output[0, 0].numel()
+    _, of_layers, _, places = zip(*gated.passes.values(), strict=True)
+    found, dense = gated_multiply_adds(layers.values(), of_layers, places)
+    assert torch.equal(found, wanted)
+    assert len(set(found.tolist())) > 1
+    convolutions = {name: gated.model.get_submodule(name).weight.numel() for name in given}
+    assert dense == sum(output[0, 0].numel() * convolutions[name] for name, (_, output) in given.items())
 
 
 def test_networks_that_are_no_chain_are_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"ftwt needs a chain .*nearest: model=small_cnn"):
-        gated_layers(ResNet18(width=8, input_shape=(1, 8, 8)))
+    for network in (partial(ResNet18, width=8, norm="group"), partial(WideResNet, depth=10, widen=1)):
+        with pytest.raises(ValueError, match=r"ftwt needs convolutions .*nearest: model=small_cnn, model=resnet18"):
+            gated_layers(network(input_shape=(1, 8, 8)))
     with pytest.raises(ValueError, match="there is none"):
         gated_layers(nn.Linear(2, 2))
 
