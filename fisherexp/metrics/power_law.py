@@ -71,7 +71,7 @@ def interval(
     from each other, and their α varies less from matrix to matrix than this says.
     """
     drawn = torch.randint(len(values), (resamples, len(values)), generator=generator)
-    alphas = fit(values.cpu()[drawn], estimator, share).alpha
+    alphas = _hill(values.cpu(), drawn, share) if estimator == "hill" else fit(values.cpu()[drawn], estimator).alpha
     low, high = alphas.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2]).double())
     return float(low), float(high)
 
@@ -80,6 +80,17 @@ def survival(values: Tensor) -> tuple[Tensor, Tensor]:
     """Rising values (N,) and the share of them that is not smaller, (N,): what is drawn of a spectrum."""
     rising = values.sort().values
     return rising, torch.arange(len(values), 0, -1, dtype=torch.float64) / len(values)
+
+
+def _hill(values: Tensor, drawn: Tensor, share: float) -> Tensor:
+    """α (B,) by hill of values (N,) at `drawn` (B, N), by how often each is drawn: no resample is sorted."""
+    logs, order = values.double().log().sort(descending=True)
+    times = torch.zeros_like(drawn).scatter_add_(1, order.argsort()[drawn], torch.ones_like(drawn))
+    tail = max(2, math.ceil(share * len(values) - 1e-9))
+    taken = times.cumsum(1).clamp(max=tail)
+    x_min = logs[(taken < tail).sum(1)]
+    taken = torch.diff(taken, dim=1, prepend=taken.new_zeros(len(taken), 1))
+    return 1 + tail / (taken.double() @ logs - tail * x_min).clamp(min=0)
 
 
 def _nearest(logs: Tensor, estimator: Estimator) -> Fit:

@@ -75,6 +75,16 @@ def test_intervals_cover_and_narrow():
     assert narrow[1] - narrow[0] < 0.5 * (wide[1] - wide[0])
 
 
+@pytest.mark.parametrize("share", [0.5, 0.13, 1.0])
+def test_intervals_of_hill_are_quantiles_of_fits_to_the_resamples(share):
+    """Those sort every resample; the interval counts how often each value is drawn."""
+    values = torch.cat([SPECTRA[0], SPECTRA[0][-7:]])[torch.randperm(len(SPECTRA[0]) + 7)]  # ties, in no order
+    found = interval(values, share=share, resamples=50, level=0.8, generator=torch.Generator().manual_seed(1))
+    drawn = torch.randint(len(values), (50, len(values)), generator=torch.Generator().manual_seed(1))
+    alphas = fit(values[drawn], "hill", share).alpha
+    assert found == pytest.approx(alphas.quantile(torch.tensor([0.1, 0.9]).double()).tolist(), rel=1e-9)
+
+
 def test_survival_is_the_share_that_is_not_smaller():
     rising, shares = survival(torch.tensor([3.0, 1, 2, 4]))
     assert rising.tolist() == [1, 2, 3, 4]
