@@ -7,12 +7,13 @@
     cut       the least channels of each layer, more of layers that change little:
               φ_l = L φ softmax(-(1 - cos(x_l, y_l)) / ε)_l, at most 0.85
 
-One rounded model serves all rates: a smaller one is a part of a larger one, number for number. The model here computes
-with zeros where channels are cut; the run's file holds what is kept.
+One rounded model serves all rates: a smaller one is a part of a larger one, number for number. The run computes with
+zeros where channels are cut, at the speed of the whole model; its file holds what is kept, and a model of that size is
+made of it by fisherexp.quantization.cut_to_size.
 
 Paper: arXiv 2512.03383, ICLR 2026. Ours: weights themselves are trained, not adapters; all query heads of a shared key
 or value are judged together; λ is relative; cosines are those of all tokens, not of the last; each head loses the same
-number of channels, without rounding to 16 or 128. Not here: Mamba, Hadamard's rotation, kernels for smaller layers.
+number of channels, without rounding to 16 or 128. Not here: Mamba, Hadamard's rotation, kernels for rounded weights.
 """
 
 import dataclasses

@@ -16,7 +16,18 @@ from fisherexp.methods.compression.sorted_channels import kept, places, without
 from fisherexp.methods.compression.uniql import sort_layer
 from fisherexp.models.transformer_layers import transformer_layers
 from fisherexp.models.vit import ViT
-from fisherexp.quantization import Collector, Integer, Kept, Plain, load, matrix, psd_root, weighted_low_rank
+from fisherexp.quantization import (
+    Collector,
+    Integer,
+    Kept,
+    Plain,
+    StoredWeight,
+    cut_to_size,
+    load,
+    matrix,
+    psd_root,
+    weighted_low_rank,
+)
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
 DECODER = {"vocab_size": 20, "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}
@@ -192,6 +203,45 @@ def test_the_cut_model_is_the_sorted_one_under_its_mask_and_what_the_file_holds(
     for name, stored in load(tmp_path / "quantized.safetensors").items():
         assert torch.equal(masked.get_submodule(name).weight, stored.weight().float())
         assert stored.form == Kept(Plain())
+
+
+def size(model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_cut_to_size_the_model_is_smaller_and_says_the_same(cut, tmp_path):
+    fit, x = cut("method.rate=0.4"), torch.randn(5, 1, 8, 8)
+    fit.leave_files(tmp_path)
+    smaller = copy.deepcopy(fit.model)
+    cut_to_size(smaller, load(tmp_path / "quantized.safetensors"))
+    torch.testing.assert_close(smaller(x), fit.model(x))
+    weights = fit.outcome["weights"]
+    less = size(fit.model) - size(smaller)
+    assert less - weights * fit.outcome["metrics"]["cut"] == pytest.approx(0, abs=0.02 * weights)  # and some biases
+    assert not torch.allclose(smaller(x), cut("method.rate=0.0").model(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_of_every_kind_can_be_cut_to_size(kind):
+    model, inputs = model_and_inputs(kind)
+    layers, stats, channels = seen(model, inputs)
+    found = all_places(model, layers, [sort_layer(model, layer, stats, channels, "random", 0.05) for layer in layers])
+    stored = {}
+    with torch.no_grad():
+        for name, place in found.items():
+            layer = model.get_submodule(name)
+            for axis, order in enumerate((place.rows, place.columns)):
+                if order is not None:
+                    layer.weight.index_fill_(axis, order[kept(len(order), place.unit, 0.5) :], 0)
+            if layer.bias is not None and place.rows is not None:
+                layer.bias.index_fill_(0, place.rows[kept(len(place.rows), place.unit, 0.5) :], 0)
+            form = Kept(Plain())
+            stored[name] = StoredWeight(tuple(layer.weight.shape), form, form.encode(layer.weight))
+            layer.weight.copy_(stored[name].weight())
+    wanted, before = outputs(model, inputs), size(model)
+    cut_to_size(model, stored)
+    torch.testing.assert_close(outputs(model, inputs), wanted)
+    assert before - size(model) > 0.45 * sum(each.shape[0] * each.shape[1] for each in stored.values())
 
 
 def test_models_without_layers_that_are_read_are_refused(fitted):
