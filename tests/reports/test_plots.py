@@ -64,6 +64,7 @@ def test_compression_trades_bits_for_accuracy_and_loses_outputs_layer_by_layer()
     axes = drawn("trade_off", runs).axes[0]
     assert lines(axes) == {"rtn": [(2.0, 80.0)], "qera_exact": [(3.0, 90.0)]}
     axes = drawn("layer_errors", runs).axes[0]
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1  # beside the lines, not over them
     assert lines(axes) == {"rtn": [(0.0, 0.4), (1.0, 0.2)], "qera_exact": [(0.0, 0.1)]}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match="no run here keeps the output error of its layers"):

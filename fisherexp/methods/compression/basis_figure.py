@@ -6,6 +6,8 @@ from typing import Any
 
 from fisherexp.figures import GRAY, canvas, save_both
 
+MOST = 60  # layers that are named
+
 
 def draw(layers: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
     """A dot for each layer, of its cluster's color; what is stored alone is gray. As `stem`.png and `stem`.pdf."""
@@ -13,15 +15,16 @@ def draw(layers: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
 
     of_clusters = [layer["cluster"] for layer in layers.values()]
     several = [number for number in dict.fromkeys(of_clusters) if of_clusters.count(number) > 1]
-    figure, axes = canvas(size=(6.4, max(2.4, 0.22 * len(layers))))
+    every = -(-len(layers) // MOST)  # names that would overlap are left out
+    figure, axes = canvas(size=(6.4, max(2.4, 0.22 * min(len(layers), MOST))))
     for place, layer in enumerate(layers.values()):
         shared = layer["cluster"] in several
         color = colormaps["tab20"](several.index(layer["cluster"]) % 20) if shared else GRAY
-        axes.plot(layer["relative_error"], place, "o", color=color)
-        axes.plot(layer["separate_error"], place, "|", color="black", markersize=10)
+        axes.plot(layer["relative_error"], place, "o", color=color, markersize=6 / every)
+        axes.plot(layer["separate_error"], place, "|", color="black", markersize=10 / every)
     axes.plot([], [], "o", color=GRAY, label="shared basis (gray: a layer alone)")
     axes.plot([], [], "|", color="black", label="separate, as many numbers in all", linestyle="none", markersize=10)
-    axes.set_yticks(range(len(layers)), [*layers], fontsize=7)
+    axes.set_yticks(range(0, len(layers), every), [*layers][::every], fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="relative error", xlim=(-0.02, None))
     axes.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1))

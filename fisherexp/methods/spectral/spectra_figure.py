@@ -12,6 +12,7 @@ from fisherexp.metrics.power_law import survival
 COLORS = {"hill": BLUE, "ks": ORANGE, "farms": GREEN}
 SHARE = 0.9  # of the eigenvalues that is shown: the smallest would take most of the axis
 SHOWN = 5  # spectra, from the first layer to the last
+MOST = 60  # layers that are named
 
 
 def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
@@ -19,7 +20,9 @@ def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], st
     names = list(layers)
     chosen = [names[round(place * (len(names) - 1) / max(1, SHOWN - 1))] for place in range(SHOWN)]
     chosen = list(dict.fromkeys(chosen))
-    figure, axes = canvas(1, 1 + len(chosen), (3.6 + 2.8 * len(chosen), max(3.4, 0.2 * len(names))), squeeze=False)
+    every = -(-len(names) // MOST)  # names that would overlap are left out
+    height = max(3.4, 0.2 * min(len(names), MOST))
+    figure, axes = canvas(1, 1 + len(chosen), (3.6 + 2.8 * len(chosen), height), squeeze=False)
     exponents, *panels = axes[0]
     for place, (estimator, color) in enumerate(COLORS.items()):
         found = [layers[name][estimator] for name in names]
@@ -27,11 +30,12 @@ def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], st
         bounds = [[max(0.0, a - each["low"]) for a, each in zip(alphas, found, strict=True)]]
         bounds.append([max(0.0, each["high"] - a) for a, each in zip(alphas, found, strict=True)])
         heights = [number + 0.22 * (place - 1) for number in range(len(names))]
-        exponents.errorbar(alphas, heights, xerr=bounds, fmt="o", color=color, markersize=3.5, label=estimator)
+        look = {"markersize": 3.5 if every == 1 else 2, "elinewidth": 1.4 if every == 1 else 0.5}
+        exponents.errorbar(alphas, heights, xerr=bounds, fmt="o", color=color, label=estimator, **look)
     nulls = [layers[name]["shuffled"] for name in names]
-    exponents.plot(nulls, range(len(names)), "|", color=GRAY, markersize=10, label="farms, shuffled")
+    exponents.plot(nulls, range(len(names)), "|", color=GRAY, markersize=10 / every, label="farms, shuffled")
     shown = without_common_parts(names)
-    exponents.set_yticks(range(len(names)), shown.values(), fontsize=7)
+    exponents.set_yticks(range(0, len(names), every), list(shown.values())[::every], fontsize=7)
     exponents.invert_yaxis()
     exponents.set_xlabel("exponent α")
     exponents.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))

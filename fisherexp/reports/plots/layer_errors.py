@@ -20,10 +20,10 @@ def draw(records: list[Record], request: Request) -> Any:
     problem = one_problem(with_layers, request.over)
     found = rows(with_layers, request.over)
     names = [f"{row.labels[-1]} {row.options}".strip() for row in found]
-    style, outside = looks(set(names), request.methods), len(names) > 6
+    style = looks(set(names), request.methods)
     layers = list(dict.fromkeys(layer for record in with_layers for layer in errors(record)))
     every = -(-len(layers) // MOST)  # names that would overlap are left out
-    figure, axes = canvas(size=(max(6.4, 0.2 * min(len(layers), MOST)) + 2.4 * outside, 4.6))
+    figure, axes = canvas(size=(max(6.4, 0.2 * min(len(layers), MOST)) + 2.4, 4.6))
     for row, name in zip(found, names, strict=True):
         means = {layer: fmean(each[layer] for each in map(errors, row.runs) if layer in each) for layer in layers}
         shown = [(number, means[layer]) for number, layer in enumerate(layers) if means[layer] > 0]
@@ -31,7 +31,7 @@ def draw(records: list[Record], request: Request) -> Any:
     axes.set_xticks(range(0, len(layers), every), layers[::every], rotation=90, fontsize=6)
     axes.set_ylabel("relative error of the outputs")
     axes.set_title(problem, fontsize=10)
-    legend(axes, outside)
+    legend(axes, outside=True)  # a line goes from side to side, and several leave no corner free
     return figure
 
 
