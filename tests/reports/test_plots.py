@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from fisherexp.figures import save
 from fisherexp.reports.plots import Request, kinds
+from fisherexp.reports.plots._style import label
 from fisherexp.reports.plots.cost import undominated
 
 CORRUPTIONS = ("fog", "snow")
@@ -69,6 +70,18 @@ def test_compression_trades_bits_for_accuracy_and_loses_outputs_layer_by_layer()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match="no run here keeps the output error of its layers"):
         drawn("layer_errors", [record("ssd", 0, 90.0)])
+
+
+@pytest.mark.parametrize(
+    ("metric", "heading", "shown"),
+    [
+        ("test_perplexity", "test per-\nplexity", "test perplexity"),
+        ("multiply_adds", "multiply-\nadds", "multiply-adds"),
+        ("retain_accuracy", "retain\nacc. %", "retain acc. (%)"),
+    ],
+)
+def test_a_label_is_the_heading_on_one_line(metric, heading, shown):
+    assert label([record("rtn", 0, 90.0) | {"headings": {metric: heading}}], metric) == shown
 
 
 def test_trade_off_places_methods_and_references():

@@ -12,6 +12,7 @@ from fisherexp.metrics.power_law import survival
 COLORS = {"hill": BLUE, "ks": ORANGE, "farms": GREEN}
 SHARE = 0.9  # of the eigenvalues that is shown: the smallest would take most of the axis
 SHOWN = 5  # spectra, from the first layer to the last
+TICKS = (1, 2, 3, 5, 10, 20, 50)  # of α
 MOST = 60  # layers that are named
 
 
@@ -37,7 +38,10 @@ def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], st
     shown = without_common_parts(names)
     exponents.set_yticks(range(0, len(names), every), list(shown.values())[::every], fontsize=7)
     exponents.invert_yaxis()
-    exponents.set_xlabel("exponent α")
+    exponents.set(xscale="log", xlabel="exponent α")  # that of ks may be ten times the others
+    ticks = [tick for tick in TICKS if exponents.get_xlim()[0] <= tick <= exponents.get_xlim()[1]]
+    exponents.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    exponents.set_xticks([], minor=True)
     exponents.legend(frameon=False, fontsize=7, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     for panel, name in zip(panels, chosen, strict=True):
         for estimator in ("ks", "farms"):
