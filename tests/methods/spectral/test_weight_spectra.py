@@ -49,8 +49,9 @@ def test_it_leaves_a_row_for_each_layer_and_estimator(study, tmp_path):
 
 def test_shuffled_weights_are_a_null():
     """Order is all that makes a low-rank layer: its α is far from the null's, that of noise is not."""
-    noise = torch.randn(40, 60)
-    low = torch.randn(40, 3) @ torch.randn(3, 60) + 0.1 * noise
+    draws = torch.Generator().manual_seed(0)
+    noise = torch.randn(40, 60, generator=draws)
+    low = torch.randn(40, 3, generator=draws) @ torch.randn(3, 60, generator=draws) + 0.1 * noise
     assert torch.equal(shuffled(noise, 0).flatten().sort().values, noise.flatten().sort().values)
     gaps = [abs(float(fit(pooled(w)).alpha - fit(pooled(shuffled(w, 0))).alpha)) for w in (low, noise)]
     assert gaps[0] > 0.3 > 0.1 > gaps[1]
