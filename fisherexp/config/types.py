@@ -34,6 +34,8 @@ MOST_CLASSES = 100_000
 ClassCount = Annotated[int, Ge(1), Le(MOST_CLASSES)]
 # What torch's generators take.
 Seed = Annotated[int, Ge(0), Lt(2**63)]
+# Of an instance to be solved.
+Precision = Literal["float64", "float32"]
 # Of a quantized weight or activation.
 Bits = Annotated[int, Ge(2), Le(8)]
 # Numbers are finite, here and in a plain `float`; strings are not blank: the validator sees to both.

@@ -33,9 +33,33 @@ class TransportInstance(NamedTuple):
 
     whole = True
 
+    def in_float64(self) -> "TransportInstance | StoredInstance":
+        """The same in float64, in parts where it is not: no more memory at once than steps in its own type take."""
+        if self.cost.dtype == torch.float64:
+            return self
+        return StoredInstance(self.a.double(), self.b.double(), self.cost, self.eta, -(-len(self.a) // 4))
+
     def parts(self) -> Iterator[tuple[slice, "TransportInstance"]]:
         """The rows of each part, and the part: here all in one."""
         yield slice(0, len(self.a)), self
+
+
+class StoredInstance(NamedTuple):
+    """A whole instance whose costs, kept in another type, are brought to that of a and b a few rows at a time."""
+
+    a: Tensor
+    b: Tensor
+    cost: Tensor
+    eta: float
+    rows: int
+
+    whole = False
+
+    def parts(self) -> Iterator[tuple[slice, TransportInstance]]:
+        """As those of a CloudInstance."""
+        for first in range(0, len(self.a), self.rows):
+            rows = slice(first, min(first + self.rows, len(self.a)))
+            yield rows, TransportInstance(self.a[rows], self.b, self.cost[rows].to(self.a), self.eta)
 
 
 class CloudInstance(NamedTuple):
@@ -52,6 +76,11 @@ class CloudInstance(NamedTuple):
     rows: int
 
     whole = False
+
+    def in_float64(self) -> "CloudInstance":
+        """The same in float64, in smaller parts where it is not."""
+        rows = self.rows if self.left.dtype == torch.float64 else -(-self.rows // 4)
+        return CloudInstance(*(part.double() for part in self[:4]), self.eta, rows)
 
     def parts(self) -> Iterator[tuple[slice, TransportInstance]]:
         """The rows of each part, and the instance of these rows: its columns have all the weights b."""
@@ -101,16 +130,18 @@ def point_clouds(
 ) -> TransportInstance:
     """Points uniform in the unit cube, of equal weight within a cloud; the cost is the squared distance."""
     draws = generator("point_clouds", seed)
-    left, right = (torch.rand(count, dimension, dtype=torch.float64, generator=draws) for count in (n, m))
-    cost = squared_distances(left, right).to(dtype)
+    left, right = (torch.rand(count, dimension, dtype=torch.float64, generator=draws).to(dtype) for count in (n, m))
+    cost = squared_distances(left, right)
     return instance(torch.full((n,), 1 / n, dtype=dtype), torch.full((m,), 1 / m, dtype=dtype), cost, eta)
 
 
-def cloud_parts(n: int, m: int, eta: float, rows: int, seed: int = 0, dimension: int = 2) -> CloudInstance:
-    """The instance of `point_clouds`, float64, without its matrix."""
+def cloud_parts(
+    n: int, m: int, eta: float, rows: int, seed: int = 0, dimension: int = 2, dtype: torch.dtype = torch.float64
+) -> CloudInstance:
+    """The instance of `point_clouds` without its matrix."""
     draws = generator("point_clouds", seed)
-    left, right = (torch.rand(count, dimension, dtype=torch.float64, generator=draws) for count in (n, m))
-    weights = (torch.full((count,), 1 / count, dtype=torch.float64) for count in (n, m))
+    left, right = (torch.rand(count, dimension, dtype=torch.float64, generator=draws).to(dtype) for count in (n, m))
+    weights = (torch.full((count,), 1 / count, dtype=dtype) for count in (n, m))
     return CloudInstance(*weights, left, right, float(eta), rows)
 
 

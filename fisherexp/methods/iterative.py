@@ -1,7 +1,7 @@
 """Methods that are a loop of steps of their own: solvers, samplers, fits of tables."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,9 +13,11 @@ class IterativeMethod(Method):
     """A lifecycle: `begin`, then `step` until `done`; the state of it can be saved and restored between two steps.
 
     headings, better: of what `metrics` answers, too; those of the problem's evaluation come before.
+    on_device: it works on the device of a numerical problem's tensors, and is given one on the trainer's.
     """
 
     uses_model = False
+    on_device: ClassVar[bool] = False
 
     problem: Problem
 

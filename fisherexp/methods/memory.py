@@ -4,17 +4,19 @@ import logging
 import os
 from math import prod
 
+import torch
+
 log = logging.getLogger(__name__)
 GIB = 2**30
 WORTH_SAYING = GIB  # bytes
 
 
-def announce(what: str, *shape: int, copies: int = 1, advice: str) -> int:
-    """Bytes of `copies` float64 arrays of this shape. Said in one line where they are a gibibyte or more.
+def announce(what: str, *shape: int, copies: int = 1, dtype: torch.dtype = torch.float64, advice: str) -> int:
+    """Bytes of `copies` arrays of this shape and type. Said in one line where they are a gibibyte or more.
 
     Raises ValueError, in one line with `advice`, where they are more than the memory of this machine.
     """
-    needed = 8 * copies * prod(shape)
+    needed = dtype.itemsize * copies * prod(shape)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     size = f"{what} ({' × '.join(map(str, shape))}) takes {needed / GIB:.1f} GiB"
     if needed > there:

@@ -20,6 +20,6 @@ def _gains(users: Tensor, scores: Tensor, liked: Tensor, top: int) -> Tensor:
     order = scores.argsort(descending=True, stable=True)
     order = order[users[order].argsort(stable=True)]
     counts = users.bincount()
-    places = torch.arange(len(users)) - (counts.cumsum(0) - counts)[users[order]]
+    places = torch.arange(len(users), device=users.device) - (counts.cumsum(0) - counts)[users[order]]
     gains = liked[order] * (places < top) / (places + 2.0).log2()
     return users[order].bincount(gains, minlength=len(counts))

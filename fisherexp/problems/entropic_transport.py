@@ -13,7 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fisherexp.data.transport import CloudInstance, TransportInstance
+from fisherexp.data.transport import CloudInstance, StoredInstance, TransportInstance
+
+Instance = TransportInstance | StoredInstance | CloudInstance
 
 
 def log_plan(x: Tensor, y: Tensor, problem: TransportInstance) -> Tensor:
@@ -73,13 +75,13 @@ def duality_gap(x: Tensor, y: Tensor, problem: TransportInstance) -> Tensor:
     return primal_value(rounded_plan(plan(x, y, problem), problem), problem) - dual_value(x, y, problem)
 
 
-def plan_parts(x: Tensor, y: Tensor, problem: TransportInstance | CloudInstance) -> Iterator[tuple[slice, Tensor]]:
+def plan_parts(x: Tensor, y: Tensor, problem: Instance) -> Iterator[tuple[slice, Tensor]]:
     """The plan some rows at a time: rows, and P of these."""
     for rows, part in problem.parts():
         yield rows, plan(x[rows], y, part)
 
 
-def masses(x: Tensor, y: Tensor, problem: TransportInstance | CloudInstance) -> tuple[Tensor, Tensor]:
+def masses(x: Tensor, y: Tensor, problem: Instance) -> tuple[Tensor, Tensor]:
     """P 1 (n,) and Pᵀ 1 (m,), by parts."""
     # Sums are made in place: between the parts, which come and go, a list of them would leave the memory in pieces.
     rows, columns = torch.empty_like(problem.a), torch.zeros_like(problem.b)
@@ -89,13 +91,13 @@ def masses(x: Tensor, y: Tensor, problem: TransportInstance | CloudInstance) -> 
     return rows, columns
 
 
-def error_of(x: Tensor, y: Tensor, problem: TransportInstance | CloudInstance) -> Tensor:
+def error_of(x: Tensor, y: Tensor, problem: Instance) -> Tensor:
     """The `marginal_error` of the plan, by parts."""
     rows, columns = masses(x, y, problem)
     return (problem.a - rows).abs().sum() + (problem.b - columns).abs().sum()
 
 
-def figures_of(x: Tensor, y: Tensor, problem: TransportInstance | CloudInstance) -> dict[str, Tensor]:
+def figures_of(x: Tensor, y: Tensor, problem: Instance) -> dict[str, Tensor]:
     """Of potentials, by parts: marginal_error of the plan; transport_cost, entropy (in nats), objective of the plan
     rounded as in `rounded_plan`; and gap, its `duality_gap`. The plan is made four times and never kept."""
     rows, columns = masses(x, y, problem)

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import torch
+
 from fisherexp.data.errors import DataError
 
 # Of the size of a part, at once, in a Newton step: costs, plan, exponents, what sums are made of. As measured.
@@ -11,9 +13,9 @@ MATRICES = 10
 MUCH = 2**30
 
 
-def needed(n: int, m: int, rows: int) -> int:
-    """Bytes, of n × m costs in float64 of which `rows` rows are there at once, and of points and potentials."""
-    return 8 * (MATRICES * rows * m + 20 * (n + m))
+def needed(n: int, m: int, rows: int, dtype: torch.dtype = torch.float64) -> int:
+    """Bytes, of n × m costs of which `rows` rows are there at once, and of points and potentials."""
+    return dtype.itemsize * (MATRICES * rows * m + 20 * (n + m))
 
 
 def available() -> int:
@@ -25,10 +27,10 @@ def available() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def refuse_what_does_not_fit(n: int, m: int, rows: int, remedy: str) -> None:
+def refuse_what_does_not_fit(n: int, m: int, rows: int, dtype: torch.dtype, remedy: str) -> None:
     """One line on stderr where the matrix comes in parts or needs much memory. Raises DataError, with the remedy, where
     it needs more than there is."""
-    bytes_, left = needed(n, m, rows), available()
+    bytes_, left = needed(n, m, rows, dtype), available()
     how = f"in {-(-n // rows)} parts of {rows} rows" if rows < n else "whole"
     said = f"{n} x {m} costs, {how}: about {bytes_ / 1e9:.2g} GB of memory, {left / 1e9:.2g} GB are available"
     if bytes_ > left:

@@ -1,9 +1,11 @@
 """An instance to be solved, and how far a solution is from the optimum or from a reference."""
 
+import copy
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from fisherexp.problems.problem import Problem
@@ -26,6 +28,12 @@ class Numerical(Problem):
         if not self.instance:
             self.instance = self.read(seed)
         return self
+
+    def to(self, device: torch.device) -> "Numerical":
+        """This problem with its instance on a device, where it also measures solutions."""
+        other = copy.copy(self)
+        other.instance = {name: tensor.to(device) for name, tensor in self.instance.items()}
+        return other
 
     def checksum(self) -> str:
         digest = hashlib.blake2b(digest_size=8)

@@ -4,10 +4,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from fisherexp.config.locations import user_file
-from fisherexp.config.types import Count, Probability, Separator
+from fisherexp.config.types import Count, Precision, Probability, Separator
 from fisherexp.data.errors import DataError
 from fisherexp.data.ratings import Rated, read_ratings, simulated
 from fisherexp.metrics.likelihood_ratio import auc
@@ -28,17 +29,24 @@ class Ratings(Numerical):
     says from which rating on an item is liked, how well predictions rank such pairs: auc among all test pairs, ndcg of
     the first five of each user's (users who like none are left out; the authors' code counts them as 1), both in %.
 
-    Features of users and items may have no columns, and are learned then.
+    Features of users and items may have no columns, and are learned then. dtype: of ratings and features, and so of
+    whatever is computed from them.
     """
 
     provides = ("ratings",)
     headings = {"mse": "MSE", "mae": "MAE", "mean_bias": "bias of\nthe mean", "auc": "AUC\n%", "ndcg": "NDCG@5\n%"}
     better = {"mse": "lower", "mae": "lower", "auc": "higher", "ndcg": "higher"}
     liked: float | None = None
+    dtype: Precision = "float64"
 
     @abstractmethod
+    def ratings(self, seed: int) -> Mapping[str, Tensor]:
+        """Tensors by the names of data/ratings.py, in float64."""
+
     def read(self, seed: int) -> Mapping[str, Tensor]:
-        """Tensors by the names of data/ratings.py."""
+        kind = getattr(torch, self.dtype)
+        found = self.ratings(seed)
+        return {name: part.to(kind) if part.is_floating_point() else part for name, part in found.items()}
 
     def part(self, name: str) -> Rated:
         """'chosen', 'unbiased' or 'test', once loaded."""
@@ -51,7 +59,8 @@ class Ratings(Numerical):
 
     def evaluate(self, solution: Prediction) -> dict[str, float]:
         users, _, truth = self.part("test")
-        off = solution.ratings - truth
+        truth = truth.double()
+        off = solution.ratings.double() - truth
         bias = solution.mean - float(truth.mean())
         found = {"mse": float(off.square().mean()), "mae": float(off.abs().mean()), "mean_bias": bias}
         if self.liked is None:
@@ -84,11 +93,13 @@ class SimulatedRatings(Ratings):
         unbiased: Probability = 0.02,
         test: Probability = 0.2,
         liked: float | None = None,
+        dtype: Precision = "float64",
     ) -> None:
         super().__init__()
         self.users, self.items, self.unbiased, self.test, self.liked = users, items, unbiased, test, liked
+        self.dtype = dtype
 
-    def read(self, seed: int) -> Mapping[str, Tensor]:
+    def ratings(self, seed: int) -> Mapping[str, Tensor]:
         if self.unbiased + self.test > 1:
             raise DataError(f"data.unbiased={self.unbiased} and data.test={self.test} are more than all pairs")
         counts = [max(1, round(share * self.users * self.items)) for share in (self.unbiased, self.test)]
@@ -114,11 +125,12 @@ class RatingsFile(Ratings):
         liked: float | None = None,
         separator: Separator = ",",
         root: str | None = None,
+        dtype: Precision = "float64",
     ) -> None:
         super().__init__()
         self.path, self.test_path, self.unbiased, self.liked = path, test_path, unbiased, liked
-        self.separator, self.root = separator, root
+        self.separator, self.root, self.dtype = separator, root, dtype
 
-    def read(self, seed: int) -> Mapping[str, Tensor]:
+    def ratings(self, seed: int) -> Mapping[str, Tensor]:
         files = (user_file(getattr(self, name), self.root) for name in self.paths)
         return read_ratings(*files, self.separator, self.unbiased, seed)

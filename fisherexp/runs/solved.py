@@ -10,6 +10,7 @@ from fisherexp.callbacks import checkpoint
 from fisherexp.callbacks.curve import Curve, tell
 from fisherexp.callbacks.finite import check_figures
 from fisherexp.methods.iterative import IterativeMethod
+from fisherexp.runs.trainer import device_of
 from fisherexp.runs.workbench import Workbench
 from fisherexp.seeds import derive
 from fisherexp.stop import Stopped, finishing_the_step, is_asked
@@ -25,6 +26,8 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
     make = bench.make("method", _partial_=True)
     name = make.func.__name__
     method: IterativeMethod = make(model=bench.network(name)) if make.func.uses_model else make()
+    if method.on_device:
+        problem = problem.to(device_of(bench.cfg.trainer.accelerator))
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "last.ckpt"
     torch.manual_seed(derive("fit", bench.seed, name))
@@ -33,7 +36,7 @@ def solved(bench: Workbench, folder: Path) -> tuple[IterativeMethod, dict[str, f
     curve = Curve(folder)
     loggers = [*bench.loggers, curve]
     if found := checkpoint.newest(file):
-        saved = torch.load(found, weights_only=True)
+        saved = torch.load(found, map_location="cpu", weights_only=True)
         number, spent = saved["step"], saved["seconds"]
         torch.set_rng_state(saved["rng"])
         method.load_state_dict(saved["state"])
@@ -77,4 +80,4 @@ def in_words(figures: dict[str, float]) -> str:
 
 def outcome_of(bench: Workbench, method: IterativeMethod) -> dict[str, Any]:
     """Metrics of what it arrived at: those of the problem's evaluation, and the method's own."""
-    return bench.problem.evaluate(method.solution()) | method.metrics()
+    return method.problem.evaluate(method.solution()) | method.metrics()

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
@@ -72,6 +73,15 @@ def build_trainer(
         # Once per epoch is often enough: a log call inside the loop costs more than a small net's step.
         log_every_n_steps=10**9,
     )
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Where a loop without a Trainer works: the first GPU, if it is asked for or there, else the CPU (Apple's GPU has
+    no float64). Raises ValueError, in one line, for a GPU that is not there."""
+    found = torch.cuda.is_available()
+    if accelerator == "gpu" and not found:
+        raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here; trainer=cpu")
+    return torch.device("cuda" if found and accelerator in ("auto", "gpu") else "cpu")
 
 
 def steps_per_epoch(batches: int, trainer: Trainer) -> int:

@@ -50,7 +50,8 @@ class RobustMatrixRecovery(IterativeMethod):
 
     columns: r', of the factor; all `dimension` by default, which knows nothing of the rank.
     loss: absolute, or squared for gradient descent on the mean square, which outliers mislead.
-    init_scale: α. step_size: η₀. decay: ρ. convergence.png and .pdf show error and loss over steps.
+    init_scale: α, not below what the type of the data resolves. step_size: η₀. decay: ρ.
+    convergence.png and .pdf show error and loss over steps.
     """
 
     paper = "Ma, Fattahi, JMLR 2023, arXiv 2202.08788"
@@ -58,6 +59,7 @@ class RobustMatrixRecovery(IterativeMethod):
     requires = ("matrix_measurements",)
     headings = {"loss": "loss", "rank": "rank"}
     better = {"loss": "lower"}
+    on_device = True
     # Which columns are left out shows once they would have grown.
     counts_with = {"columns": {"columns": 2}}
 
@@ -81,6 +83,12 @@ class RobustMatrixRecovery(IterativeMethod):
         d = problem.dimension
         if self.columns is not None and self.columns > d:
             raise ValueError(f"method.columns={self.columns}: at most data.dimension={d}")
+        least = torch.finfo(problem.dtype).eps
+        if self.init_scale < least:
+            reason = f"the error is of this order, and {problem.dtype} resolves {least:.1e}"
+            remedy = f"method.init_scale={10 * least:.0e}"
+            remedy += ", or data.dtype=float64" * (problem.dtype != torch.float64)
+            raise ValueError(f"method.init_scale={self.init_scale:g}: {reason}; {remedy}")
         self.measured = problem.instance["operators"], problem.instance["values"]
         self.factor = self.init_scale * spectral_start(*self.measured, d, self.columns or d, self.loss)
         self.outcome = {"gigabytes": problem.bytes_needed / 1e9}
@@ -104,7 +112,8 @@ class RobustMatrixRecovery(IterativeMethod):
         return {"factor": self.factor, "residual": self.residual, "curve": self.curve}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.factor, self.residual, self.curve = state["factor"], state["residual"], state["curve"]
+        self.factor, self.residual = (state[name].to(self.factor) for name in ("factor", "residual"))
+        self.curve = state["curve"]
 
     def solution(self) -> Tensor:
         return self.factor

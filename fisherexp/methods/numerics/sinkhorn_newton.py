@@ -116,8 +116,8 @@ def hessian_of_parts(
         keep = sum(int((part >= floor).sum()) for _, part in parts())
     keep = n * m if keep is None else min(keep, n * m)
     row_mass, column_mass = torch.empty_like(problem.a), torch.zeros_like(problem.b)
-    values = torch.full((keep,), -1.0).to(problem.a)
-    places = torch.zeros(keep, dtype=torch.int64, device=problem.a.device)
+    values = problem.a.new_full((keep,), -1.0)
+    places = torch.zeros_like(values, dtype=torch.int64)
     for rows, part in parts():
         row_mass[rows] = part.sum(1)
         column_mass += part.sum(0)

@@ -43,12 +43,15 @@ class TransportSolver(IterativeMethod):
     they are there only where the tolerance was reached, and `reached` (1 or 0) says whether it was. The outcome says
     why it stopped, and where that is not the tolerance, a line says how far it is and what to change (`remedy`);
     convergence.png and .pdf show the error over iterations.
+
+    Types are those of the instance (`data.dtype`). A tolerance below the rounding of its masses is refused.
     """
 
     problems = ("numerical",)
     requires = ("transport",)
     headings = {"iterations": "iterations", "reached": "reached\ntolerance"}
     better = {"iterations": "lower", "reached": "higher"}
+    on_device = True
 
     problem: Transport
 
@@ -63,6 +66,12 @@ class TransportSolver(IterativeMethod):
     def begin(self, problem: Transport, seed: int) -> None:
         super().begin(problem, seed)
         self.instance, self.curve = problem.transport, []
+        masses = self.instance.a
+        least = torch.finfo(masses.dtype).eps * float(masses.sum())
+        if self.tolerance < least:
+            reason = f"masses in {masses.dtype} are rounded by {least:.1e}"
+            remedy = f"method.tolerance={10 * least:.0e}{self._or_float64}"
+            raise ValueError(f"method.tolerance={self.tolerance:g}: {reason}; {remedy}")
         self.state = zero_potentials(self.instance)
         self._note_error()
 
@@ -90,13 +99,18 @@ class TransportSolver(IterativeMethod):
         if self.stopped in ("limit", "no ascent"):
             reached = f"marginal error {self.curve[-1][1]:.2e} after {self.iterations} iterations"
             wanted = f"method.tolerance={self.tolerance:g} was asked"
-            log.warning("%s has not converged: %s, where %s; %s", type(self).__name__, reached, wanted, self.remedy)
+            remedy = self.remedy + self._or_float64
+            log.warning("%s has not converged: %s, where %s; %s", type(self).__name__, reached, wanted, remedy)
         return {"marginal_error": self.curve[-1][1], "iterations": self.iterations, **further}
 
     @property
     def remedy(self) -> str:
         """What to change after a run that has stopped before the tolerance."""
         return f"method.max_iterations={10 * self.max_iterations}, or method=sinkhorn_newton"
+
+    @property
+    def _or_float64(self) -> str:
+        return ", or data.dtype=float64" * (self.instance.a.dtype != torch.float64)
 
     def _note_error(self) -> None:
         error = float(error_of(self.state.x, self.state.y, self.instance))
@@ -107,7 +121,8 @@ class TransportSolver(IterativeMethod):
         return {**self.state._asdict(), "curve": self.curve}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.state = TransportState(**{name: state[name] for name in TransportState._fields})
+        saved = {name: state[name] for name in TransportState._fields}
+        self.state = TransportState(**saved | {side: saved[side].to(self.instance.a) for side in ("x", "y")})
         self.curve = state["curve"]
         self.outcome = {"stopped": self.stopped}
 

@@ -13,6 +13,7 @@ takes a fixed width of the kernel, at which it is nearly linear. Ours has each g
 is one of the balanced functions), and the median distance as the width.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -39,26 +40,26 @@ def kernels(points: Tensor, centers: Tensor, width: float, kernel: Kernel) -> Te
 def balanced(functions: Tensor, means: Tensor, tolerance: float) -> Tensor:
     """Weights (n,) of mean 1 under which the functions (n, J) have these means (J,), up to `tolerance` each.
 
-    Where no weights do, those at which the solver stops: see the largest gap, `imbalance`.
+    Where no weights do, those at which the solver stops: see the largest gap, `imbalance`. Sums over the n are made in
+    the functions' type and on their device, the solver is SciPy's.
     """
-    centered = (functions - means).numpy()
+    centered = functions - means
     count = centered.shape[1]
 
+    def multipliers(halves: np.ndarray) -> Tensor:
+        return torch.from_numpy(halves[:count] - halves[count:]).to(centered)
+
     def dual(halves: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = centered @ (halves[:count] - halves[count:])
-        top = scores.max()
-        weights = np.exp(scores - top)
-        total = weights.sum()
-        gaps = centered.T @ weights / total
-        value = top + np.log(total / len(scores)) + tolerance * halves.sum()
+        scores = centered @ multipliers(halves)
+        gaps = (scores.softmax(0) @ centered).double().cpu().numpy()
+        value = float(scores.double().logsumexp(0)) - math.log(len(scores)) + tolerance * halves.sum()
         return value, np.concatenate([gaps, -gaps]) + tolerance
 
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-13, "gtol": 1e-8}
     found = minimize(
         dual, np.zeros(2 * count), jac=True, method="L-BFGS-B", bounds=[(0, None)] * (2 * count), options=options
     )
-    scores = torch.from_numpy(centered @ (found.x[:count] - found.x[count:]))
-    return len(scores) * scores.softmax(0)
+    return len(centered) * (centered @ multipliers(found.x)).softmax(0)
 
 
 def imbalance(functions: Tensor, means: Tensor, weights: Tensor) -> float:
@@ -72,7 +73,8 @@ def adaptive_centers(functions: Tensor, errors: Tensor, weights: Tensor, count: 
     The largest |ε_j| of the weighted least squares errors ≈ Σ ε_j K(·, c_j), with a little of a ridge.
     """
     weighted = functions * weights[:, None]
-    normal = functions.T @ weighted + ridge * len(errors) * torch.eye(functions.shape[1], dtype=functions.dtype)
+    normal = functions.T @ weighted
+    normal.diagonal().add_(ridge * len(errors))
     coefficients = torch.linalg.solve(normal, weighted.T @ errors)
     return coefficients.abs().topk(min(count, len(coefficients))).indices.sort().values
 
@@ -83,7 +85,7 @@ def worst_centers(functions: Tensor, means: Tensor, count: int, tolerance: float
     A round takes those of the largest gaps under the weights that balance the ones before, at first under none.
     """
     count, weights = min(count, len(means)), functions.new_ones(len(functions))
-    places = torch.zeros(0, dtype=torch.int64)
+    places = torch.zeros(0, dtype=torch.int64, device=functions.device)
     while len(places) < count:
         gaps = (weights @ functions / len(weights) - means).abs()
         gaps[places] = -1
@@ -96,13 +98,14 @@ def worst_centers(functions: Tensor, means: Tensor, count: int, tolerance: float
 def logistic_weights(chosen: Tensor, everything: Tensor) -> Tensor:
     """P(chosen) / P(chosen | z) of chosen pairs (n, d), by a logistic regression that tells them from all (m, d)."""
     told = np.r_[np.ones(len(chosen)), np.zeros(len(everything))]
-    model = LogisticRegression(max_iter=1000).fit(torch.cat([chosen, everything]).numpy(), told)
-    return torch.from_numpy(np.exp(-model.decision_function(chosen.numpy()))) * len(chosen) / len(everything)
+    model = LogisticRegression(max_iter=1000).fit(torch.cat([chosen, everything]).cpu().numpy(), told)
+    odds = np.exp(-model.decision_function(chosen.cpu().numpy()))
+    return torch.from_numpy(odds).to(chosen) * len(chosen) / len(everything)
 
 
 def naive_bayes_weights(chosen: Tensor, unbiased: Tensor) -> Tensor:
     """P(r) / P(r | chosen) of the ratings (n,), each value's share of `unbiased` ratings and of the chosen ones."""
     values, places = chosen.unique(return_inverse=True)
-    shares = torch.bincount(places).double() / len(chosen)
-    truth = (unbiased[:, None] == values).double().mean(0)
+    shares = torch.bincount(places).to(chosen) / len(chosen)
+    truth = (unbiased[:, None] == values).to(chosen).mean(0)
     return (truth / shares)[places]

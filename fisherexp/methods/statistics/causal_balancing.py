@@ -37,6 +37,7 @@ from fisherexp.seeds import generator
 
 CANDIDATES = 4  # centers to choose from for each one that is chosen
 PRETRAINING = 200  # steps by which features are learned where the data have none
+RESOLVED = 1e-5  # gap of means that remains in float32 where none is asked for
 PROBES = 50  # kernels at random pairs, other than the centers, on which the imbalance is measured
 
 
@@ -51,6 +52,8 @@ class CausalBalancing(IterativeMethod):
 
     Metrics beside those of the data: imbalance, the largest gap of kernels at other random pairs; effective_share, of
     ratings that count, (Σ w)² / n Σ w². weights.png and .pdf show the ratings, weighted and not.
+
+    Types are those of the data (`data.dtype`); a `tolerance` that these do not resolve is refused.
     """
 
     name = "causal_balancing"
@@ -60,6 +63,7 @@ class CausalBalancing(IterativeMethod):
     named_by = "weights"
     headings = {"imbalance": "imbalance", "effective_share": "effective\nshare"}
     better = {"imbalance": "lower"}
+    on_device = True
     counts_with = {"estimator": {"weights": "logistic"}, "refit_every": {"steps": 60}}
 
     problem: Ratings
@@ -88,18 +92,26 @@ class CausalBalancing(IterativeMethod):
     def begin(self, problem: Ratings, seed: int) -> None:
         super().begin(problem, seed)
         self.chosen, shape = problem.part("chosen"), problem.shape
+        kind = self.chosen.ratings.dtype
+        if kind != torch.float64 and self.tolerance < RESOLVED:
+            reason = f"gaps of kernels in {kind} are known to {RESOLVED:g}"
+            remedy = f"method.tolerance={RESOLVED:g}, or data.dtype=float64"
+            raise ValueError(f"method.tolerance={self.tolerance:g}: {reason}; {remedy}")
         announce(
             "kernels of ratings",
             len(self.chosen.users),
             CANDIDATES * self.centers,
             copies=3,
+            dtype=kind,
             advice="lower method.centers",
         )
         draw = generator("causal_balancing", seed)
         mean = float(self.chosen.ratings.mean())
-        self.model, self.imputed = (Factorization(*shape, self.factors, mean, draw) for _ in range(2))
+        self.model, self.imputed = (
+            Factorization(*shape, self.factors, mean, draw).to(self.chosen.ratings) for _ in range(2)
+        )
         self.optimizers = [self._adam(model) for model in (self.model, self.imputed)]
-        self.drawn = [torch.randint(n, (self.pairs,), generator=draw) for n in shape]
+        self.drawn = [torch.randint(n, (self.pairs,), generator=draw).to(self.chosen.users) for n in shape]
         self._features(shape, mean, draw)
         self.taken, self.curve = 0, []
         points = self.candidates[: CANDIDATES * self.centers]
@@ -114,7 +126,7 @@ class CausalBalancing(IterativeMethod):
         """Of chosen and random pairs; those of the data, or factors learned from the chosen ratings."""
         features = [self.problem.instance[f"{name}_features"] for name in ("user", "item")]
         if not any(part.shape[1] for part in features):
-            learned = Factorization(*shape, self.factors, mean, draw)
+            learned = Factorization(*shape, self.factors, mean, draw).to(self.chosen.ratings)
             optimizer = self._adam(learned)
             for _ in range(PRETRAINING):
                 optimizer.zero_grad()
@@ -148,7 +160,7 @@ class CausalBalancing(IterativeMethod):
             return logistic_weights(self.here, self.every)
         if self.weights == "moments":
             return balanced(self.here, self.every.mean(0), self.tolerance)
-        places = torch.arange(min(self.centers, len(self.means)))
+        places = torch.arange(min(self.centers, len(self.means)), device=self.means.device)
         if self.weights == "adaptive_kernel":
             errors = (self.model(*self.chosen[:2]).detach() - self.chosen.ratings).square()
             places = adaptive_centers(self.functions, errors, torch.ones_like(errors), self.centers)
@@ -200,7 +212,7 @@ class CausalBalancing(IterativeMethod):
         self.imputed.load_state_dict(state["imputed"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.taken, self.current, self.curve = state["taken"], state["weights"], state["curve"]
+        self.taken, self.current, self.curve = state["taken"], state["weights"].to(self.current), state["curve"]
 
     def solution(self) -> Prediction:
         test = self.problem.part("test")
@@ -221,10 +233,5 @@ class CausalBalancing(IterativeMethod):
         from fisherexp.methods.statistics.balancing_figure import draw
 
         test, unbiased = self.problem.part("test"), self.problem.part("unbiased")
-        draw(
-            self.chosen.ratings,
-            self.current,
-            torch.cat([test.ratings, unbiased.ratings]),
-            self.curve,
-            folder / "weights",
-        )
+        shown = (self.chosen.ratings, self.current, torch.cat([test.ratings, unbiased.ratings]))
+        draw(*(part.cpu() for part in shown), self.curve, folder / "weights")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Factorization(nn.Module):
-    """mean + b_u + b_i + p_u · q_i, in float64. mean: of the ratings; a draw of small factors from `generator`."""
+    """mean + b_u + b_i + p_u · q_i, made in float64. mean: of the ratings; a draw of small factors from `generator`."""
 
     def __init__(self, users: int, items: int, factors: int, mean: float, generator: torch.Generator) -> None:
         super().__init__()
