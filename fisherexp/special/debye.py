@@ -14,6 +14,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from fisherexp.special.double_double import log, two_product, two_sum
+
 ORDERS = 13
 
 
@@ -72,6 +74,34 @@ def log_kve(v: Tensor, x: Tensor, orders: int) -> Tensor:
     s = torch.hypot(v, x)
     series = _horner(VALUES[1 : orders + 1], (v / s).square(), -1 / s)
     return 0.5 * (torch.pi / 2 / s).log() - _exponent(v, x, s) + series.log1p()
+
+
+def log_iv(v: Tensor, x: Tensor) -> Tensor:
+    """log I_v(x) by 13 terms, exact to rounding also where it is near zero; for v, x < 1e100."""
+    s = torch.hypot(v, x)
+    series = _horner(VALUES[1:], (v / s).square(), 1 / s)
+    return -_unscaled_exponent(v, x, s) - 0.5 * (2 * torch.pi * s).log() + series.log1p()
+
+
+def log_kv(v: Tensor, x: Tensor) -> Tensor:
+    """log K_v(x), as above."""
+    s = torch.hypot(v, x)
+    series = _horner(VALUES[1:], (v / s).square(), -1 / s)
+    return _unscaled_exponent(v, x, s) + 0.5 * (torch.pi / 2 / s).log() + series.log1p()
+
+
+def _unscaled_exponent(v: Tensor, x: Tensor, s: Tensor) -> Tensor:
+    """v asinh(v/x) - s, large terms that may cancel: v log q - s with q = (v + s) / x, all in pairs."""
+    (v_squared, v_rest), (x_squared, x_rest), (s_squared, s_rest) = (two_product(part, part) for part in (v, x, s))
+    squares, rest = two_sum(v_squared, x_squared)
+    s_low = ((squares - s_squared) + (rest + v_rest + x_rest - s_rest)) / (2 * s)  # of √(v² + x²), by Newton
+    total, total_low = two_sum(v, s)
+    q = total / x
+    product, rest = two_product(q, x)
+    angle, angle_low = log((q, ((total - product) - rest + total_low + s_low) / x))
+    product, rest = two_product(v, angle)
+    difference, lost = two_sum(product, -s)
+    return difference + (lost + rest + v * angle_low - s_low)
 
 
 def iv_ratio(v: Tensor, x: Tensor) -> Tensor:

@@ -53,13 +53,15 @@ def kv(v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         if len(places):
             first, second = base(order[places], x[places])
             value, ratio = value.index_copy(0, places, first), ratio.index_copy(0, places, second)
-    # Of x K_{w+1} / K_w, which does not overflow: their product, and at the end the power of x.
-    ratio, product, square = x * ratio, torch.ones_like(x), x.square()
+    # Of x K_{w+1} / K_w, which does not overflow: their product, and at the end the power of x. Where x is above 1, of
+    # K_{w+1} / K_w itself: that power is large, and would leave its rounding to a small logarithm.
+    factor, twice = x.clamp(max=1), 2 / x.clamp(min=1)
+    ratio, product, square = factor * ratio, torch.ones_like(x), factor.square()
     for step in range(int(steps.max())):
         further = step < steps
         product = torch.where(further, product * ratio, product)
-        ratio = torch.where(further, 2 * (order + step + 1) + square / ratio, ratio)
-    return value + product.log() - steps * x.log(), ratio / x
+        ratio = torch.where(further, twice * (order + step + 1) + square / ratio, ratio)
+    return value + product.log() - steps * factor.log(), ratio / factor
 
 
 def _temme(order: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

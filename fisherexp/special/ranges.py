@@ -17,6 +17,8 @@ BLOCK = 16384  # pairs at a time, which a processor's cache holds
 ENOUGH = ((1500.0, 4), (206.0, 6), (64.0, 9), (32.0, 13))
 LOWEST_ORDER = 20.0  # from which on 13 terms are for every x; at 13.1 they leave 4e-14 out
 LEAST_OF_RATIO, LOWEST_ORDER_OF_RATIO = 45.0, 25.0  # the same of the derivative's series
+# Share of √(v² + x²) below which a logarithm has lost digits, up to a size at which none would be right anyway.
+CANCELLED, LARGEST = 1 / 16, 1e16
 
 Formula = Callable[[Tensor, Tensor], Tensor]
 
@@ -80,6 +82,17 @@ def log_kve(v: Tensor, x: Tensor) -> Tensor:
         return _log_e(v, x, debye.log_kve, lambda v, x: low_order.kv(v, x)[0])
 
     return _by_blocks(formula, v, x, math.inf, -math.inf, math.inf)
+
+
+@torch.no_grad()
+def where_terms_cancel(v: Tensor, x: Tensor, value: Tensor, formula: Formula) -> Tensor:
+    """By how much log I or log K, `value`, is off where it is small beside the terms it is the sum of, which Debye's
+    `formula` adds up in twice the digits; elsewhere zero."""
+    size = torch.hypot(v, x)
+    expands = (size > ENOUGH[-1][0]) | (v > LOWEST_ORDER)
+    cancelled = expands & (size < LARGEST) & (value.abs() < CANCELLED * size)
+    off = formula(v[cancelled], x[cancelled]) - value[cancelled]
+    return torch.zeros_like(value).masked_scatter(cancelled, off)
 
 
 def iv_ratio(v: Tensor, x: Tensor) -> Tensor:
