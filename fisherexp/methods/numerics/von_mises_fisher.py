@@ -24,6 +24,9 @@ class VonMisesFisher(IterativeMethod):
     estimator: of κ: the closed form alone (Banerjee et al. 2005), two Newton steps from there (Sra 2012), or Newton's
     method to the end.
 
+    Features of a trained network: `method=feature_directions data=digits model=small_cnn` fits one to each class's;
+    features on disk are `data=direction_file`.
+
     concentration: κ. entropy: of the fit, in nats. moment_error: |A_p(κ) - R̄| / (1 - R̄), zero of the maximum-likelihood
     estimate. cosines.png and .pdf show cosines of the vectors with the mean direction, and what the fit expects.
     """
