@@ -3,3 +3,9 @@
 
 class DataError(Exception):
     """A data file is missing, corrupt or malformed. The message is one line and names the remedy."""
+
+
+def reason_of(error: Exception) -> str:
+    """What a reader of files stumbled over, in one line; not NumPy's advice to unpickle what it cannot read."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return "it holds no plain arrays" if "allow_pickle" in said else said

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherexp.data.errors import DataError
+from fisherexp.data.errors import DataError, reason_of
 
 IDENTITY, NOISE = 0.35, 0.15  # standard deviations of a coordinate; the common part has 1
 NUISANCES = 6
@@ -70,8 +70,9 @@ def read_tracks(path: Path, features: Path | None = None) -> Detections:
             rows = np.loadtxt(path, delimiter=",", ndmin=2)
             arrays = {"features": np.load(features, allow_pickle=False), "frames": rows[:, 0], "identities": rows[:, 1]}
     except (OSError, EOFError, ValueError, IndexError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not the arrays, or the lines of the MOT challenges, expected: {reason}") from None
+        raise DataError(
+            f"{path}: not the arrays, or the lines of the MOT challenges, expected: {reason_of(error)}"
+        ) from None
     count = len(arrays["frames"])
     shapes = {name: array.shape for name, array in arrays.items()}
     if arrays["features"].ndim != 2 or len({shape[0] for shape in shapes.values()}) > 1 or count < 2:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherexp.data.errors import DataError
+from fisherexp.data.errors import DataError, reason_of
 from fisherexp.seeds import generator
 
 Distance = Literal["squared", "absolute"]
@@ -193,5 +193,4 @@ def read_instance(path: Path, eta: float, dtype: torch.dtype = torch.float64) ->
     except DataError as error:
         raise error if str(error).startswith(str(path)) else DataError(f"{path}: {error}") from None
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason}") from None
+        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason_of(error)}") from None

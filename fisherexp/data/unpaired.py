@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fisherexp.data.errors import DataError
+from fisherexp.data.errors import DataError, reason_of
 
 ROLL_NOISE, ROLL_SCALE = 0.8, 7.5  # of Korotin et al.'s swiss roll
 MODE_RADIUS, MODE_DEVIATION = 3.0, 0.2
@@ -63,8 +63,7 @@ def read_unpaired(path: Path) -> tuple[Tensor, Tensor]:
                 raise DataError(f"{path} has no {' and no '.join(missing)}; it has {there}")
             found = [torch.from_numpy(file[name].astype(np.float32)) for name in ("source", "target")]
     except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason}") from None
+        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason_of(error)}") from None
     shapes = " and ".join(str(tuple(points.shape)) for points in found)
     if any(points.ndim != 2 for points in found) or found[0].shape[1] != found[1].shape[1]:
         raise DataError(f"{path}: source and target have shapes {shapes}; (n, d) and (m, d) are expected")

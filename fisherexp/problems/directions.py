@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fisherexp.config.locations import data_folder
 from fisherexp.config.types import Count, Dimension, Positive
-from fisherexp.data.errors import DataError
+from fisherexp.data.errors import DataError, reason_of
 from fisherexp.problems.numerical import Numerical
 from fisherexp.seeds import generator
 from fisherexp.special import von_mises_fisher
@@ -105,7 +105,9 @@ class DirectionFile(Directions):
             arrays = np.load(found, allow_pickle=False)
             parts = {name: torch.from_numpy(np.asarray(arrays[name], dtype=np.float64)) for name in ("train", "test")}
         except (KeyError, ValueError, IndexError, OSError) as error:
-            raise DataError(f"{found}: an .npz file with arrays train and test is expected ({error})") from None
+            raise DataError(
+                f"{found}: an .npz file with arrays train and test is expected ({reason_of(error)})"
+            ) from None
         return {name: _directions(part, f"{found}: {name}") for name, part in parts.items()}
 
 
