@@ -12,7 +12,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 # process, and every test would pay for that.
 TEXT := .venv-text
 TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instructions.py \
-  tests/data/test_huggingface_dataset.py tests/models/test_huggingface.py \
+  tests/data/test_huggingface_dataset.py tests/data/test_text_features.py tests/models/test_huggingface.py \
   tests/models/test_causal_lm.py tests/models/test_generation.py tests/test_text_runs.py tests/test_language_runs.py \
   tests/test_language_unlearning.py tests/adapters/test_fused.py tests/models/test_streaming_bert.py \
   tests/methods/compression/test_uniql.py tests/methods/generation/test_prompt_story_transformers.py \
