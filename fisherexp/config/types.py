@@ -44,6 +44,8 @@ NonNegative = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
 # Of a whole of which something must be left.
 Share = Annotated[float, Ge(0), Lt(1)]
+# Of outliers: those that are no minority cannot be told from the others.
+Minority = Annotated[float, Ge(0), Lt(0.5)]
 # Of vectors that have a direction.
 Dimension = Annotated[int, Ge(2), Le(1_000_000)]
 

@@ -7,13 +7,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from fisherexp.config.types import Count, NonNegative
+from fisherexp.config.types import Count, Minority, NonNegative
 from fisherexp.data.contaminated import Contaminated, contaminated
 from fisherexp.data.errors import DataError
 from fisherexp.problems.numerical import Numerical
 from fisherexp.seeds import generator
-
-MOST = 0.5  # outliers that are no minority cannot be told from the others
 
 
 class Estimate(NamedTuple):
@@ -52,7 +50,7 @@ class ContaminatedGaussians(Numerical):
         self,
         n: Count = 600,
         d: Count = 10,
-        contamination: NonNegative = 0.1,
+        contamination: Minority = 0.1,
         distance: NonNegative = 8.0,
         components: Count = 1,
         rank: Count | None = None,
@@ -63,8 +61,6 @@ class ContaminatedGaussians(Numerical):
         self.components, self.rank, self.noise = components, d if rank is None else rank, noise
 
     def read(self, seed: int) -> Mapping[str, Tensor]:
-        if self.contamination >= MOST:
-            raise DataError(f"data.contamination={self.contamination}: a share below {MOST} is expected")
         if self.rank > self.d:
             raise DataError(f"data.rank={self.rank}: at most data.d={self.d} is expected")
         inliers = self.n - round(self.contamination * self.n)

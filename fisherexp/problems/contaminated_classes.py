@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Count, NonNegative, Positive
+from fisherexp.config.types import Count, Minority, Positive
 from fisherexp.data.digits import Digits
 from fisherexp.data.errors import DataError
-from fisherexp.problems.contaminated import MOST
 from fisherexp.problems.numerical import Numerical
 from fisherexp.seeds import generator
 
@@ -40,7 +39,7 @@ class ContaminatedDigits(Numerical):
         n: Count = 300,
         digits: Count = 4,
         dimension: Count = 6,
-        contamination: NonNegative = 0.2,
+        contamination: Minority = 0.2,
         stretch: Positive = 5.0,
     ) -> None:
         super().__init__()
@@ -48,8 +47,6 @@ class ContaminatedDigits(Numerical):
         self.contamination, self.stretch = contamination, stretch
 
     def read(self, seed: int) -> Mapping[str, Tensor]:
-        if self.contamination >= MOST:
-            raise DataError(f"data.contamination={self.contamination}: a share below {MOST} is expected")
         data = Digits().load()
         among = {part: getattr(data, part).targets < self.digits for part in ("train", "test")}
         labels = {part: getattr(data, part).targets[kept] for part, kept in among.items()}

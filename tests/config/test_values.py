@@ -77,6 +77,13 @@ def test_a_class_is_forgotten_once(line, classes, wrong, compose_quickly):
     assert problems(compose_quickly, *line, f"scenario.classes={classes}") == ["scenario.classes"] * wrong
 
 
+@pytest.mark.parametrize("method", ["robust_mean", "robust_classification", "sgr_gmm"])
+def test_outliers_are_a_minority(method, compose_quickly):
+    for option in ("method.contamination", "data.contamination"):
+        assert problems(compose_quickly, f"method={method}", f"{option}=0.5") == [option]
+        assert problems(compose_quickly, f"method={method}", f"{option}=0.49") == []
+
+
 @pytest.mark.parametrize("option", ["targets", "exclude", "trained"])
 def test_names_of_layers_are_searched_with_an_expression(option, compose_quickly):
     assert problems(compose_quickly, "method=lora", f"method.{option}='('") == [f"method.{option}"]

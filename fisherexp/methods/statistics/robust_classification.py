@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.config.types import Count, Minority, Positive
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.robust_mean import plain_estimate
@@ -50,7 +50,7 @@ class RobustClassification(IterativeMethod):
     def __init__(
         self,
         estimator: Literal["sgr", "mean", "coordinate_median", "geometric_median", "trimmed_mean"] = "sgr",
-        contamination: Probability = 0.2,
+        contamination: Minority = 0.2,
         steps: Count = 100,
         lr: Positive = 0.5,
         reweight_every: Count = 25,
@@ -63,8 +63,6 @@ class RobustClassification(IterativeMethod):
 
     def begin(self, problem: ContaminatedDigits, seed: int) -> None:
         super().begin(problem, seed)
-        if not self.contamination < 0.5:
-            raise ValueError(f"method.contamination={self.contamination}: a share below 0.5 is expected")
         self.inputs, self.labels = problem.instance["inputs"], problem.instance["labels"]
         count, size = self.inputs.shape
         self.parameters = self.inputs.new_zeros(problem.digits, size)

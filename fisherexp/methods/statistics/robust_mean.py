@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import Count, Probability
+from fisherexp.config.types import Count, Minority
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.statistics.spectral_reweighting import (
     Reweighted,
@@ -42,7 +42,7 @@ class RobustMean(IterativeMethod):
     def __init__(
         self,
         estimator: Literal["sgr", "mean", "coordinate_median", "geometric_median", "trimmed_mean"] = "sgr",
-        contamination: Probability = 0.1,
+        contamination: Minority = 0.1,
         rounds: Count = 10,
         inner_steps: Count = 50,
     ) -> None:
@@ -52,8 +52,6 @@ class RobustMean(IterativeMethod):
 
     def begin(self, problem: ContaminatedGaussians, seed: int) -> None:
         super().begin(problem, seed)
-        if not self.contamination < 0.5:
-            raise ValueError(f"method.contamination={self.contamination}: a share below 0.5 is expected")
         self.samples, self.answer = problem.drawn.samples, None
         self.state = beginning(self.samples)
         offsets = self.samples - self.state.center

@@ -27,7 +27,7 @@ from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from fisherexp.config.types import Count, Probability
+from fisherexp.config.types import Count, Minority
 from fisherexp.methods.iterative import IterativeMethod
 from fisherexp.methods.memory import announce
 from fisherexp.methods.statistics.mixture_moments import Mixture, inverse_variances, misfit, misfit_gradients
@@ -105,7 +105,7 @@ class SgrGmm(IterativeMethod):
         orders: Count = 3,
         steps: Count = 12,
         optimizer_steps: Count = 5,
-        contamination: Probability = 0.1,
+        contamination: Minority = 0.1,
         rounds: Count = 8,
         inner_steps: Count = 50,
     ) -> None:
@@ -136,8 +136,6 @@ class SgrGmm(IterativeMethod):
         ):
             if value > most:
                 raise ValueError(f"method.{option}={value}: at most {most} is expected")
-        if not self.contamination < 0.5:
-            raise ValueError(f"method.contamination={self.contamination}: a share below 0.5 is expected")
         if parameters > MOST_PARAMETERS:
             what = f"method.components={self.components} of method.rank={self.rank} in {d} dimensions"
             raise ValueError(f"{what} have {parameters} parameters; up to {MOST_PARAMETERS} can be reweighted")
@@ -215,6 +213,6 @@ class Dgmm(SgrGmm):
         orders: Count = 3,
         steps: Count = 12,
         optimizer_steps: Count = 5,
-        contamination: Probability = 0.0,
+        contamination: Minority = 0.0,
     ) -> None:
         super().__init__(components, rank, orders, steps, optimizer_steps, contamination)

@@ -96,7 +96,6 @@ def finished(method, problem, seed=0):
     [
         ({"orders": 5}, "orders=5: at most 4"),
         ({"rank": 9}, "rank=9: at most 4"),
-        ({"contamination": 0.5}, r"contamination=0\.5"),
         ({"components": 40}, "components=40 of"),
     ],
 )

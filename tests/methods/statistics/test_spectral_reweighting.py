@@ -110,8 +110,6 @@ def test_plain_estimators_by_hand():
     assert plain_estimate(points, "trimmed_mean", 0.25).tolist() == trimmed_mean(points, 0.25).tolist() == [1.5, 1.5]
     with pytest.raises(ValueError, match=r"estimator=middle"):
         plain_estimate(points, "middle", 0.1)
-    with pytest.raises(ValueError, match=r"method\.contamination=0\.5"):
-        RobustMean(contamination=0.5).begin(ContaminatedGaussians(n=20, d=2).load(0), 0)
 
 
 def error(estimator, seed, contamination=0.1, assumed=None, **options):
