@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fisherexp.config.problem import nearest
 from fisherexp.methods.optimizers.passes import PassByPass
@@ -84,11 +85,21 @@ class LibraryOptimizer(PassByPass):
         except (TypeError, ValueError) as error:
             raise ValueError(f"method.options: {make.__name__} says: {str(error).splitlines()[0]}") from None
 
+    @property
+    def hessian_asked(self) -> bool:
+        """Whether this step takes products with the Hessian."""
+        if self.algorithm != SOPHIA:
+            return False
+        return self.global_step % self.optimizers(use_pl_optimizer=False).update_period == 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if not self.hessian_asked:
+            return super().training_step(batch, batch_idx)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+            return super().training_step(batch, batch_idx)
+
     def backward(self, loss: Tensor) -> None:
         """With a graph of the gradients at those steps at which Sophia asks for Hessian products."""
-        asks = False
-        if self.algorithm == SOPHIA:
-            asks = self.global_step % self.optimizers(use_pl_optimizer=False).update_period == 0
         with warnings.catch_warnings():  # of a cycle, which zero_grad breaks
             warnings.filterwarnings("ignore", "Using backward.. with create_graph")
-            loss.backward(create_graph=asks)
+            loss.backward(create_graph=self.hessian_asked)

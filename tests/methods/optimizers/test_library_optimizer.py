@@ -1,5 +1,6 @@
 """Optimizers of the library pytorch-optimizer: its own steps with the options given; one clear line where it lacks."""
 
+import math
 import sys
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fisherexp.config.explain import composed
+from fisherexp.experiment import run_experiment
 from fisherexp.methods.optimizers.library_optimizer import LibraryOptimizer, hidden_matrices, library
 from fisherexp.models.char_gpt import CharGPT
 
@@ -73,3 +76,12 @@ def test_hidden_matrices_are_neither_embeddings_nor_the_head():
     names = [name for name, p in model.named_parameters() if id(p) in found]
     assert names == [n for n, p in model.named_parameters() if n.startswith("backbone.blocks") and p.ndim == 2]
     assert len(names) >= 4
+
+
+def test_sophia_differentiates_twice_through_attention(tmp_path):
+    """Fused attention has no second derivative: without the plain one the first step raises."""
+    pytest.importorskip("pytorch_optimizer")
+    small = ["method.epochs=1", "data.train_size=64", "data.batch_size=32", "threads=1", f"output_dir={tmp_path}"]
+    cfg = composed(["method=library_optimizer", "method.algorithm=sophiah", "model=small_vit", "scenario=none", *small])
+    record = run_experiment(cfg, tmp_path / "run", [])
+    assert math.isfinite(record["metrics"]["after"]["test_nll"])
