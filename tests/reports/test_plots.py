@@ -101,6 +101,16 @@ def test_trade_off_joins_the_points_of_a_swept_option():
     assert [text.get_text() for text in axes.texts] == ["0.2", "0.4", "0.8"]
 
 
+@pytest.mark.parametrize(("worst", "scale"), [(3e6, "log"), (90.0, "linear")])
+def test_trade_off_of_perplexities_without_the_runs_that_have_no_bits(worst, scale):
+    runs = [record(method, 0, 90.0) for method in ("rtn", "gptq", "erm")]
+    for run, bits, perplexity in zip(runs, (2.5, 4.5, None), (worst, 60.0, 57.0), strict=True):
+        run["metrics"]["after"] = {"test_perplexity": perplexity} | ({"effective_bits": bits} if bits else {})
+    axes = drawn("trade_off", runs).axes[0]
+    assert axes.get_yscale() == scale
+    assert lines(axes) == {"rtn": [(2.5, worst)], "gptq": [(4.5, 60.0)]}
+
+
 def test_sweep_finds_the_swept_option_and_its_band():
     runs = [record("ssd", s, 90 + 10 * a + s, alpha=a) for a in (0.2, 0.4, 0.8) for s in (0, 1)]
     axes = drawn("sweep", runs).axes[0]

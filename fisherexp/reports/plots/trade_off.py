@@ -22,6 +22,7 @@ PAIRS = (
     ("effective_bits", "test_perplexity"),
     ("effective_bits", "test_accuracy"),
 )
+WIDE = 10  # the largest perplexity over the smallest, from which on the axis is logarithmic
 
 
 def draw(records: list[Record], request: Request) -> Any:
@@ -32,9 +33,11 @@ def draw(records: list[Record], request: Request) -> Any:
     points = [(row, spread(row.values(x)), spread(row.values(y))) for row in found]
     figure, axes = scattered(points, request.methods)
     axes.set(xlabel=label(records, x), ylabel=label(records, y))
-    for axis, heading, place in ((axes.xaxis, label(records, x), 1), (axes.yaxis, label(records, y), 2)):
+    for axis, metric, place in ((axes.xaxis, x, 1), (axes.yaxis, y, 2)):
         if spreads := [point[place] for point in points if point[1] and point[2]]:
-            fit(axis, heading, *reach(spreads, heading))
+            low, high = reach(spreads, label(records, metric))
+            logarithmic = metric.endswith("perplexity") and high > WIDE * low > 0  # e to a loss, which may be anything
+            fit(axis, label(records, metric), low, high, logarithmic)
     own = [(a.mean, b.mean) for row, a, b in points if row.stage == "after" and a and b]
     if (wanted_x := direction(records, x)) and (wanted_y := direction(records, y)):
         front = undominated(own, wanted_y, wanted_x)
@@ -107,12 +110,14 @@ def _with_bars(found: list[Spread]) -> tuple[list[float], list[float] | None]:
 
 
 def axes_of(records: list[Record], request: Request, pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
-    """The metrics of both axes. Raises ValueError where there is no default, naming what there is."""
-    have = set.intersection(*(set(record["metrics"]["after"]) for record in records))
-    default = next(((x, y) for x, y in pairs if {x, y} <= have), (None, None))
+    """The metrics of both axes; by default of pairs that all records have the first, or else that some have. Raises
+    ValueError where there is no default, naming what there is."""
+    each = [set(record["metrics"]["after"]) for record in records]
+    have = set.intersection(*each)
+    default = next(((x, y) for known in (have, *each) for x, y in pairs if {x, y} <= known), (None, None))
     x, y = request.x or default[0], request.y or default[1]
     for axis, metric in (("x", x), ("y", y)):
-        if metric not in have:
+        if metric not in have and metric not in default:
             reason = f"not every run has '{metric}'" if metric else "there is no usual metric for these runs"
             raise ValueError(f"--{axis}: {reason}; choose from {', '.join(sorted(have))}")
     return x, y
