@@ -53,6 +53,7 @@ class LibraryOptimizer(PassByPass):
     package = "pytorch_optimizer"
     search = {"lr": "tag(log, interval(0.0003, 0.1))"}
     counts_with = {"options": {"options": {"eps": 1e-3}}}
+    weighs_samples = True  # the loss is ERM's
 
     def __init__(
         self,
