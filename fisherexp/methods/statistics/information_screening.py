@@ -24,7 +24,7 @@ class InformationScreening(IterativeMethod):
     """A step scores `COLUMNS` columns.
 
     score: mutual_information of a kernel density, binned_information of a histogram, or correlation. points: of the
-    density's grid in each direction. keep: how many columns are kept.
+    density's grid in each direction. keep: how many columns are kept, at most.
     ranking.csv has all columns, the best first; scores.png and .pdf show both scores.
     """
 
