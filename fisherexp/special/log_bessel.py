@@ -145,6 +145,8 @@ def _of_real_order(v: Tensor | float, x: Tensor | float, scaled: bool) -> Tensor
     if not scaled:
         result = torch.where((size == math.inf) & order.isfinite(), math.inf, log_i + size)
         result = result + ranges.where_terms_cancel(order, size, result, debye.log_iv)
+    if (v >= 0).all() and (x >= 0).all():  # the usual case: nothing to reflect, all values real
+        return result.to(kind)
     whole = order == order.round()
     reflected = (v < 0) & ~whole & (x >= 0)
     if reflected.any():

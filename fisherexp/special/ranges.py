@@ -88,11 +88,13 @@ def log_kve(v: Tensor, x: Tensor) -> Tensor:
 def where_terms_cancel(v: Tensor, x: Tensor, value: Tensor, formula: Formula) -> Tensor:
     """By how much log I or log K, `value`, is off where it is small beside the terms it is the sum of, which Debye's
     `formula` adds up in twice the digits; elsewhere zero."""
-    size = torch.hypot(v, x)
-    expands = (size > ENOUGH[-1][0]) | (v > LOWEST_ORDER)
-    cancelled = expands & (size < LARGEST) & (value.abs() < CANCELLED * size)
-    off = formula(v[cancelled], x[cancelled]) - value[cancelled]
-    return torch.zeros_like(value).masked_scatter(cancelled, off)
+    v, x, known = v.reshape(-1), x.reshape(-1), value.reshape(-1)
+    near = (known.abs() < CANCELLED * (v + x)).nonzero().squeeze(1)  # v + x ≥ √(v² + x²): few are looked at closer
+    size = torch.hypot(v[near], x[near])
+    expands = (size > ENOUGH[-1][0]) | (v[near] > LOWEST_ORDER)
+    near = near[expands & (size < LARGEST) & (known[near].abs() < CANCELLED * size)]
+    off = formula(v[near], x[near]) - known[near]
+    return torch.zeros_like(known).index_copy(0, near, off).reshape(value.shape)
 
 
 def iv_ratio(v: Tensor, x: Tensor) -> Tensor:
