@@ -1,12 +1,15 @@
 """Figures show the numbers of the records, and say what they lack."""
 
 import csv
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_records import record
 from safetensors.numpy import save_file
 
+import fisherexp
 from fisherexp.figures import save
 from fisherexp.reports.plots import Request, kinds
 from fisherexp.reports.plots._style import label
@@ -75,13 +78,20 @@ def test_compression_trades_bits_for_accuracy_and_loses_outputs_layer_by_layer()
 @pytest.mark.parametrize(
     ("metric", "heading", "shown"),
     [
-        ("test_perplexity", "test per-\nplexity", "test perplexity"),
-        ("multiply_adds", "multiply-\nadds", "multiply-adds"),
+        ("test_bits", "test bits per\ntoken", "test bits per token"),
+        ("multiply_adds", "multiply\nadds", "multiply adds"),
         ("retain_accuracy", "retain\nacc. %", "retain acc. (%)"),
     ],
 )
 def test_a_label_is_the_heading_on_one_line(metric, heading, shown):
     assert label([record("rtn", 0, 90.0) | {"headings": {metric: heading}}], metric) == shown
+
+
+def test_no_heading_breaks_a_word():
+    """On one line, as in a summary and at an axis, it would read 'per- plexity'."""
+    files = (Path(fisherexp.__file__).parent).glob("**/*.py")
+    assert [file.name for file in files if re.search(r"\w-\\n\w", file.read_text(encoding="utf-8"))] == []
+    assert re.search(r"\w-\\n\w", r'"per-\nplexity"')  # the control
 
 
 def test_trade_off_places_methods_and_references():

@@ -92,8 +92,7 @@ def named(found: Sequence[Row]) -> dict[str, Row]:
 def label(records: list[Record], metric: str) -> str:
     """A metric's heading on one line, with its unit."""
     known = {"seconds": "time (s)", "ece": "calibration error (%)"}
-    heading = headings(records).get(metric, metric.replace("_", " "))
-    heading = " ".join(heading.replace("-\n", "" if "perplexity" in metric else "-").split())
+    heading = " ".join(headings(records).get(metric, metric.replace("_", " ")).split())
     text = known.get(metric, heading)
     return text.replace(" %", " (%)") if text.endswith(" %") else text
 
