@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fisherexp.config.types import MOST_CLASSES, ClassCount
-from fisherexp.data.errors import DataError
+from fisherexp.data.errors import DataError, reason_of
 from fisherexp.data.image_data import ImageData
 from fisherexp.data.tensors import TensorSet
 
@@ -93,9 +93,7 @@ def _open(path: Path) -> dict[str, np.ndarray]:
     except DataError:
         raise
     except Exception as error:  # NumPy and zipfile let through whatever a damaged file makes them stumble over
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reason = "object arrays are not read" if "allow_pickle" in reason else reason
-        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason}") from None
+        raise DataError(f"{path} is not a readable .npz file of plain arrays: {reason_of(error)}") from None
 
 
 def _images(images: np.ndarray, name: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from fisherexp.data.errors import DataError
+from fisherexp.data.errors import DataError, reason_of
 
 ORIENTATION = 0x0112  # EXIF's tag, and what undoes each of its values
 TURNS = {
@@ -87,7 +87,7 @@ def _undecodable(path: Path, error: Exception) -> DataError:
     elif isinstance(error, UnidentifiedImageError):
         reason = "no image format is recognized"
     else:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
     return DataError(f"{path} cannot be decoded: {reason}")
 
 

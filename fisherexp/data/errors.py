@@ -8,4 +8,4 @@ class DataError(Exception):
 def reason_of(error: Exception) -> str:
     """What a reader of files stumbled over, in one line; not NumPy's advice to unpickle what it cannot read."""
     said = " ".join(str(error).split()) or type(error).__name__
-    return "it holds no plain arrays" if "allow_pickle" in said else said
+    return "it holds no plain arrays; object arrays are not read" if "allow_pickle" in said else said
