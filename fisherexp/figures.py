@@ -13,6 +13,12 @@ from fisherexp.files import write_atomically
 # Okabe and Ito's palette, which the color-blind can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#777777"
 DOTS_PER_INCH = 150
+MOST_NAMES = 60  # along an axis, at a fifth of an inch each
+
+
+def named_every(count: int) -> int:
+    """Of so many names along an axis, every how many-th is written: the others would overlap."""
+    return -(-count // MOST_NAMES)
 
 
 class Drawing(Figure):

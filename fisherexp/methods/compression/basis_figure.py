@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fisherexp.figures import GRAY, canvas, save_both
-
-MOST = 60  # layers that are named
+from fisherexp.figures import GRAY, MOST_NAMES, canvas, named_every, save_both
 
 
 def draw(layers: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
@@ -15,8 +13,8 @@ def draw(layers: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
 
     of_clusters = [layer["cluster"] for layer in layers.values()]
     several = [number for number in dict.fromkeys(of_clusters) if of_clusters.count(number) > 1]
-    every = -(-len(layers) // MOST)  # names that would overlap are left out
-    figure, axes = canvas(size=(6.4, max(2.4, 0.22 * min(len(layers), MOST))))
+    every = named_every(len(layers))
+    figure, axes = canvas(size=(6.4, max(2.4, 0.22 * min(len(layers), MOST_NAMES))))
     for place, layer in enumerate(layers.values()):
         shared = layer["cluster"] in several
         color = colormaps["tab20"](several.index(layer["cluster"]) % 20) if shared else GRAY

@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from fisherexp.figures import BLUE, GRAY, GREEN, ORANGE, canvas, save_both
+from fisherexp.figures import BLUE, GRAY, GREEN, MOST_NAMES, ORANGE, canvas, named_every, save_both
 from fisherexp.metrics.power_law import survival
 
 COLORS = {"hill": BLUE, "ks": ORANGE, "farms": GREEN}
 SHARE = 0.9  # of the eigenvalues that is shown: the smallest would take most of the axis
 SHOWN = 5  # spectra, from the first layer to the last
 TICKS = (1, 2, 3, 5, 10, 20, 50)  # of α
-MOST = 60  # layers that are named
 
 
 def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
@@ -21,8 +20,8 @@ def draw(spectra: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], st
     names = list(layers)
     chosen = [names[round(place * (len(names) - 1) / max(1, SHOWN - 1))] for place in range(SHOWN)]
     chosen = list(dict.fromkeys(chosen))
-    every = -(-len(names) // MOST)  # names that would overlap are left out
-    height = max(3.4, 0.2 * min(len(names), MOST))
+    every = named_every(len(names))
+    height = max(3.4, 0.2 * min(len(names), MOST_NAMES))
     figure, axes = canvas(1, 1 + len(chosen), (3.6 + 2.8 * len(chosen), height), squeeze=False)
     exponents, *panels = axes[0]
     for place, (estimator, color) in enumerate(COLORS.items()):

@@ -3,12 +3,10 @@
 from statistics import fmean
 from typing import Any
 
-from fisherexp.figures import canvas
+from fisherexp.figures import MOST_NAMES, canvas, named_every
 from fisherexp.reports.grouping import Record, rows
 from fisherexp.reports.plots import Request
 from fisherexp.reports.plots._style import legend, looks, one_problem
-
-MOST = 50  # layers that are named
 
 
 def draw(records: list[Record], request: Request) -> Any:
@@ -22,8 +20,8 @@ def draw(records: list[Record], request: Request) -> Any:
     names = [f"{row.labels[-1]} {row.options}".strip() for row in found]
     style = looks(set(names), request.methods)
     layers = list(dict.fromkeys(layer for record in with_layers for layer in errors(record)))
-    every = -(-len(layers) // MOST)  # names that would overlap are left out
-    figure, axes = canvas(size=(max(6.4, 0.2 * min(len(layers), MOST)) + 2.4, 4.6))
+    every = named_every(len(layers))
+    figure, axes = canvas(size=(max(6.4, 0.2 * min(len(layers), MOST_NAMES)) + 2.4, 4.6))
     for row, name in zip(found, names, strict=True):
         means = {layer: fmean(each[layer] for each in map(errors, row.runs) if layer in each) for layer in layers}
         shown = [(number, means[layer]) for number, layer in enumerate(layers) if means[layer] > 0]
