@@ -29,6 +29,11 @@ class Batch(NamedTuple):
         """B, the number of samples."""
         return len(self.targets)
 
+    @property
+    def attention_mask(self) -> Tensor | None:
+        """Tokens (B, T) that count, padding being 0; None where the inputs have no such mask."""
+        return self.inputs.get("attention_mask") if isinstance(self.inputs, Mapping) else None
+
     def select(self, mask: Tensor) -> "Batch":
         """The samples of a boolean mask (B,)."""
         return self.map(lambda tensor: tensor[mask])

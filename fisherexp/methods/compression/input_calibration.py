@@ -1,7 +1,7 @@
 """A look that sums up the inputs of layers over the whole training part."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -30,9 +30,8 @@ class InputCalibration:
         return [loader], [len(loader)]
 
     def add(self, batch: Batch) -> None:
-        mask = batch.inputs.get("attention_mask") if isinstance(batch.inputs, Mapping) else None
         with eval_mode(self.model):
-            self.collector.look(batch.inputs, mask)
+            self.collector.look(batch.inputs, batch.attention_mask)
 
     def take_layers(self, names: Iterable[str]) -> dict[str, LayerStats]:
         """Those of these layers. Raises ValueError for a layer that the model never calls."""

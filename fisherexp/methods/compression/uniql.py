@@ -134,8 +134,7 @@ class UniQL(WeightTransform):
         if self.pairs:
             super().look(batch)
             return
-        mask = batch.inputs.get("attention_mask") if isinstance(batch.inputs, Mapping) else None
-        with self.channels.watching(mask):
+        with self.channels.watching(batch.attention_mask):
             super().look(batch)
 
     @torch.no_grad()

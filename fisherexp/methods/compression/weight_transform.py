@@ -17,7 +17,7 @@ without: unlike the memory of the process the same in every run (fisherexp.metri
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -134,9 +134,8 @@ class WeightTransform(CalibrateAndTrain):
 
     def look(self, batch: Batch) -> None:
         collector = self.collector or self.watch(sum(name in self.stored for name, *_ in self.blocks))
-        mask = batch.inputs.get("attention_mask") if isinstance(batch.inputs, Mapping) else None
         with eval_mode(self.model):
-            collector.look(batch.inputs, mask)
+            collector.look(batch.inputs, batch.attention_mask)
 
     @torch.no_grad()
     def edit(self, step: int, look: int) -> None:

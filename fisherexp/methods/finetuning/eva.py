@@ -4,10 +4,9 @@
 
 Paper: Paischer et al., NeurIPS 2025, arXiv 2410.07170; see fisherexp/adapters/eva.py and explained.py. The paper's
 theorem is about XᵀX; its code, followed here, takes the mean out (incremental PCA) and counts a direction's variance
-as a share of that of all inputs. It decomposes equal inputs of several layers once and stops at each layer for itself;
-here each layer has a decomposition, and all stop together. Its whitening divides by the root of a singular value, which
-grows with the images looked at; here by the standard deviation. The layers' common budget is of ranks: the numbers
-trained may be more or fewer than LoRA's.
+as a share of that of all inputs. It decomposes equal inputs of several layers once; here each has a decomposition. Its
+whitening divides by the root of a singular value, which grows with the images looked at; here by the standard
+deviation. The layers' common budget is of ranks: the numbers trained may be more or fewer than LoRA's.
 """
 
 import re

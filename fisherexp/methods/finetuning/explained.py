@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.decomposition import IncrementalPCA
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from fisherexp.adapters.eva import redistributed
 from fisherexp.adapters.layers import AdaptedConv1D, AdaptedLinear, adapted_kind
 from fisherexp.methods.need import Costs, Need
 from fisherexp.models.eval_mode import eval_mode
+from fisherexp.quantization import input_rows
 
 KINDS = (AdaptedLinear, AdaptedConv1D)
 PASSES = 10  # over the data at most; the authors' code goes on for ever
@@ -40,8 +42,8 @@ class Explained:
 def explained(
     model: nn.Module, names: list[str], batches: Iterable[Any], rank: int, rho: float, tau: float
 ) -> Explained:
-    """Look at batches until every direction that `redistributed` needs is within a cosine of `tau` of its last
-    estimate.
+    """Look at batches until every direction that `redistributed` needs was within a cosine of `tau` of the estimate
+    before. A layer whose directions stand still is left alone, unless it comes to need more. Padding does not count.
 
     names: of linear layers. rho: as many as rho · rank directions are sought for each, but no more than it has inputs.
     Raises ValueError for a layer of another kind or one that is never called, and where a batch has fewer rows than
@@ -55,6 +57,7 @@ def explained(
     found = {name: IncrementalPCA(n_components=count) for name, count in counts.items()}
     inputs: dict[str, Tensor] = {}
     hooks = [layer.register_forward_pre_hook(_keep(inputs, name)) for name, layer in layers.items()]
+    seeking, still = names, dict.fromkeys(names, -1)  # how many directions did not move at a layer's last look
     looked = samples = 0
     try:
         with torch.no_grad(), eval_mode(model):
@@ -62,14 +65,17 @@ def explained(
                 model(batch.inputs)
                 if silent := [name for name in names if name not in inputs]:
                     raise ValueError(f"EVA sees no inputs of {', '.join(silent)}, which the model never calls: exclude")
-                if any(len(inputs[name]) < count for name, count in counts.items()):
+                rows = {name: input_rows(layers[name], inputs[name], batch.attention_mask) for name in seeking}
+                if any(len(x) < counts[name] for name, x in rows.items()):
                     continue  # a short last batch
-                before = {name: pca.components_ if looked else None for name, pca in found.items()}
-                for name, pca in found.items():
-                    pca.partial_fit(inputs[name].double().cpu().numpy())
+                for name, x in rows.items():
+                    before = found[name].components_ if looked else None
+                    found[name].partial_fit(x.double().cpu().numpy())
+                    still[name] = -1 if before is None else _standing(before, found[name].components_, tau)
                 looked, samples = looked + 1, samples + batch.size
                 ranks = redistributed({name: _ratios(pca) for name, pca in found.items()}, rank)
-                if all(_close(before[name], found[name].components_, ranks[name], tau) for name in names):
+                seeking = [name for name in names if still[name] < ranks[name]]
+                if not seeking:
                     break
     finally:
         for hook in hooks:
@@ -102,7 +108,7 @@ class InputDirections(Need):
 
 def _keep(inputs: dict[str, Tensor], name: str) -> Any:
     def hook(layer: nn.Module, given: tuple[Tensor]) -> None:
-        inputs[name] = given[0].reshape(-1, given[0].shape[-1])
+        inputs[name] = given[0]
 
     return hook
 
@@ -111,5 +117,7 @@ def _ratios(pca: IncrementalPCA) -> Tensor:
     return torch.from_numpy(pca.explained_variance_ratio_.copy())
 
 
-def _close(before: Any, after: Any, count: int, tau: float) -> bool:
-    return before is not None and bool(((before[:count] * after[:count]).sum(axis=1) >= tau).all())
+def _standing(before: np.ndarray, after: np.ndarray, tau: float) -> int:
+    """How many leading directions are within a cosine of tau of what they were."""
+    moved = (before * after).sum(axis=1) < tau
+    return int(moved.argmax()) if moved.any() else len(moved)

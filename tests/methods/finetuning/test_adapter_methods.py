@@ -212,6 +212,40 @@ def test_the_search_ends_when_directions_stand_still(inputs, net):
     assert looked[0] == 2 <= looked[1] < looked[2] == 12  # there is none before the first; never; all
 
 
+def test_each_layer_is_looked_at_until_its_own_directions_stand_still(inputs, net):
+    x, _ = inputs
+    together = explained(net, ["0", "2"], batches(x, 50), 2, 1.0, 0.999)
+    alone = {name: explained(net, [name], batches(x, 50), 2, 1.0, 0.999) for name in ("0", "2")}
+    assert alone["0"].batches != alone["2"].batches  # else nothing is shown
+    assert together.batches == max(one.batches for one in alone.values())
+    for name, one in alone.items():
+        torch.testing.assert_close(together.directions[name], one.directions[name], rtol=0, atol=0)
+
+
+def test_padding_has_no_directions():
+    """Rows of padding are far from all others: they would be the first direction."""
+    x = normal(4, 5, 3)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 0, 0, 0, 0]])
+    x[mask == 0] = 100.0
+    net = OfMapping(nn.Linear(3, 2).double())
+    batch = Batch({"x": x, "attention_mask": mask}, torch.zeros(4))
+    found = explained(net, ["layer"], [batch], 2, 1.0, 1.0)
+    counted = x[mask.bool()]
+    exact = torch.linalg.svd(counted - counted.mean(0), full_matrices=False).Vh[:2]
+    torch.testing.assert_close(angles(found.directions["layer"], exact), torch.ones(2).double())
+    padded = explained(net, ["layer"], [Batch({"x": x}, torch.zeros(4))], 2, 1.0, 1.0)  # the control
+    assert angles(padded.directions["layer"], exact).min() < 0.99
+
+
+class OfMapping(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs):
+        return self.layer(inputs["x"])
+
+
 def test_short_batches_are_left_out_and_alone_refused(inputs, net):
     x, _ = inputs
     assert explained(net, ["0"], batches(x[:103], 50), 2, 2.0, 1.1).batches == 2
