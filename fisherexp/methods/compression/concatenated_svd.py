@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fisherexp.config.types import Count, Positive, Probability
+from fisherexp.adapters.targets import layer_names
+from fisherexp.config.types import Count, Pattern, Positive, Probability
 from fisherexp.files import write_atomically, write_text
 from fisherexp.methods.compression.basis_clusters import Order, clusters
 from fisherexp.methods.compression.basis_figure import draw
-from fisherexp.methods.compression.factorization import HEAD, is_factorizable
+from fisherexp.methods.compression.factorization import is_factorizable
 from fisherexp.methods.compression.shared_basis import Bound, error, incremental
 from fisherexp.methods.method import ModelMethod
 
@@ -83,7 +84,8 @@ def separate(blocks: Mapping[str, Tensor], numbers: int) -> dict[str, float]:
 
 class ConcatenatedSVD(ModelMethod):
     """rank: r of every basis; None for `ratio` times the dimension it is a basis of. epsilon: ε, of a cluster's
-    relative error. side: what layers share. bound: which one decides. order: in which layers are tried.
+    relative error. side: what layers share. bound: which one decides. order: in which layers are tried. targets,
+    exclude: which layers, as fisherexp.adapters has it; of them the linear and convolutional ones.
 
     outcome: clusters; numbers stored, of how many; by layer the relative error, and that of a decomposition of its own
     where those of all layers hold as many numbers. Metrics: stored_share (%), relative_error and separate_error of all
@@ -103,6 +105,7 @@ class ConcatenatedSVD(ModelMethod):
         "rank": {"rank": 3},
         "bound": {"/model": "vit_tiny", "/model.depth": 2, "/model.heads": 2, "rank": 4, "epsilon": 0.72},
         "order": {"/model": "vit_tiny", "/model.depth": 2, "/model.heads": 2},
+        "targets": {"targets": "1"},
     }
     better = {"stored_share": "lower", "relative_error": "lower"}
 
@@ -115,13 +118,16 @@ class ConcatenatedSVD(ModelMethod):
         side: Literal["out", "in"],
         bound: Literal["incremental", "residual", "norm"],
         order: Literal["residual", "norm"],
+        targets: Pattern = ".",
+        exclude: Pattern | None = "^head$",
     ) -> None:
         super().__init__(model)
         self.rank, self.ratio, self.epsilon = rank, ratio, epsilon
         self.side, self.bound, self.order = side, bound, order
-        self.layers = {n: m for n, m in model.named_modules() if is_factorizable(m) and n != HEAD}
+        meant = {name: model.get_submodule(name) for name in layer_names(model, targets, exclude)}
+        self.layers = {name: layer for name, layer in meant.items() if is_factorizable(layer)}
         if not self.layers:
-            raise ValueError(f"{type(model).__name__} has no linear or convolutional layer besides its head to share")
+            raise ValueError(f"no linear or convolutional layer is among the method's targets: {', '.join(meant)}")
         self.parts: list[Shared] = []
 
     def blocks(self) -> dict[str, Tensor]:

@@ -136,3 +136,12 @@ def test_a_transformers_layers_share_and_the_files_are_its_weights(compressed, s
         matrix = left[f"{number}.basis"] @ left[f"{name}.coefficients"]
         torch.testing.assert_close(matrix if side == "out" else matrix.T, after[f"{name}.weight"].flatten(1))
     assert (tmp_path / "concatenated_svd.csv").read_text().count("\n") == 1 + len(names)
+
+
+def test_only_the_layers_that_are_meant_share(compressed):
+    options = ["method.rank=6", "method.epsilon=0.8", "method.targets=mlp", "method.exclude=blocks.1"]
+    fit, source = compressed("concatenated_svd", *options, model=VIT)
+    after = fit.model.state_dict()
+    changed = {name for name in source if not torch.equal(after[name], source[name])}
+    assert set(fit.outcome["layers"]) == {"backbone.blocks.0.mlp.0", "backbone.blocks.0.mlp.2"}
+    assert changed == {"backbone.blocks.0.mlp.0.weight", "backbone.blocks.0.mlp.2.weight"}
