@@ -105,7 +105,7 @@ class ConcatenatedSVD(ModelMethod):
         "rank": {"rank": 3},
         "bound": {"/model": "vit_tiny", "/model.depth": 2, "/model.heads": 2, "rank": 4, "epsilon": 0.72},
         "order": {"/model": "vit_tiny", "/model.depth": 2, "/model.heads": 2},
-        "targets": {"targets": "1"},
+        "targets": {"/model": "vit_tiny", "/model.depth": 2, "/model.heads": 2, "targets": "mlp"},
     }
     better = {"stored_share": "lower", "relative_error": "lower"}
 
