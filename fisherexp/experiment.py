@@ -22,9 +22,9 @@ from fisherexp.runs.code import code_behind
 from fisherexp.runs.finished import finished
 from fisherexp.runs.identity import family, identity, name_of
 from fisherexp.runs.loggers import close, mirror
-from fisherexp.runs.memory import keep_freed_memory
+from fisherexp.runs.memory import begin_peak, keep_freed_memory, peak_memory
 from fisherexp.runs.prune import Prune
-from fisherexp.runs.record import peak_memory, provenance
+from fisherexp.runs.record import provenance
 from fisherexp.runs.solved import outcome_of, solved
 from fisherexp.runs.workbench import Workbench
 
@@ -45,6 +45,7 @@ def run_experiment(
     """
     begun = time.perf_counter()
     keep_freed_memory()
+    begin_peak()
     run_id = identity(cfg)
     named = {"folder": folder, "run_id": run_id, "group": family(cfg)}
     loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]

@@ -9,6 +9,8 @@ from fisherexp.reports.grouping import selected
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.state import lacking, run_folders
 
+PEAKS = ("peak_mib", "gpu_mib")  # of a run's memory, shown among its metrics
+
 
 class Damaged(Exception):
     """A file that a run left beside its record cannot be read."""
@@ -28,7 +30,8 @@ class Records:
 
 
 def read_records(output_dir: Path) -> Records:
-    """Every run record below `output_dir`. A file that cannot be read is named in `damaged` and left out."""
+    """Every run record below `output_dir`, peaks of memory among its metrics. A file that cannot be read is named in
+    `damaged` and left out."""
     records, damaged = [], {}
     for folder in run_folders(output_dir):
         try:
@@ -41,6 +44,10 @@ def read_records(output_dir: Path) -> Records:
         if missing := lacking(record):
             damaged[folder.record_file] = f"it lacks {', '.join(missing)}"
         else:
+            after = record["metrics"]["after"]
+            after |= {
+                peak: value for peak, value in record.get("memory", {}).items() if peak in PEAKS and peak not in after
+            }
             records.append(record | {"folder": str(folder.path), "code_changed": has_changed(record)})
     return Records(records, damaged)
 

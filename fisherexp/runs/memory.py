@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, for the next step to use.
+"""Memory of the process: its peak in a run, and what is freed stays with it, for the next step to use.
 
 A training step frees tensors of megabytes that the next one asks for again. glibc's malloc gives such blocks back to
 the system and gets them again page by page, each of which the system has to clear first: with large images or
@@ -8,14 +8,19 @@ batches a large part of a step on a CPU (`scripts/bench/freed_memory.py`).
 import ctypes
 import gc
 import os
+import re
+import resource
 import sys
+from pathlib import Path
 
+import torch
 from torch import nn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 DECIDED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 LARGE = 2**26  # bytes of weights
+RESET = Path("/proc/self/clear_refs")  # proc(5): 5 sets the peak to what is resident now
 
 
 def free_ended_loops(model: nn.Module) -> None:
@@ -42,3 +47,34 @@ def keep_freed_memory() -> bool:
     # Some versions refuse more than 32 MB, the most a block of the heap may have there.
     large = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)
     return bool(large and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def begin_peak() -> None:
+    """Have `peak_memory` count from now on: what earlier runs of the process freed is given back, their peak forgotten.
+
+    A process outside of Linux cannot forget it: its peak is that of all its runs so far.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+    if RESET.exists():
+        RESET.write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, float]:
+    """MiB: the largest resident memory of this process, of the GPU the most that was allocated, since `begin_peak`.
+
+    Libraries that are loaded, and what earlier runs of the process left in its caches, are part of it.
+    """
+    if RESET.exists():
+        found = int(re.search(r"VmHWM:\s+(\d+) kB", RESET.with_name("status").read_text())[1]) / 1024
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    peak = {"peak_mib": found}
+    if torch.cuda.is_available():
+        peak["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return peak

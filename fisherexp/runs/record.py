@@ -3,7 +3,6 @@
 import functools
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -88,17 +87,6 @@ def hardware() -> dict[str, Any]:
         "cores": available_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def peak_memory() -> dict[str, float]:
-    """Largest resident memory of this process so far, and of the GPU, in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
-    import torch
-
-    if torch.cuda.is_available():
-        found["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    return found
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Figures show the numbers of the records, and say what they lack."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fisherexp.figures import save
 from fisherexp.reports.plots import Request, kinds
 from fisherexp.reports.plots._style import label
 from fisherexp.reports.plots.cost import undominated
+from fisherexp.reports.records import read_records
 
 CORRUPTIONS = ("fog", "snow")
 
@@ -185,8 +187,12 @@ def test_fine_tuning_reaches_and_keeps_or_pays(kind, options, front):
 def test_a_front_needs_to_know_which_way_is_better():
     runs = [run | {"better": {"test_accuracy": "higher"}} for run in TUNED]
     assert all(line.get_zorder() != 0 for line in drawn("trade_off", runs).axes[0].get_lines())
-    with pytest.raises(ValueError, match="'erm' does not say how many numbers"):
-        drawn("cost", [record("erm", 0, 90.0)], x="trained_numbers")
+
+
+@pytest.mark.parametrize(("cost", "says"), [("trained_numbers", "its numbers trained"), ("memory", "its peak memory")])
+def test_a_cost_that_a_record_lacks_is_named(cost, says):
+    with pytest.raises(ValueError, match=f"'erm' does not say {says}"):
+        drawn("cost", [record("erm", 0, 90.0)], x=cost)
 
 
 def test_what_runs_left_in_their_folders(tmp_path):
@@ -254,3 +260,15 @@ def test_barrier_averages_the_curves_of_all_seeds():
     assert points["matched"] == [(0.0, 0.0), (0.5, 0.1), (1.0, 0.2)]
     with pytest.raises(ValueError, match="method=weight_matching"):
         drawn("barrier", [record("erm", 0, 90.0)])
+
+
+def test_peaks_of_memory_are_metrics_of_what_is_read(tmp_path):
+    """Not of a run whose record has the peak of its process, as records once had it."""
+    for name, memory in (("erm", {"peak_mib": 812.0}), ("ssd", {"resident_mib": 900.0})):
+        folder = tmp_path / name / "digits" / "0"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("{}")
+        (folder / "run.json").write_text(json.dumps(record(name, 0, 90.0) | {"memory": memory}))
+    read = {run["names"]["method"]: run["metrics"]["after"] for run in read_records(tmp_path).records}
+    assert read["erm"]["peak_mib"] == 812.0
+    assert not {"peak_mib", "resident_mib"} & read["ssd"].keys()

@@ -7,10 +7,12 @@ import sys
 import weakref
 
 import pytest
+import torch
 from pytorch_lightning import Trainer
 from torch import nn
 
 from fisherexp.config.explain import composed
+from fisherexp.experiment import run_experiment
 from fisherexp.runs import memory
 from fisherexp.runs.memory import DECIDED, keep_freed_memory
 from fisherexp.runs.workbench import Workbench
@@ -41,6 +43,39 @@ def test_freed_memory_is_used_again(malloc, least, most):
     command = [sys.executable, "-c", FAULTS_OF_THE_SECOND_USE, malloc]
     faults = int(subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout)
     assert least <= faults <= most + 8
+
+
+PEAK_OF_THE_SECOND_RUN = """
+import sys, torch
+from fisherexp.runs.memory import begin_peak, keep_freed_memory, peak_memory
+
+assert keep_freed_memory()
+begin_peak()
+torch.ones(50 * 2**20)  # 200 MiB, freed
+first = peak_memory()["peak_mib"]
+if sys.argv[1] == "begun":
+    begin_peak()
+torch.ones(2**20)
+print(first - peak_memory()["peak_mib"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot forget its peak")
+@pytest.mark.parametrize(("way", "least", "most"), [("begun", 180, 220), ("not begun", -5, 0)])
+def test_a_runs_peak_is_its_own(way, least, most):
+    """Not that of a run which the same process made before."""
+    command = [sys.executable, "-c", PEAK_OF_THE_SECOND_RUN, way]
+    less = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert least <= less <= most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot forget its peak")
+def test_an_experiments_record_holds_its_own_peak(tmp_path):
+    torch.ones(250 * 2**20)  # 1,000 MiB, freed
+    earlier = memory.peak_memory()["peak_mib"]
+    sizes = ["model.width=4", "training.epochs=1", "data.train_size=60", "progress=off", f"output_dir={tmp_path}"]
+    record = run_experiment(composed(["method=erm", "callbacks=[]", *sizes]), tmp_path, [])
+    assert 0 < record["memory"]["peak_mib"] < earlier - 500
 
 
 @pytest.mark.parametrize("name", DECIDED)

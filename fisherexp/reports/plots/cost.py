@@ -12,10 +12,11 @@ from fisherexp.reports.spread import spread
 COSTS = {
     "passes": "samples sent forward and backward",
     "seconds": "time (s)",
-    # Of the process: in a sweep within one process every run has at least the peak of those before it.
-    "memory": "peak memory of the process so far (MiB)",
+    "memory": "peak memory (MiB)",
     "trained_numbers": "numbers trained",
 }
+# Metrics that not every record has.
+RECORDED = {"memory": "peak_mib", "trained_numbers": "trained_numbers"}
 
 
 def draw(records: list[Record], request: Request) -> Any:
@@ -24,10 +25,10 @@ def draw(records: list[Record], request: Request) -> Any:
     cost = request.x or "passes"
     if cost not in COSTS:
         raise ValueError(f"--x: a cost is one of {', '.join(COSTS)}")
-    if lacking := next(
-        (run for run in records if cost == "trained_numbers" and cost not in run["metrics"]["after"]), None
+    if cost in RECORDED and (
+        lacking := next((r for r in records if RECORDED[cost] not in r["metrics"]["after"]), None)
     ):
-        raise ValueError(f"--x: '{lacking['names']['method']}' does not say how many numbers it trains")
+        raise ValueError(f"--x: a run of '{lacking['names']['method']}' does not say its {COSTS[cost]}")
     metric = request.y or axes_of(records, Request(), PAIRS)[1]
     better = direction(records, metric)
     points = [
@@ -55,8 +56,8 @@ def draw(records: list[Record], request: Request) -> Any:
 
 def _cost(run: Record, cost: str) -> float:
     after = run["metrics"]["after"]
-    if cost == "trained_numbers":
-        return after[cost]
+    if cost in RECORDED:
+        return after[RECORDED[cost]]
     if cost == "passes":
         return after.get("forward_samples", 0.0) + after.get("backward_samples", 0.0)
-    return after.get("seconds", run["seconds"]) if cost == "seconds" else run["memory"]["resident_mib"]
+    return after.get("seconds", run["seconds"])
