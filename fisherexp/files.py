@@ -1,5 +1,6 @@
 """Writing files so that nobody ever reads half of one, and nothing is left of a process that was killed."""
 
+import errno
 import fcntl
 import glob
 import json
@@ -31,6 +32,17 @@ def write_atomically(path: Path, fill: Callable[[Path], None], keep: Path | None
         if keep is not None and path.is_file():
             path.replace(keep)
         temporary.replace(path)
+
+
+def require_room(folder: Path, size: int, what: str) -> None:
+    """Raises OSError where the disk on which `folder` lies has no room for `what`, of `size` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} takes {size / 1e9:.2g} GB, {free / 1e9:.2g} GB are free: make room, or set output_dir",
+            str(folder),
+        )
 
 
 def sweep_up(folder: Path, name: str = "*") -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fisherexp.files import sweep_up, write_atomically, write_text
+from fisherexp.files import require_room, sweep_up, write_atomically, write_text
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
@@ -107,3 +107,11 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
     write_text(tmp_path / "file", "whole")
     assert (tmp_path / "file").read_text() == "whole"
     shutil.rmtree(tmp_path)
+
+
+def test_no_room_is_said_with_what_there_is(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10**9))
+    require_room(tmp_path, 10**9, "the model")
+    with pytest.raises(OSError, match=r"the model takes 2 GB, 1 GB are free.*output_dir"):
+        require_room(tmp_path, 2 * 10**9, "the model")

@@ -5,6 +5,7 @@ from typing import Any
 
 from fisherexp.callbacks.cost import Cost
 from fisherexp.callbacks.curve import tell
+from fisherexp.files import require_room
 from fisherexp.methods.method import ModelMethod
 from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.code import targets
@@ -17,6 +18,8 @@ def finished(bench: Workbench, folder: Path, own: bool = False) -> tuple[ModelMe
     The price includes that of the curvature it needs, whoever paid it.
     """
     method = bench.method("method")
+    if own:  # now, and not when all is done and to be written
+        require_room(folder, sum(tensor.nbytes for tensor in method.model.state_dict().values()), "the trained model")
     if method.start == "scratch":
         weights = bench.trained("method", folder if own else None)
         method.model.load_state_dict(weights.tensors)
