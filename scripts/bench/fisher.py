@@ -125,7 +125,8 @@ def candidates_for(name: str, batch: int, what: list[str], peers: bool) -> dict:
         if label == "fisher expected" and targets.dim() == 2:
             continue  # exact expectation over label sequences is T (V-1) passes
         runs[label] = OURS[label](model, inputs, targets)
-    for label, make in PEERS.items() if peers else ():
+    kinds = {label.split()[0] for label in what} if peers else set()
+    for label, make in ((label, make) for kind in PEERS if kind in kinds for label, make in PEERS[kind].items()):
         try:
             run = make(*MODELS[name](batch))
             run()

@@ -1,6 +1,10 @@
-"""Peers of the per-sample diagonal Fisher: `PEERS[name](model, inputs, targets) -> run()`; absent if not installed."""
+"""Peers of the per-sample diagonal Fisher and of KFAC's factors: `PEERS[kind][name](model, inputs, targets) -> run()`.
+
+Those that are not installed are reported and left out.
+"""
 
 import copy
+from functools import partial
 
 import torch
 from fisher_models import plain_loss
@@ -79,9 +83,51 @@ def nngeometry_diagonal(model, inputs, targets):
     return lambda: FIM(model, loader, PMatDiag, variant="regression", function=losses)
 
 
+def curvlinops_kfac(model, inputs, targets, approximation, compiled=False):
+    """curvlinops' factors of one batch, linear and convolutional layers, by its traced function (main branch)."""
+    from curvlinops.computers.kfac_make_fx import make_compute_kfac_batch
+    from curvlinops.kfac_utils import FisherType
+
+    model = model.eval()
+    layers = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)}
+    values = {n: p for n, p in model.named_parameters() if n.rpartition(".")[0] in layers}
+    if targets.dim() == 2:
+        raise NotImplementedError("sequence losses")
+
+    def outputs(parameters, x):
+        return functional_call(model, parameters, (x,))
+
+    factors, _ = make_compute_kfac_batch(
+        outputs,
+        torch.nn.CrossEntropyLoss(),
+        values,
+        inputs,
+        targets,
+        fisher_type=FisherType.EMPIRICAL,
+        kfac_approx=approximation,
+        separate_weight_and_bias=False,
+    )
+    factors = torch.compile(factors) if compiled else factors
+
+    @torch.no_grad()
+    def run():
+        return factors(values, inputs, targets)
+
+    return run
+
+
 PEERS = {
-    "batch-size-1 loop": batch_of_one,
-    "vmap(grad), chunk 8": vmap_grad,
-    "backpack SumGradSquared": backpack_sum_grad_squared,
-    "nngeometry PMatDiag": nngeometry_diagonal,
+    "fisher": {
+        "batch-size-1 loop": batch_of_one,
+        "vmap(grad), chunk 8": vmap_grad,
+        "backpack SumGradSquared": backpack_sum_grad_squared,
+        "nngeometry PMatDiag": nngeometry_diagonal,
+    },
+    "kfac": {
+        f"curvlinops {approximation}{' compiled' * compiled}": partial(
+            curvlinops_kfac, approximation=approximation, compiled=compiled
+        )
+        for approximation in ("expand", "reduce")
+        for compiled in (False, True)
+    },
 }
