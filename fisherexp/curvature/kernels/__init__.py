@@ -30,10 +30,15 @@ def _flags() -> list[str]:
 
 def location() -> Path:
     """Where the library for this source, torch and CPU lies or would lie."""
-    made_from = f"{torch.__version__} {_flags()}".encode() + SOURCE.read_bytes()
-    identity = hashlib.sha256(made_from).hexdigest()[:12]
     root = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    return root / "fisherexp" / f"squared_outer_{identity}.so"
+    return root / "fisherexp" / f"squared_outer_{_identity()}.so"
+
+
+@cache
+def _identity() -> str:
+    """Of what the library is made from; reading it for every accumulator would take a small network's time."""
+    made_from = f"{torch.__version__} {_flags()}".encode() + SOURCE.read_bytes()
+    return hashlib.sha256(made_from).hexdigest()[:12]
 
 
 def build() -> Path:
