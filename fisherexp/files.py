@@ -35,8 +35,9 @@ def write_atomically(path: Path, fill: Callable[[Path], None], keep: Path | None
 
 
 def require_room(folder: Path, size: int, what: str) -> None:
-    """Raises OSError where the disk on which `folder` lies has no room for `what`, of `size` bytes."""
-    free = shutil.disk_usage(folder).free
+    """Raises OSError where the disk on which `folder` lies, or will lie, has no room for `what`, of `size` bytes."""
+    there = next(parent for parent in (Path(folder).absolute() / "_").parents if parent.is_dir())
+    free = shutil.disk_usage(there).free
     if free < size:
         raise OSError(
             errno.ENOSPC,

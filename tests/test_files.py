@@ -112,6 +112,6 @@ def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
 def test_no_room_is_said_with_what_there_is(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10**9))
-    require_room(tmp_path, 10**9, "the model")
+    require_room(tmp_path / "not" / "there", 10**9, "the model")
     with pytest.raises(OSError, match=r"the model takes 2 GB, 1 GB are free.*output_dir"):
         require_room(tmp_path, 2 * 10**9, "the model")

