@@ -45,5 +45,6 @@ class Adapter(nn.Module):
         ranks that is shared out among layers."""
 
     def num_trainable(self) -> int:
-        """How many numbers the method trains. A method that masks a dense tensor counts what the mask lets through."""
+        """How many numbers the method trains. A method that masks a dense tensor counts what the mask lets through, of
+        masks that shrink the first."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -21,7 +21,7 @@ class SaRA(Rechosen):
     """weight: W (m, n). threshold: τ > 0. restart: share of all steps after which the mask shrinks; 1 for never.
     penalty_weight: γ.
 
-    Trains as many numbers as |W| < τ. Raises ValueError where there are none.
+    Trains as many numbers as |W| < τ, those of the first mask. Raises ValueError where there are none.
     """
 
     def __init__(self, weight: Tensor, threshold: float, restart: float = 0.5, penalty_weight: float = 0.0) -> None:
@@ -38,6 +38,10 @@ class SaRA(Rechosen):
         if not self.penalty_weight:
             return super().penalty()
         return self.penalty_weight * torch.linalg.matrix_norm(self.entries * self.mask, "nuc")
+
+    def num_trainable(self) -> int:
+        """Those of the first mask, also of a smaller one later: their values are part of the result."""
+        return int((self.mask | self.gone).sum())
 
     @torch.no_grad()
     def renew(self, weight: Tensor, step: int, total: int) -> None:

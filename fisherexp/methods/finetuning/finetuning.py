@@ -34,8 +34,9 @@ class FineTuning(ERM):
     finetune: the recipe; epochs=0 leaves the source as it is. head_lr: learning rate of the head, None for that of the
         recipe.
 
-    outcome: under "metrics" trained_numbers; trained_share, in % of the model's numbers; relative_change,
-        ‖θ' - θ‖ / ‖θ‖ over all parameters but the head's, which may be new.
+    outcome: under "metrics" trained_numbers: of the adapters those that each says it trains (see Adapter.num_trainable;
+        of Maestro those that are left), and all that is trained beside them; trained_share, in % of the model's
+        numbers; relative_change, ‖θ' - θ‖ / ‖θ‖ over all parameters but the head's, which may be new.
     """
 
     start = "source"

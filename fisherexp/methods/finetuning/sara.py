@@ -18,7 +18,10 @@ from fisherexp.methods.finetuning.masked import MaskTuning
 
 
 class SaRA(MaskTuning):
-    """threshold: τ. restart: the share; 1 for never. penalty: λ. Others as for AdapterTuning."""
+    """threshold: τ. restart: the share; 1 for never. penalty: λ. Others as for AdapterTuning.
+
+    outcome: also mask_sizes, of the first mask and of the last; trained_numbers are those of the first.
+    """
 
     name = "sara"
     paper = "Hu et al., ICLR 2025, arXiv 2409.06633"
@@ -38,3 +41,9 @@ class SaRA(MaskTuning):
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
         own = {"threshold": self.threshold, "restart": self.restart}
         return adapters.SaRA(weight, **own | {"penalty_weight": self.penalty / len(self.layers())} | options)
+
+    def merge(self) -> None:
+        found = adapters.adapters(self.model)
+        last = sum(int(adapter.mask.sum()) for adapter in found)
+        self.outcome["mask_sizes"] = {"first": adapters.num_trainable(self.model), "last": last}
+        super().merge()

@@ -47,6 +47,19 @@ def test_saras_penalty_is_a_mean_over_layers(make_bench, source):
     torch.testing.assert_close(adapters.penalty(method.model), 2 * torch.stack(norms).mean())
 
 
+@pytest.mark.parametrize("restart", [0.5, 1.0])
+def test_sara_counts_what_is_below_the_threshold_at_the_start(restart, fitted, source):
+    """And not what the restart leaves, which the record has beside it: with none there is one size."""
+    method = fitted("sara", "method.threshold=0.05", f"method.restart={restart}")
+    layers = ("backbone.layers.1", "backbone.layers.3")
+    below = sum(int((source[f"{name}.weight"].abs() < 0.05).sum()) for name in layers)
+    head = sum(source[f"head.{name}"].numel() for name in ("weight", "bias"))
+    assert method.outcome["metrics"]["trained_numbers"] == head + below
+    left = sum(int(method.adapter_state[f"{name}.adapters.0.mask"].sum()) for name in layers)
+    assert method.outcome["mask_sizes"] == {"first": below, "last": left}
+    assert left < below if restart < 1 else left == below
+
+
 def test_adaloras_layers_end_at_their_budget(fitted):
     ranks = fitted("adalora").outcome["ranks"]
     assert sum(ranks.values()) == 2 * 4
