@@ -3,12 +3,14 @@
     L = L_task + λ₁ L_consistency + λ₂ L_diversity + λ₃ L_spectrum
 
 of a batch's logits Z and those of the source, Z⁰: mean squared difference of rows of length 1, or KL(Z⁰ ‖ Z); squared
-covariances between classes, or the negative entropy; minus the share of the k largest singular values of Z.
+covariances between classes, or the negative entropy; minus the share of the k largest singular values of Z. A row of Z
+is a sample's, of a text a token's that is to be predicted: padding has none.
 
 Paper: Chang, Chang, Wu, arXiv 2408.04556; terms in output_penalties.py. The authors' code cannot be run with a teacher
 (its spectrum term fails), so no published value of that term is known. "mse" and "covariance" are for classifiers, "kl"
-and "entropy" what the paper has for generated text, here of classes. Where the source's classes mean something else,
-consistency keeps what is to be unlearned: λ₁ = 0.
+and "entropy" what the paper has for generated text, which can do with either as classes can; covariances are as many as
+the vocabulary squared. KL is a mean over tokens, in the authors' code a sum over the T of a sequence, padding and all:
+T times as much. Where the source's classes mean something else, consistency keeps what is to be unlearned: λ₁ = 0.
 """
 
 import copy
@@ -21,6 +23,7 @@ from fisherexp.config.types import Count, NonNegative
 from fisherexp.data.batch import Batch
 from fisherexp.methods.finetuning import output_penalties as penalties
 from fisherexp.methods.finetuning.pissa import PiSSA
+from fisherexp.objectives.token_prediction import IGNORED, wide
 
 
 class BALoRA(PiSSA):
@@ -30,7 +33,7 @@ class BALoRA(PiSSA):
 
     name = "ba_lora"
     paper = "Chang et al., 2024, arXiv 2408.04556"
-    requires = ("class_labels",)
+    requires = ("class_labels or next_tokens",)
     weighs_samples = False
 
     def __init__(
@@ -62,9 +65,11 @@ class BALoRA(PiSSA):
         logits = self.model(batch.inputs)
         with torch.no_grad():
             taught = self.teacher(batch.inputs)
+        counted = batch.targets != IGNORED
+        rows, taught = wide(logits)[counted], wide(taught)[counted]
         return (
             self.objective.loss(logits, batch.targets)
-            + self.weights["consistency"] * self.distance(logits, taught)
-            + self.weights["diversity"] * self.variety(logits)
-            + self.weights["spectrum"] * penalties.spread(logits, self.leading)
+            + self.weights["consistency"] * self.distance(rows, taught)
+            + self.weights["diversity"] * self.variety(rows)
+            + self.weights["spectrum"] * penalties.spread(rows, self.leading)
         )

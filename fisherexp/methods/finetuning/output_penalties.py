@@ -1,6 +1,7 @@
 """Penalties of a classifier's outputs for a batch: near a teacher's, diverse, with a spectrum that is concentrated.
 
-Those of BA-LoRA, Chang et al., arXiv 2408.04556; usable beside any adapter. Logits Z and the teacher's Z⁰ (B, C).
+Those of BA-LoRA, Chang et al., arXiv 2408.04556; usable beside any adapter. Logits Z and the teacher's Z⁰ (B, C), of a
+language model those of B tokens.
 """
 
 import torch
