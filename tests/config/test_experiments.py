@@ -32,18 +32,35 @@ def sweep(experiment: str) -> dict[str, list[str]]:
     return {o.key_or_group: list(o.sweep_string_iterator()) for o in overrides}
 
 
+def swept_runs(experiment: str) -> list[list[str]]:
+    """The overrides of each of its runs."""
+    swept = sweeper(experiment)
+    return list(runs(swept.get("params", {}), swept.get("also", []), [], OverridesParser.create()))
+
+
+def faults(cfg) -> list:
+    """What the validator has to say of a run, but for packages of weights and under methods: the user's to install."""
+    if OmegaConf.is_missing(cfg.data, "path"):  # the user's own files
+        cfg.data.path = "."
+    return [problem for problem in validate(cfg) if not problem.reason.startswith(NOT_INSTALLED)]
+
+
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.end_to_end)], ids=["ends", "every"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_runs_of_the_sweep_are_valid(experiment, every, compose_quickly):
     """Its first and last run, or all, which takes minutes."""
-    swept = sweeper(experiment)
-    found = list(runs(swept.get("params", {}), swept.get("also", []), [], OverridesParser.create()))
+    found = swept_runs(experiment)
     for overrides in found if every else found[:: max(1, len(found) - 1)]:
-        cfg = compose_quickly([f"experiment={experiment}", *overrides])
-        if OmegaConf.is_missing(cfg.data, "path"):  # the user's own files
-            cfg.data.path = "."
-        # Packages of weights and under methods are the user's to install.
-        assert [problem for problem in validate(cfg) if not problem.reason.startswith(NOT_INSTALLED)] == []
+        assert faults(compose_quickly([f"experiment={experiment}", *overrides])) == []
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name.startswith("finetuning_")])
+def test_every_method_that_is_swept_fits_the_data(experiment, compose_quickly):
+    """One run of each: what a method requires of data is declared by its class, far from the experiment."""
+    of_methods = {next(o for o in run if o.startswith("method=")): run for run in swept_runs(experiment)}
+    assert len(of_methods) > 4
+    found = {m: faults(compose_quickly([f"experiment={experiment}", *run])) for m, run in of_methods.items()}
+    assert {method: problems for method, problems in found.items() if problems} == {}
 
 
 def ends(files: list[Path]) -> list:
