@@ -4,7 +4,8 @@
 
 Paper: Yun, Chae, Lee, Ro, CVPR 2025, arXiv 2412.04077; see fisherexp/adapters/soma.py. The biases of adapted layers are
 trained too, early blocks are left out (exclude), and the weight decay falls by a half cosine; AdamW multiplies it by
-the learning rate, which falls as well. Published runs average weights over the last steps; here the last ones count.
+the learning rate, which falls as well. It is each group's own that falls: one without a decay has none, where the
+authors' code has that rise to the final one. Published runs average weights over the last steps; here the last ones count.
 """
 
 import math
@@ -19,7 +20,9 @@ from fisherexp.methods.finetuning.lora import LoRA
 
 
 class SoMA(LoRA):
-    """final_decay: the weight decay at the end; that of `finetune` is the first. Others as for LoRA."""
+    """final_decay: the weight decay at the end; that of `finetune` is the first, and groups of parameters with another
+    keep their ratio to it; zero stays zero. Where the first is zero, all groups keep theirs. Others as for LoRA.
+    """
 
     name = "soma"
     paper = "Yun et al., CVPR 2025, arXiv 2412.04077"
@@ -28,14 +31,23 @@ class SoMA(LoRA):
     def __init__(self, model: nn.Module, final_decay: NonNegative, **options: Any) -> None:
         super().__init__(model, **options)
         self.final_decay = final_decay
+        self.shares: list[float] = []  # of the optimizer's groups: their own first decay, as a multiple of that of all
 
     def weight_decay(self, step: int, total: int) -> float:
         """That of step 0 … total, from the first to the final one."""
         first = self.training_recipe.weight_decay
         return self.final_decay + (first - self.final_decay) * 0.5 * (1 + math.cos(math.pi * step / total))
 
+    def configure_optimizers(self) -> dict[str, Any]:
+        configured = super().configure_optimizers()
+        first = self.training_recipe.weight_decay
+        groups = configured["optimizer"].param_groups
+        self.shares = [group["weight_decay"] / first for group in groups] if first else []
+        return configured
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
         decay = self.weight_decay(self.trainer.global_step, self.epochs * self.steps_per_epoch)
-        for group in self.optimizers(use_pl_optimizer=False).param_groups:
-            group["weight_decay"] = decay
+        if self.shares:
+            for group, share in zip(self.optimizers(use_pl_optimizer=False).param_groups, self.shares, strict=True):
+                group["weight_decay"] = share * decay

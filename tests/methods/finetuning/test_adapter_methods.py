@@ -95,13 +95,49 @@ class Seen(Callback):
         self.outside = sum(int(optimizer.state[a.entries]["exp_avg"][~a.mask].count_nonzero()) for a in sparse)
 
 
-def test_somas_weight_decay_falls_by_a_half_cosine(make_bench, tmp_path):
+def decayed(make_bench, folder, *options):
+    """SoMA at the end of its fit, and the decays that were seen."""
     seen = Seen()
-    method, _ = finished(make_bench("soma", callbacks=[seen]), tmp_path, own=True)
+    return finished(make_bench("soma", *options, callbacks=[seen]), folder, own=True)[0], seen
+
+
+def test_somas_weight_decay_falls_by_a_half_cosine(make_bench, tmp_path):
+    method, seen = decayed(make_bench, tmp_path)
     steps = len(seen.decays)
     wanted = [1e-5 + (0.05 - 1e-5) * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
     assert seen.decays == pytest.approx(wanted)
     assert method.weight_decay(steps, steps) == pytest.approx(1e-5)
+
+
+DECAYS = {
+    "decay_vectors": ("+method.finetune.decay_vectors=false", {0.0, 1.0}),
+    "groups": ("+method.finetune.groups={bias: {weight_decay: 0.01}}", {0.2, 1.0}),
+}
+
+
+@pytest.mark.parametrize(("option", "shares"), DECAYS.values(), ids=DECAYS)
+def test_somas_groups_keep_their_share_of_the_decay(option, shares, make_bench, tmp_path):
+    """Biases that have none at first have none at the end, and a fifth stays a fifth."""
+    method, seen = decayed(make_bench, tmp_path, option)
+    steps = method.epochs * method.steps_per_epoch
+    for step, decays in zip(range(steps), zip(*[iter(seen.decays)] * len(shares), strict=True), strict=True):
+        wanted = sorted(share * method.weight_decay(step, steps) for share in shares)
+        assert sorted(decays) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_without_a_first_decay_somas_groups_keep_their_own(make_bench, tmp_path):
+    none = ("method.finetune.weight_decay=0.0", "+method.finetune.groups={up: {weight_decay: 0.1}}")
+    assert set(decayed(make_bench, tmp_path, *none)[1].decays) == {0.0, 0.1}
+
+
+def test_somas_biases_begin_and_end_without_a_decay(make_bench, source):
+    """What has one dimension are the biases."""
+    method = begun(make_bench("soma", DECAYS["decay_vectors"][0]), source)
+    groups = method.configure_optimizers()["optimizer"].param_groups
+    of_vectors = [share for group, share in zip(groups, method.shares, strict=True) if group["params"][0].dim() == 1]
+    assert of_vectors
+    assert set(of_vectors) == {0.0}
+    assert set(method.shares) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("name", ["lift", "sara"])
