@@ -29,6 +29,10 @@ def begun(bench, source):
     return method
 
 
+def trainable(method) -> set[str]:
+    return {name for name, parameter in method.model.named_parameters() if parameter.requires_grad}
+
+
 @pytest.mark.parametrize(("name", "weight"), [("adalora", 0.1), ("sorsa", 13.3)])
 def test_the_penalty_is_a_mean_over_all_factors(name, weight, make_bench, source):
     method = begun(make_bench(name), source)
@@ -123,6 +127,27 @@ def test_somas_groups_keep_their_share_of_the_decay(option, shares, make_bench, 
     for step, decays in zip(range(steps), zip(*[iter(seen.decays)] * len(shares), strict=True), strict=True):
         wanted = sorted(share * method.weight_decay(step, steps) for share in shares)
         assert sorted(decays) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("pattern", [r"layers\.1$", r"^backbone\.layers\.1\b", r"layers\.1\."])
+def test_of_somas_frozen_layers_nothing_is_trained(pattern, make_bench, fitted, source):
+    """No adapter and no bias, though `trained` has all biases. By the name of a layer, or of its parameters."""
+    name = "backbone.layers.1"
+    of_layer = {f"{name}.{key}" for key in ("weight", "bias")}
+    option = f"method.frozen='{pattern}'"
+    method = begun(make_bench("soma", option), source)
+    trained = trainable(method)
+    assert not {n for n in trained if n.startswith(f"{name}.")}
+    assert {"backbone.layers.3.bias", "backbone.layers.3.adapters.0.up", "head.weight"} <= trained
+    after = fitted("soma", option).model.state_dict()
+    assert {n for n, tensor in after.items() if torch.equal(tensor, source[n])} >= of_layer
+    control = trainable(begun(make_bench("soma"), source))
+    assert {f"{name}.bias", f"{name}.adapters.0.up"} <= control
+
+
+def test_what_soma_is_to_freeze_must_be_there(make_bench, source):
+    with pytest.raises(ValueError, match="frozen: 'nowhere' is found in no name"):
+        begun(make_bench("soma", "method.frozen=nowhere"), source)
 
 
 def test_without_a_first_decay_somas_groups_keep_their_own(make_bench, tmp_path):
