@@ -2,10 +2,11 @@
 
 Cao and Song, 2024, arXiv 2409.00055. With W = U diag(s) Vᵀ and c = α / r (1 where α is None),
 
-    W' = (W - U_r diag(s_r) V_rᵀ) + P diag(λ) Q,   P, λ, Q = U_r, s_r, V_rᵀ at the start; c λ in the place of λ
+    W' = (W - c U_r diag(s_r) V_rᵀ) + c P diag(λ) Q,   P, λ, Q = U_r, s_r, V_rᵀ at the start
     penalty γ (‖PᵀP - I‖_F + ‖QQᵀ - I‖_F)
 
-The authors store W minus the triplets in the place of W; here the triplets are buffers and W stays.
+As in the authors' code, s is not divided by c (PiSSA's is): with α the frozen part is W without c times the triplets.
+They store it in the place of W; here the triplets are buffers and W stays.
 """
 
 import torch
@@ -28,7 +29,7 @@ class SORSA(Adapter):
         super().__init__()
         self.scale, self.penalty_weight = scaling(alpha, rank), penalty_weight
         left, values, right = singular_triplets(weight, slice(rank), rank)
-        for name, factor in (("left", left), ("values", values / self.scale), ("right", right)):
+        for name, factor in (("left", left), ("values", values), ("right", right)):
             self.register_buffer(f"{name}_start", factor)
             setattr(self, name, nn.Parameter(factor.clone()))
 

@@ -58,6 +58,21 @@ def test_sorsas_penalty_is_that_of_both_factors(alpha):
     torch.testing.assert_close(adapter.penalty(), 2 * ((p.T @ p - eye).norm() + (q @ q.T - eye).norm()))
 
 
+@pytest.mark.parametrize("alpha", [None, 6.0])
+def test_sorsa_takes_as_much_of_the_triplets_as_its_scale(alpha):
+    """c P diag(λ) Q begins at c times the r largest of W, also for α ≠ r: ∂P = c G V diag(s), ∂λ = c (Uᵀ G V)_ii."""
+    adapter, scale = SORSA(W, rank=3, alpha=alpha), 1.0 if alpha is None else 2.0
+    torch.testing.assert_close(adapter.values.detach(), S[:3])
+    torch.testing.assert_close(adapter.weight(W), W)
+    with torch.no_grad():
+        adapter.values.zero_()
+    torch.testing.assert_close(adapter.weight(W), W - scale * U[:, :3] @ S[:3].diag() @ VT[:3])
+    found = gradients(SORSA(W, rank=3, alpha=alpha))
+    torch.testing.assert_close(found["values"], scale * (U.T @ G @ VT.T).diagonal()[:3])
+    sign = (U[:, :3] * adapter.left).sum(0).sign()  # common to both vectors of a triplet
+    torch.testing.assert_close(found["left"], scale * (G @ VT[:3].T * S[:3]) * sign)
+
+
 def test_a_step_of_sorsa_is_none_of_pissa():
     """The same function at the start, with other gradients: a step of SGD leads elsewhere."""
     moved = []
