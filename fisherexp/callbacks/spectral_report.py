@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from fisherexp.callbacks.spectral_figure import draw
 from fisherexp.callbacks.watcher import Watcher
 from fisherexp.config.types import Count, Pattern, Probability, Size
 from fisherexp.files import write_text
+from fisherexp.methods.finetuning.lost_linear import LostLinear
 from fisherexp.metrics.weight_change import weight_changes
 
 COLUMNS = ("rank", "stable_rank", "relative_norm", "intruders", "overlap", "share_in_top", "rest", "undecided")
@@ -35,7 +37,8 @@ class SpectralReport(Watcher):
         be new, is none by default. components: None for exact decompositions; else randomized ones of so many
         components, and `undecided` intruders and the mean `rest` of ‖ΔW‖² join the metrics. seed: of these.
 
-    A weight that is all zeros at the start is left out. Raises ValueError for a run that trains nothing.
+    A weight that is all zeros at the start is left out. Raises ValueError for a run that trains nothing, and for layers
+    of LOST, which are no one matrix.
     """
 
     watches_fit = True
@@ -57,9 +60,18 @@ class SpectralReport(Watcher):
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Keep the weights as they are before the first training, and before a saved state is loaded."""
         if self.start is None and (stage == "fit" or module.adapts_at_test):
+            self._refuse_branches(module.model)
             names = layer_names(module.model, self.targets, self.exclude)
             matrices = {name: _matrix(module.model, name) for name in names}
             self.start = {name: matrix.cpu().clone() for name, matrix in matrices.items() if matrix.any()}
+
+    def _refuse_branches(self, model: nn.Module) -> None:
+        found = [name for name, layer in model.named_modules() if isinstance(layer, LostLinear)]
+        if left := [name for name in found if not (self.exclude and re.search(self.exclude, name))]:
+            raise ValueError(
+                f"callbacks=spectral_report compares weight matrices, and {', '.join(left)} are LostLinear, branches "
+                "with an activation in between: leave it out, or exclude them"
+            )
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
         if self.start is None:

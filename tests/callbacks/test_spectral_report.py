@@ -83,6 +83,21 @@ def test_what_trains_nothing_is_refused(run):
         run("method=full", "method.finetune.epochs=0")
 
 
+LOST = ("method=lost", "method.training.epochs=1", "data.train_size=100")
+
+
+def test_branches_that_are_no_one_matrix_are_refused_by_name(run):
+    there = r"backbone\.layers\.1, backbone\.layers\.3 are LostLinear, branches with an activation in between"
+    with pytest.raises(ValueError, match=there) as error:
+        run(*LOST)
+    assert "\n" not in str(error.value)
+
+
+def test_beside_branches_the_other_layers_are_reported_where_these_are_excluded(run):
+    _, record, _ = run(*LOST, "callbacks.spectral_report.exclude=layers")
+    assert [*record["outcome"]["spectral_report"]["layers"]] == ["head"]
+
+
 def figures(norm, intruders):
     names = ("rank", "stable_rank", "overlap", "share_in_top", "rest", "undecided")
     return dict.fromkeys(names, norm) | {"relative_norm": norm, "intruders": intruders, "values_before": [1.0, 0.5]}
