@@ -7,8 +7,8 @@ Zhang et al., ICLR 2023, arXiv 2303.10512. With P (m, r), Q (r, n) normal of sta
     S_i = s(λ_i) + mean_j s(P_ji) + mean_j s(Q_ij):   the b(t) largest of all layers keep their λ, the others lose it
     b(t) = b_T + (b_0 - b_T) (1 - (t - t_i) / (T - t_i - t_f))³ between t_i and T - t_f, b_0 before, b_T after
 
-Where paper and code differ this is the code: norms are not squared, r in α / r is the first rank. Vectors stay, so that
-a triplet can come back until T - t_f; then the pattern is fixed.
+Where paper and code differ this is the code: norms are not squared, r in α / r is the first rank, but for the 1e-5 that
+the code adds to it. Vectors stay, so that a triplet can come back until T - t_f; then the pattern is fixed.
 """
 
 import math
