@@ -35,6 +35,12 @@ class BALoRA(PiSSA):
     paper = "Chang et al., 2024, arXiv 2408.04556"
     requires = ("class_labels or next_tokens",)
     weighs_samples = False
+    search = {
+        "finetune.lr": "tag(log, interval(1e-3, 1e-1))",
+        "consistency": "tag(log, interval(1e-5, 1e-1))",
+        "diversity": "tag(log, interval(1e-5, 1e-1))",
+        "spectrum": "tag(log, interval(1e-5, 1e-1))",
+    }
 
     def __init__(
         self,

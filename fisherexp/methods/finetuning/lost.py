@@ -30,7 +30,7 @@ class LOST(ERM):
 
     name = "lost"
     paper = "Li et al., 2025, arXiv 2508.02668"
-    search = {"training.lr": "tag(log, interval(1e-3, 1e-1))"}
+    search = {"training.lr": "tag(log, interval(1e-3, 1e-1))", "gamma": "interval(0.5, 0.9)"}
     counts_with = {"targets": {"exclude": None, "targets": "^head$"}}
     headings = {"trained_numbers": "trained\nnumbers", "trained_share": "trained %"}
 

@@ -25,7 +25,7 @@ class SaRA(MaskTuning):
 
     name = "sara"
     paper = "Hu et al., ICLR 2025, arXiv 2409.06633"
-    search = {"finetune.lr": "tag(log, interval(3e-3, 3e-1))"}
+    search = {"finetune.lr": "tag(log, interval(3e-3, 3e-1))", "threshold": "tag(log, interval(5e-4, 5e-2))"}
     counts_with = {
         "targets": {"threshold": 0.05, "exclude": None, "targets": "^head$"},  # which has few weights
         "exclude": {"threshold": 0.05, "exclude": None},

@@ -23,7 +23,7 @@ class SORSA(AdapterTuning):
 
     name = "sorsa"
     paper = "Cao and Song, 2024, arXiv 2409.00055"
-    search = {"finetune.lr": "tag(log, interval(1e-3, 1e-1))"}
+    search = {"finetune.lr": "tag(log, interval(1e-3, 1e-1))", "penalty": "tag(log, interval(1e-2, 1e2))"}
     counts_with = {"alpha": {"alpha": 8.0}}
 
     def __init__(

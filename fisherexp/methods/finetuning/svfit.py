@@ -20,7 +20,7 @@ class SVFit(AdapterTuning):
 
     name = "svfit"
     paper = "SVFit, 2024, arXiv 2409.05926"
-    search = {"finetune.lr": "tag(log, interval(3e-3, 3e-1))"}
+    search = {"finetune.lr": "tag(log, interval(3e-3, 3e-1))", "energy": "interval(0.9, 0.999)"}
     counts_with = {"rank": {"rank": 2}}
 
     def __init__(self, model: nn.Module, energy: Probability, rank: Count | None = None, **options: Any) -> None:
