@@ -122,26 +122,54 @@ def test_budgets_scores_and_pruned_triplets_of_adalora(every, base):
 def test_ranks_and_directions_of_eva(base):
     """The directions up to their signs; peft's decomposition is a randomized one."""
     spread = torch.tensor([2.4, 2.0, 1.7, 0.5, 0.4, 0.3, 0.2, 0.1])
-    batches = [spread * torch.randn(64, 8, generator=GENERATOR) + 1 for _ in range(12)]
     with torch.no_grad():
         base.first.weight[3:] *= 0.1  # one direction explains nearly all of what the second layer sees
+    ranks = eva_beside_peft(base, LAYERS, spread, rank=2)
+    assert sum(ranks.values()) == 4
+    assert len(set(ranks.values())) == 2  # they are not as they were
+
+
+def test_layers_that_share_an_input_have_the_same_directions_of_eva():
+    """peft decomposes what query and value both see once, here each has a decomposition; both count in the budget."""
+    torch.manual_seed(0)
+    base = Shared()
+    with torch.no_grad():
+        base.query.weight[1:] *= 0.05  # one direction explains nearly all of what the last layer sees
+        base.value.weight[1:] *= 0.05
+    spread = torch.tensor([2.6, 2.2, 1.8, 1.5, 0.3, 0.2, 0.2, 0.1])
+    ranks = eva_beside_peft(base, ["query", "value", "out"], spread, rank=3)
+    assert ranks == {"query": 4, "value": 4, "out": 1}
+
+
+class Shared(nn.Module):
+    """Two layers of the same inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.value, self.out = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.out((self.query(x) + self.value(x)).relu())
+
+
+def eva_beside_peft(base, layers, spread, rank):
+    """The ranks, once they, directions, scales and the steps of a training are peft's on inputs of these deviations."""
+    batches = [spread * torch.randn(64, 8, generator=GENERATOR) + 1 for _ in range(12)]
     config = peft.LoraConfig(
-        r=2,
+        r=rank,
         lora_alpha=4,
-        target_modules=LAYERS,
+        target_modules=layers,
         init_lora_weights="eva",
         eva_config=peft.EvaConfig(rho=2.0, tau=0.9999),
     )
     theirs = peft.get_peft_model(copy.deepcopy(base), config)
     given = {"prepare_model_inputs_fn": None, "prepare_layer_inputs_fn": None, "show_progress_bar": False}
     peft.initialize_lora_eva_weights(theirs, batches, forward_fn=lambda model, batch: model(batch), **given)
-    found = explained(base, LAYERS, [Batch(x, x[:, 0]) for x in 10 * batches], rank=2, rho=2.0, tau=0.9999)
+    found = explained(base, layers, [Batch(x, x[:, 0]) for x in 10 * batches], rank=rank, rho=2.0, tau=0.9999)
     ours = copy.deepcopy(base).double()
-    ranks = {name: len(layer_of(theirs, name).lora_A["default"].weight) for name in LAYERS}
-    assert sum(ranks.values()) == 4
-    assert len(set(ranks.values())) == 2  # they are not as they were
-    options = {name: {"directions": found.directions[name][:rank]} for name, rank in ranks.items()}
-    inject(ours, LAYERS, partial(EVA, rank=2, alpha=4), options=options)
+    ranks = {name: len(layer_of(theirs, name).lora_A["default"].weight) for name in layers}
+    options = {name: {"directions": found.directions[name][:own]} for name, own in ranks.items()}
+    inject(ours, layers, partial(EVA, rank=rank, alpha=4), options=options)
     theirs = theirs.double()
 
     def pairs():
@@ -150,11 +178,12 @@ def test_ranks_and_directions_of_eva(base):
             yield layer.adapters[0].down, other.lora_A["default"].weight
             yield layer.adapters[0].up, other.lora_B["default"].weight
 
-    assert redistributed(found.ratios, 2) == ranks
+    assert redistributed(found.ratios, rank) == ranks
     with torch.no_grad():
-        for name in LAYERS:
+        for name in layers:
             down, other = adapted_layers(ours)[name].adapters[0].down, layer_of(theirs, name).lora_A["default"].weight
             assert ((down * other).sum(1).abs() > math.cos(math.radians(5))).all()
             down.copy_(other)
             assert adapted_layers(ours)[name].adapters[0].scale == layer_of(theirs, name).scaling["default"]
     together(ours, theirs, pairs)
+    return ranks
