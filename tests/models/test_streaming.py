@@ -40,6 +40,31 @@ def test_tiles_of_hidden_units_do_not_show(tile):
     torch.testing.assert_close(feed_forward(x, first, second, F.gelu, tile), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_the_largest_tensor_is_as_wide_as_a_tile():
+    """Of 1024 hidden units; what goes in and comes out is 128 wide."""
+    x, first, second = torch.randn(8, 512, 128).double(), parts(1024, 128, 16), parts(128, 1024, 16)
+    largest = {}
+    for tile in (128, 256, 1024):
+        with LiveMemory() as memory:
+            feed_forward(x, first, second, F.gelu, tile)
+        largest[tile] = memory.largest
+    assert largest == {tile: tile * 8 * 512 * 8 for tile in (128, 256, 1024)}
+
+
+@pytest.mark.parametrize("kind", ["boolean", "-inf"])
+def test_a_row_without_any_place_to_look_at_is_zero(kind):
+    """As torch's own attention has it; a softmax of nothing would be NaN."""
+    layers = [parts(12, 12, bias=n < 3) for n in range(4)]
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    mask[2] = False
+    if kind == "-inf":
+        mask = torch.zeros(5, 5).double().masked_fill(~mask, -torch.inf)
+    found = attend(torch.randn(2, 5, 12).double(), *layers, 4, mask=mask)
+    assert not found[:, 2].any(), f"scaled_dot_product_attention no longer gives zeros for a row masked by {kind}"
+    assert found[:, [0, 1, 3, 4]].isfinite().all()
+    assert found[:, [0, 1, 3, 4]].any(-1).all()
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", ["all", "causal", "padded"])
 def test_heads_one_after_the_other_are_all_heads(at_once, kind):
