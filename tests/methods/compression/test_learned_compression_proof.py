@@ -59,7 +59,7 @@ def test_a_price_on_code_length_nearly_halves_the_file_and_prunes_better(fitted)
             prune_by_magnitude(fit.model, 0.8)
         gains.append(priced_again() - plain_again())
     assert min(gains) > 0
-    assert fmean(gains) > 3
+    assert fmean(gains) > 5
 
 
 def test_learned_connections_keep_what_magnitude_loses_at_the_same_density(fitted):
@@ -74,13 +74,19 @@ def test_learned_connections_keep_what_magnitude_loses_at_the_same_density(fitte
 
 
 def test_annealing_calms_the_more_the_narrower_its_band(fitted):
-    """Changes of codes in the last epoch, seed 0: 0.0, 1.6 and 4.9; with a band of 1/2 nothing is frozen."""
-    options = ["method.training.epochs=6", "method.annealing_lr=1e-3"]
-    changes = []
-    for band in (0.005, 0.05, 0.5):
-        found = fitted("ofq", 0, f"method.band={band}", "method.qk=separate", *options)[2]
-        changes.append(found["annealed_changes"])
-    assert changes[0] < changes[1] < changes[2]
+    """Changes of codes in the last epoch: 0.0, 1.4 to 1.7 and 4.7 to 5.3; with a band of 1/2 nothing is frozen.
+
+    Accuracy is not lower by a point: 81.4 % with the narrowest against 81.7 %, means of three seeds; one loses 1.5.
+    """
+    options = ["method.qk=separate", "method.training.epochs=6", "method.annealing_lr=1e-3"]
+    accuracies = []
+    for seed in SEEDS:
+        runs = [fitted("ofq", seed, f"method.band={band}", *options) for band in (0.005, 0.05, 0.5)]
+        narrow, wider, all_free = (found["annealed_changes"] for _, _, found, _ in runs)
+        assert narrow < wider < all_free
+        accuracies.append((runs[0][1], runs[-1][1]))
+    annealed, free = (fmean(each) for each in zip(*accuracies, strict=True))
+    assert annealed >= free - 1
 
 
 def test_predicted_masks_cut_two_thirds_of_the_work_where_as_many_at_random_ruin_it(fitted):
