@@ -2,7 +2,8 @@
 
 Hu et al., "Eigenspectrum Analysis of Neural Networks without Aspect Ratio Bias", ICML 2025, arXiv 2506.06280. The
 exponent α of a matrix's spectrum depends on how much longer than wide it is, before it has learnt anything. Here
-square windows of side k are laid over the matrix, and the eigenvalues σ² of all of them are one spectrum.
+square windows of side k (Q = 1, as the authors' scripts have it; the default of their classes is 2) are laid over the
+matrix, and the eigenvalues σ² of all of them are one spectrum.
 
 Convolutions: one matrix for each place of the kernel, all windows together. The authors' code cuts the matrices into
 squares and averages α over the cuts.

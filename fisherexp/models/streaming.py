@@ -7,8 +7,10 @@ feed-forward part, is made from it tile by tile, used, and let go:
     feed-forward  out = Σ_t act(P L_1,tᵀ + b_1,t) R_2,tᵀ · L_2ᵀ + b_2,         tiles t of the hidden units
 
 Shao et al., "FlashSVD", arXiv 2508.01506, whose fused kernels do so on a GPU; the feed-forward part is their first
-variant, with one accumulator of width r_2. Attention over places is torch's own, which does not form all of them at
-once either. The result is that of the plain low-rank model up to rounding.
+variant, with one accumulator of width r_2. The authors decompose query, key and value head by head; here a layer whole,
+so that all heads share x Rᵀ. Their second variant, one kernel per output tile, is not here. Attention over places is
+torch's own, which does not form all of them at once either. The result is that of the plain low-rank model up to
+rounding.
 
 Blocks of this project (models/vit.py) and layers of BERT in transformers are streamed.
 """

@@ -2,8 +2,10 @@
 
 A cluster begins with the largest block that is left. The others are tried one after the other, those that the cluster's
 first block approximates best first (order='residual') or the smallest first ('norm'), and each is taken whose company
-keeps the bound below ε. As in the authors' code of arXiv 2601.11626 the order is not made anew as the cluster grows;
-that code stops at the first block that does not fit.
+keeps the bound below ε. As in the authors' code of arXiv 2601.11626 the order is not made anew as the cluster grows.
+Where that code differs: it stops at the first block that does not fit; it begins with the largest block and those next
+in size as long as they are at most r wide together, which its `norm` bound, too, takes for one block; after ten
+clusters in a row that did not grow it leaves all other blocks alone; and its classes' default is order='norm'.
 """
 
 from collections.abc import Mapping

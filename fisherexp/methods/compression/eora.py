@@ -3,8 +3,9 @@
     R = E[x xᵀ] = E Λ Eᵀ,   (W - Ŵ) E √Λ = U Σ Vᵀ,   B A = U_r Σ_r V_rᵀ (E √Λ)⁻¹
 
 Paper: Liu et al. 2024, arXiv 2410.21271. The optimum is QERA's; what differs is the compressor, and that blocks are
-compensated in order. From the formulas. Where the official code differs: it sums R with a decay, takes the inverse of
-eigenvalues however small, and collects on the text of the task it is judged on.
+compensated in order. Written from the formulas, not from NVIDIA's code, which is non-commercial. Where that code
+differs: it sums R with a decay, takes the inverse of eigenvalues however small, and collects on the text of the task it
+is judged on. Not here: factors rounded to four bits, an option there, and its baseline of factors learned by descent.
 """
 
 from typing import Any, Literal

@@ -3,8 +3,9 @@
     w = ± β G^(1/ν),  G from Gamma(1/ν, 1),  β such that Var(w) = ξ / fan
 
 Wu et al., arXiv 2506.00486. In the authors' code the fan of a matrix (out, in) is the number of its outputs, fan=out
-here, and convolutions are left out; by default it is that of Kaiming (ξ = 2) and LeCun (ξ = 1), the number of inputs.
-At ν = 2 this is the Gaussian start of old.
+here; by default it is that of Kaiming (ξ = 2) and LeCun (ξ = 1), the number of inputs. There every matrix is drawn,
+embeddings too, and all other weights, convolutions' as well, become 1; here linear and convolutional layers are drawn
+and the rest stays. At ν = 2 this is the Gaussian start of old.
 """
 
 from typing import Literal

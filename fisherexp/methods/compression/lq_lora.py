@@ -3,12 +3,13 @@
 Paper: Guo, Greengard, Xing, Kim, ICLR 2024, arXiv 2311.12023. For each W, with F its diagonal Fisher (or ones):
 
     L, R ← factors of rank r of W - Q, rows and columns weighted by the rank-one fit of F;   Q ← quantized(W - L R)
-    from Q = 0 until ‖√F ∘ (W - Q - L R)‖_F rises;   formats by the integer programme of bit_budget.py on that error
+    from Q = 0 until ‖√F ∘ (W - Q - L R)‖_F falls no more;   formats by the integer programme of bit_budget.py on it
 
-Where the official code differs: it returns the last iterate, which is worse than the one before; we return the best.
-It stores scales relative to the smallest of the matrix and counts one float per group (offset=matrix, see
-NormalFloat); our results were made with the smallest of each group. It sums F over samples, we take means, for which
-the formats are the same. It scales adapters by alpha / r, here they are not scaled. Its SVD is randomized.
+Where the official code differs: it stops where the error rises, not where it stays, and returns the last iterate, which
+is worse than the one before; we return the best. It stores scales relative to the smallest of the matrix and counts one
+float per group (offset=matrix, see NormalFloat); our results were made with the smallest of each group. It sums F over
+samples, we take means, for which the formats are the same. It scales adapters by alpha / r, here they are not scaled.
+Its SVD is randomized.
 
 init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """

@@ -6,7 +6,8 @@ Liu, Liu, Cheng, ICML 2023, arXiv 2302.02210. Three measures against weights tha
 a scale from statistics, not learned (StatsQ, learned_grids.py); queries and keys quantized as one matrix (QKR,
 quantized_vit.py); and confidence-guided annealing (CGA), epochs at the end in which only weights within a `band` of a
 boundary between two codes move. As in the authors' code, with QKR annealing freezes no query and key weights, and a
-frozen weight's decoded value still follows the scale of its row.
+frozen weight's decoded value still follows the scale of its row. That code adds both terms of the loss with weight 1,
+twice what α = 1/2 is; its networks of two heads learn labels by one and the source by the other.
 
 The baseline LSQ+ is weights=lsq qk=separate annealing_epochs=0.
 

@@ -4,7 +4,8 @@
 
 Paper: Zhang, Wong, Xiao, Constantinides, Zhao, ICLR 2025, arXiv 2410.06040. Where the official code differs: its outer
 products are float32, the root SciPy's of the sum, and singular values are replaced only where a solver fails; here all
-is float64, and directions without inputs have no inverse (fisherexp/quantization/low_rank.py).
+is float64, and directions without inputs have no inverse (fisherexp/quantization/low_rank.py). Not here: its mixed
+mode, in which each layer is exact, diagonal or plain, and its optional quantizer of B.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """SVDQuant: weights and activations in four bits; outliers move into the weights, and a low-rank branch absorbs them.
 
     λ_j = max|x_j|^α / max|w_:j|^β,   W' = W diag(λ),   x' = x / λ
-    B A ← rank r of W' - Q,   Q ← rounded (W' - B A),   from Q = 0, until the outputs' error rises
+    B A ← rank r of W' - Q,   Q ← rounded (W' - B A),   from Q = 0, until the outputs' error falls no more
     y = Q rounded(x') + B A x'
 
 Paper: Li et al., ICLR 2025, arXiv 2411.05007. (α, β) is the pair of (0, 0), (i/k, 0), (i/k, 1 - i/k), i = 1 … k - 1,
@@ -9,7 +9,8 @@ with the least error of outputs, the branch being one SVD; the iteration comes a
 own outputs for `rows` calibration inputs, activations rounded. The branch sees activations that are not rounded.
 
 Where the official code differs: query, key and value share one branch and are judged by the attention's output,
-rounding of activations that are never negative is unsigned, and GPTQ may follow.
+rounding of activations that are never negative is unsigned, GPTQ may follow, and an error equal to the one before does
+not end the iteration.
 """
 
 from typing import Any

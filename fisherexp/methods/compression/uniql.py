@@ -13,7 +13,10 @@ made of it by fisherexp.quantization.cut_to_size.
 
 Paper: arXiv 2512.03383, ICLR 2026. Ours: weights themselves are trained, not adapters; all query heads of a shared key
 or value are judged together; λ is relative; cosines are those of all tokens, not of the last; each head loses the same
-number of channels, without rounding to 16 or 128. Not here: Mamba, Hadamard's rotation, kernels for rounded weights.
+number of channels, without rounding to 16 or 128; rotary pairs score √(E q_i² + E q_j²) √(E k_i² + E k_j²), which no
+rotation changes, where the authors' code adds the two channels' products after the rotation. Not here: Mamba,
+Hadamard's rotation, rates for attention and feed-forward apart (the exponents times 1 and 2), kernels for rounded
+weights.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ values. Outliers are judged by random matrices of the same shapes, ours: the pap
 
 With `ablate` test data confirm what weights say: each head is silenced in turn, and of the head A that the keys of
 another one, B, read most, the channels with the largest σ_c S_c are removed, then as many with the smallest, and as
-many at random.
+many at random. Rescaling and steering along them, as in the paper, are not here.
 """
 
 import csv
