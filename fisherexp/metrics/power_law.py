@@ -94,9 +94,10 @@ def _hill(values: Tensor, drawn: Tensor, share: float) -> Tensor:
 
 
 def _nearest(logs: Tensor, estimator: Estimator) -> Fit:
-    """Of rising logarithms (B, N): the fit at the start with the least distance."""
+    """Of rising logs (B, N): the fit at the start with the least distance, some starts at a time if N is large."""
     starts = torch.arange(logs.shape[-1] - 1, device=logs.device).expand(len(logs), -1)
-    distances = _distances(logs, starts)
+    at_once = max(1, NUMBERS_AT_ONCE // logs.numel())
+    distances = torch.cat([_distances(logs, some) for some in starts.split(at_once, dim=1)], 1)
     repeated = torch.zeros_like(starts, dtype=torch.bool)
     repeated[:, 1:] = logs[:, 1:-1] == logs[:, :-2]  # a tail has all values that equal its λ_min
     flat = logs[:, :-1] == logs[:, -1:]

@@ -50,6 +50,14 @@ def test_ks_is_the_nearest_of_all_tails_and_peak_of_some():
     assert 3 * 0.9 <= float(peak.x_min) <= 3 * 1.6
 
 
+@pytest.mark.parametrize("estimator", ["ks", "peak"])
+def test_starts_that_are_compared_in_parts_give_the_same_fit(estimator, monkeypatch):
+    whole = fit(SPECTRA[0], estimator)
+    monkeypatch.setattr("fisherexp.metrics.power_law.NUMBERS_AT_ONCE", 5 * len(SPECTRA[0]))
+    for one, other in zip(fit(SPECTRA[0], estimator), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("estimator", ["hill", "ks", "peak"])
 def test_alpha_knows_no_scale_and_a_batch_is_its_rows(estimator):
     values = torch.stack([SPECTRA[0][-40:], SPECTRA[1][-40:], SPECTRA[2][-40:]])

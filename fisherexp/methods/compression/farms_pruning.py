@@ -4,7 +4,9 @@
 
 The larger α, the less a layer has learnt (AlphaPruning: Lu et al., NeurIPS 2024, arXiv 2410.10912). α of whole
 matrices also tells their shape; that of square windows does not (FARMS: Hu et al., ICML 2025, arXiv 2506.06280). α is
-that of the source. Both papers take the mean α of a transformer block; here each layer has its own.
+that of the source, by the estimator `fit`. FARMS prunes language models by `peak`; the default here is `hill`, of the
+larger half of the eigenvalues, as in its runs on images. Both papers take the mean α of a transformer block; here each
+layer has its own.
 """
 
 from typing import Any, Literal
@@ -22,7 +24,8 @@ from fisherexp.methods.spectral.layer_exponents import along, exponents
 class FARMSPruning(Pruning):
     """by: 'farms', α of windows; 'whole', α of the matrix, as AlphaPruning; 'uniform', the same sparsity everywhere.
     spread: ε. window, positions: of farms, see metrics.fixed_aspect. fewest: layers with fewer rows or columns are
-    pruned as one of middling α. sparsities, finetune: of the schedule, see Pruning.
+    pruned as one of middling α. fit: the estimator of α, see metrics.power_law. sparsities, finetune: of the schedule,
+    see Pruning.
 
     The outcome has α by layer, too.
     """
@@ -33,6 +36,7 @@ class FARMSPruning(Pruning):
     counts_with = {  # layers of a tiny network are below `fewest`
         "by": {"fewest": 2},
         "fewest": {"fewest": 2},
+        "fit": {"fewest": 2},
         "spread": {"fewest": 2},
         "window": {"fewest": 2},
         "positions": {"fewest": 2, "positions": 1},
@@ -47,11 +51,12 @@ class FARMSPruning(Pruning):
         window: Count | None,
         positions: Count,
         fewest: Count,
+        fit: Literal["hill", "ks", "peak"],
         finetune: Recipe,
     ) -> None:
         super().__init__(model, sparsities, finetune)
         self.by, self.spread = by, spread
-        self.options = {"window": window, "positions": positions, "fewest": fewest}
+        self.options = {"window": window, "positions": positions, "fewest": fewest, "estimator": fit}
         self.sizes = torch.tensor([weight.numel() for weight in self.weights.values()])
         self.alphas: dict[str, float | None] = {}
 

@@ -1,4 +1,4 @@
-"""The exponent α of each layer's weight spectrum, for methods that treat layers by it (Hill, of the larger half)."""
+"""The exponent α of each layer's weight spectrum, for methods that treat layers by it."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fisherexp.metrics.fixed_aspect import as_matrices, eigenvalues, pooled
-from fisherexp.metrics.power_law import fit
+from fisherexp.metrics.power_law import Estimator, fit
 
 Spectra = Literal["farms", "whole"]
 
@@ -19,16 +19,18 @@ def exponents(
     window: int | None = None,
     positions: int = 9,
     fewest: int = 10,
+    estimator: Estimator = "hill",
 ) -> dict[str, float | None]:
     """α by name, of weights (m, n) or kernels (m, n, …). spectra: of windows (see metrics.fixed_aspect), or of the
     whole matrix, a kernel's places side by side. fewest: layers with fewer rows or columns get None: α says nothing.
+    estimator: see metrics.power_law; hill is of the larger half.
     """
     found = {}
     for name, weight in weights.items():
         weight = weight.detach()
         values = pooled(weight, window, positions) if spectra == "farms" else eigenvalues(weight.flatten(1))
         known = min(as_matrices(weight).shape[1:]) >= fewest and len(values) > 1
-        found[name] = float(fit(values).alpha) if known else None
+        found[name] = float(fit(values, estimator).alpha) if known else None
     return found
 
 

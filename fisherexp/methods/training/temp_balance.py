@@ -4,7 +4,8 @@
 
 The larger α, the less a layer has learnt, and the faster it may. Zhou et al., "Temperature Balancing, Layer-wise Weight
 Analysis", NeurIPS 2023, arXiv 2312.00359; α of square windows, which does not feel the shape of layers: FARMS, Hu et
-al., ICML 2025, arXiv 2506.06280. α is found anew before each epoch. First and last layer have the rate of the recipe.
+al., ICML 2025, arXiv 2506.06280. α is Hill's of the larger half, as published, or by another estimator (`fit`), and is
+found anew before each epoch. First and last layer have the rate of the recipe.
 """
 
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from fisherexp.methods.training.layer_rates import layer_groups, set_rates, weig
 
 class TempBalance(ERM):
     """spectra: 'farms', of windows, or 'whole', of each matrix, as TempBalance. low, high: of the factors. window,
-    positions: see metrics.fixed_aspect. fewest: layers with fewer rows or columns have the middle factor.
+    positions: see metrics.fixed_aspect. fewest: layers with fewer rows or columns have the middle factor. fit: the
+    estimator of α, see metrics.power_law.
 
     outcome: α and factors by layer, before each epoch. Raises ValueError for a model of fewer than three layers.
     """
@@ -38,10 +40,11 @@ class TempBalance(ERM):
         window: Count | None,
         positions: Count,
         fewest: Count,
+        fit: Literal["hill", "ks", "peak"],
     ) -> None:
         super().__init__(model, training)
         self.spectra, self.low, self.high = spectra, low, high
-        self.options = {"window": window, "positions": positions, "fewest": fewest}
+        self.options = {"window": window, "positions": positions, "fewest": fewest, "estimator": fit}
         if len(weights(model, layer_groups(model, training.lr))) < 3:
             raise ValueError(
                 f"{type(model).__name__} has no layer between its first and last to have a rate of its own"

@@ -5,7 +5,7 @@ import torch
 
 from fisherexp.methods.compression.allocation import counts, sparsities
 from fisherexp.methods.spectral.layer_exponents import along, exponents
-from fisherexp.metrics.fixed_aspect import eigenvalues
+from fisherexp.metrics.fixed_aspect import eigenvalues, pooled
 from fisherexp.metrics.power_law import fit
 
 SIZES = torch.tensor([4000, 100, 900])
@@ -43,6 +43,15 @@ def test_exponents_are_of_whole_matrices_or_of_windows():
     assert exponents(noise, fewest=40) == {"square": farms["square"], "long": None, "kernel": None}
 
 
+@pytest.mark.parametrize("estimator", ["hill", "ks", "peak"])
+def test_exponents_are_by_the_estimator_that_is_asked_for(estimator):
+    torch.manual_seed(0)
+    weight = torch.randn(48, 32) @ torch.randn(32, 40)
+    found = exponents({"a": weight}, estimator=estimator)["a"]
+    assert found == float(fit(pooled(weight), estimator).alpha)
+    assert all(found != float(fit(pooled(weight), other).alpha) for other in {"hill", "ks", "peak"} - {estimator})
+
+
 UNTUNED = "method.finetune.epochs=0"
 
 
@@ -63,3 +72,14 @@ def test_layers_of_larger_alpha_lose_more(pruned):
         _, share, alphas = kept[by]
         rising = sorted(alphas, key=alphas.get)
         assert share[rising[0]] > share[rising[-1]] + 0.1
+
+
+def test_another_estimator_of_alpha_prunes_layers_by_other_shares(pruned):
+    """Of three layers: the smallest and the largest α have their ratios by `spread`, the one between by its α."""
+    kept = {}
+    for fit_by in ("hill", "ks", "peak", "hill"):
+        options = [f"method.fit={fit_by}", "method.fewest=10", "method.sparsities=[0.5]", UNTUNED]
+        found = pruned("farms_pruning", *options)[0].outcome["kept_by_layer"]
+        assert kept.setdefault(fit_by, found) == found
+    assert sum(kept["hill"].values()) == sum(kept["ks"].values()) == sum(kept["peak"].values())
+    assert kept["ks"] != kept["hill"] != kept["peak"]

@@ -10,7 +10,7 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.layer_rates import layer_groups, set_rates, weights
 from fisherexp.methods.training.temp_balance import TempBalance
 
-OPTIONS = {"spectra": "farms", "low": 0.5, "high": 1.5, "window": None, "positions": 3, "fewest": 4}
+OPTIONS = {"spectra": "farms", "low": 0.5, "high": 1.5, "window": None, "positions": 3, "fewest": 4, "fit": "hill"}
 
 
 def network() -> nn.Module:
