@@ -4,8 +4,9 @@
 
 Paper: Yuan et al., 2023, arXiv 2312.05821: the first s, α = 1/2, and a rank for each layer by its sensitivity. Here all
 layers have the ranks of `svd` and `fwsvd`, so that rows are compared at one size, and the factors are fine-tuned as
-theirs are. scale=full takes the whole root E[x xᵀ]^½ in the place of diag(s), as in SVD-LLM (arXiv 2403.07378): no
-factors of that rank lose less of the layer's outputs.
+theirs are. The second s, with α = 1, loses least of the outputs of inputs that are uncorrelated. scale=full takes the
+whole root E[x xᵀ]^½ in the place of diag(s), as in SVD-LLM (arXiv 2403.07378): no factors of that rank lose less of
+the layer's outputs.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class ASVD(LowRank):
     name = "asvd"
     paper = "Yuan et al., 2023, arXiv 2312.05821"
     start = "source"
-    counts_with = {"alpha": {"scale": "rms"}}
+    counts_with = {"alpha": {"scale": "absolute"}}
 
     def __init__(
         self,

@@ -68,3 +68,12 @@ def test_the_record_says_what_of_the_outputs_is_lost(compressed):
         fit, _ = compressed("asvd", "method.rank=5", "method.finetune.epochs=0", f"method.scale={scale}")
         lost[scale] = sum(fit.outcome["squared_output_error_by_layer"].values())
     assert 0 < lost["full"] < lost["rms"]
+
+
+def test_the_defaults_are_the_papers(compressed):
+    lost = {}
+    paper, other = (["method.scale=absolute", "method.alpha=0.5"], ["method.scale=rms", "method.alpha=1.0"])
+    for name, options in {"default": [], "paper": paper, "other": other}.items():
+        fit, _ = compressed("asvd", "method.rank=5", "method.finetune.epochs=0", *options)
+        lost[name] = sum(fit.outcome["squared_output_error_by_layer"].values())
+    assert lost["default"] == lost["paper"] > lost["other"]
