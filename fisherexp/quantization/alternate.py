@@ -6,7 +6,7 @@
 Low rank first is LQ-LoRA (arXiv 2311.12023) and SVDQuant (arXiv 2411.05007), quantized first LoftQ (arXiv 2310.08659).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,20 +24,14 @@ class Iterate(NamedTuple):
     down: Tensor
 
 
-def alternate(
+def iterates(
     weight: Tensor,
     form: Format,
     low_rank: Callable[[Tensor], tuple[Tensor, Tensor]],
     iterations: int,
-    error: Callable[[Iterate], float] | None = None,
     low_rank_first: bool = False,
-) -> tuple[Iterate, list[float]]:
-    """The best of at most so many iterates by `error`, and the errors of all; it stops where the error does not fall.
-    Without `error` all iterations are made and the last one counts.
-
-    low_rank: the factors (B, A) of a matrix.
-    """
-    best, errors = None, []
+) -> Iterator[Iterate]:
+    """What each iteration finds. low_rank: the factors (B, A) of a matrix."""
     quantized, product = torch.zeros_like(weight), torch.zeros_like(weight)
     for _ in range(iterations):
         if low_rank_first:
@@ -48,12 +42,25 @@ def alternate(
         if not low_rank_first:
             up, down = low_rank(weight - quantized)
             product = up @ down
-        found = Iterate(parts, quantized, up, down)
-        if error is None:
-            best = found
-            continue
-        errors.append(error(found))
-        if best is not None and errors[-1] >= errors[-2]:
-            break
+        yield Iterate(parts, quantized, up, down)
+
+
+def alternate(
+    weight: Tensor,
+    form: Format,
+    low_rank: Callable[[Tensor], tuple[Tensor, Tensor]],
+    iterations: int,
+    error: Callable[[Iterate], float] | None = None,
+    low_rank_first: bool = False,
+) -> tuple[Iterate, list[float]]:
+    """The best of at most so many iterates by `error`, and the errors of all; it stops where the error does not fall.
+    Without `error` all iterations are made and the last one counts.
+    """
+    best, errors = None, []
+    for found in iterates(weight, form, low_rank, iterations, low_rank_first):
+        if error is not None:
+            errors.append(error(found))
+            if best is not None and errors[-1] >= errors[-2]:
+                break
         best = found
     return best, errors

@@ -8,6 +8,7 @@ from fisherexp.quantization import (
     Root,
     alternate,
     fake_quantize,
+    iterates,
     psd_root,
     weighted_low_rank,
 )
@@ -100,6 +101,7 @@ def test_loftq_takes_the_factors_of_its_last_rounding_and_svdquant_the_best_of_i
 
     first, errors = alternate(D, form, low_rank, 1)
     assert errors == []
+    assert [torch.equal(first.up, each.up) for each in iterates(D, form, low_rank, 2)] == [True, False]
     assert torch.equal(first.quantized, form(D))
     second, _ = alternate(D, form, low_rank, 2)
     torch.testing.assert_close(second.quantized, form(D - first.up @ first.down))

@@ -147,14 +147,18 @@ class WeightTransform(CalibrateAndTrain):
             for name in self.blocks[look]:
                 weight = matrix(self.model.get_submodule(name)).double().clone()
                 found[name] = self.compress(name, weight, stats[name])
-                lost = (weight - found[name].weight()).norm() / weight.norm().clamp_min(1e-300)
-                self.errors[name] = self.output_error(weight, found[name], stats[name]), lost.item()
+                self.errors[name] = self.errors_of(weight, found[name], stats[name])
         self.peak = max(self.peak, self.collector.num_bytes + memory.peak)
         for name, stored in found.items():
             self.install(name, stored)
         self.stored |= found
         self.collector = None
         self.outcome = self.summary()
+
+    def errors_of(self, weight: Tensor, stored: StoredWeight, stats: LayerStats) -> tuple[float, float]:
+        """Of one layer, relative: of its outputs and of its weight."""
+        lost = (weight - stored.weight()).norm() / weight.norm().clamp_min(1e-300)
+        return self.output_error(weight, stored, stats), lost.item()
 
     def output_error(self, weight: Tensor, stored: StoredWeight, stats: LayerStats) -> float:
         """Of one layer, relative; 0 where it has no outputs to lose."""

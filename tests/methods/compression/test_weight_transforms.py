@@ -255,6 +255,19 @@ def test_lqer_takes_the_largest_mean_of_a_batch_or_the_mean_of_all(transformed):
     faithful.mean = "largest_batch"
 
 
+def test_loftq_says_what_each_iteration_loses(transformed):
+    by_length = {n: transformed("loftq", *options_of("loftq"), f"method.iterations={n}")[0] for n in (1, 2, 4)}
+    for name in LAYERS:
+        layers = {n: fit.outcome["layers"][name] for n, fit in by_length.items()}
+        for kind in ("output", "weight"):
+            longest = layers[4][f"{kind}_errors"]
+            assert len(longest) == 4
+            for n, layer in layers.items():  # what shorter runs store
+                assert layer[f"{kind}_errors"] == longest[:n]
+                assert layer[f"{kind}_error"] == longest[n - 1]
+            assert len(set(longest)) > 1
+
+
 VIT = ["model=vit_tiny", "model.dim=12", "model.depth=2", "model.heads=2"]
 
 
