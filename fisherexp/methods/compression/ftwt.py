@@ -9,7 +9,9 @@ shortcut's share. The authors' code has both.
 
 Where the authors' code differs: there masks may be empty, here at least one filter stays. There inputs of the layer
 after a block that is masked before the addition count as that mask; here what the shortcut carries counts, too. There
-shortcuts have no weights; here their convolutions are counted, and have no mask or predictor of their own.
+shortcuts have no weights; here their convolutions are counted, and have no mask or predictor of their own. There
+predictors are given means over places and the plain softmax; here by default norms and the softmax times the number of
+channels. As there the schedule is the network's alone, and predictors keep their learning rate.
 
 The model keeps its layers and names; predictors stand beside it and act by hooks of torch's.
 """
@@ -41,7 +43,7 @@ class FTWT(CodedTraining):
     coupling: 'decoupled', or 'joint', which lets the predictors' loss reach earlier layers through their inputs.
     residual_mask: where the last filters of a residual block are masked, see `gated_layers`.
     cooldown: share of the epochs after which w is 0; it is 1 before. pooling, softmax: see MaskPredictor.
-    predictor_lr: learning rate of the predictors, without weight decay. training: the recipe of the rest.
+    predictor_lr: constant learning rate of the predictors, without weight decay. training: the recipe of the rest.
     test_mask: what is evaluated with: 'predicted'; 'random', as many filters for each image; 'fired', which knows the
         activations; 'none'. Training is the same.
     fraction_bits: see CodedTraining; the file holds the predictors, too.
@@ -119,7 +121,10 @@ class FTWT(CodedTraining):
     def configure_optimizers(self) -> dict[str, Any]:
         network = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         own = {"params": list(self.predictors.parameters()), "lr": self.predictor_lr, "weight_decay": 0.0}
-        return self.training_recipe.configure_groups([{"params": network}, own], self.steps_per_epoch)
+        configured = self.training_recipe.configure_groups([{"params": network}, own], self.steps_per_epoch)
+        factors = [lambda step: self.training_recipe.factor(step, self.steps_per_epoch), lambda _: 1.0]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(configured["optimizer"], factors)
+        return configured | {"lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def stored(self) -> nn.Module:
         return nn.ModuleDict({"model": self.model, "predictors": self.predictors})

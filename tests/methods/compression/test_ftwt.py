@@ -119,6 +119,22 @@ def test_the_task_does_not_reach_the_predictors_and_their_loss_is_binary_cross_e
     assert gated.predicted_epochs == 2
 
 
+def test_the_schedule_is_the_networks_and_predictors_keep_their_rate():
+    gated = method(predictor_lr=0.3)
+    recipe = Recipe(epochs=4, lr=0.02, schedule="multistep", milestones=[1, 3], gamma=0.1, warmup_epochs=1)
+    gated.training_recipe, gated.steps_per_epoch = recipe, 2
+    configured = gated.configure_optimizers()
+    optimizer, scheduler, rates = configured["optimizer"], configured["lr_scheduler"]["scheduler"], []
+    for _ in range(8):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step(), scheduler.step()
+    network, predictors = zip(*rates, strict=True)
+    assert network == pytest.approx([0.02 * recipe.factor(step, 2) for step in range(8)])
+    assert len(set(network)) == 4
+    assert set(predictors) == {0.3}
+    assert optimizer.param_groups[1]["params"] == list(gated.predictors.parameters())
+
+
 @pytest.mark.parametrize(("network", "residual_mask"), NETWORKS)
 def test_without_masks_it_is_the_dense_network_and_masks_differ_between_images(network, residual_mask):
     gated = method(network, residual_mask=residual_mask, test_mask="none")
