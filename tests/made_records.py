@@ -28,7 +28,7 @@ def record(method: str, seed: int, retain: float, alpha: float = 0.7, **names: s
         "metrics": {"after": after},
         "outcome": {},
         "costs": {},
-        "memory": {"peak_mib": 100.0},
+        "memory": {"memory_mib": 100.0},
         "seconds": 1.0 + seed,
         "finished": "2026-01-01T00:00:00+0000",
         "command": f"python run.py method={method} seed={seed}",

@@ -39,6 +39,9 @@ class NormalFloat(Format):
     group: int = 256
     offset: Literal["group", "matrix"] = "group"
 
+    def __post_init__(self) -> None:
+        grid(self.bits)  # made once a process: now, and not where memory is counted, which would be another then
+
     @property
     def size(self) -> float:
         """Bits per weight, b + b0 / block + (floats of a group) · (bits of a float) / (block · group), a group having

@@ -9,7 +9,7 @@ from fisherexp.reports.grouping import selected
 from fisherexp.runs.code import has_changed
 from fisherexp.runs.state import lacking, run_folders
 
-PEAKS = ("peak_mib", "gpu_mib")  # of a run's memory, shown among its metrics
+PEAKS = ("memory_mib", "gpu_memory_mib")  # of a run's memory, shown among its metrics
 
 
 class Damaged(Exception):

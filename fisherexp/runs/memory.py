@@ -74,7 +74,7 @@ def peak_memory() -> dict[str, float]:
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    peak = {"peak_mib": found}
+    peak = {"memory_mib": found}
     if torch.cuda.is_available():
-        peak["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+        peak["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return peak

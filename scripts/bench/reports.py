@@ -47,7 +47,7 @@ def make(folder: Path, count: int) -> None:
             "better": {"retain_accuracy": "higher"},
             "trial": False,
             "costs": {},
-            "memory": {"peak_mib": 900.0},
+            "memory": {"memory_mib": 900.0},
             "seconds": 10 * random.random(),
             "finished": "2026-01-01T00:00:00+0000",
             "command": f"python run.py method={method} data={data} seed={seed}",

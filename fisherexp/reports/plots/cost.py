@@ -16,7 +16,7 @@ COSTS = {
     "trained_numbers": "numbers trained",
 }
 # Metrics that not every record has.
-RECORDED = {"memory": "peak_mib", "trained_numbers": "trained_numbers"}
+RECORDED = {"memory": "memory_mib", "trained_numbers": "trained_numbers"}
 
 
 def draw(records: list[Record], request: Request) -> Any:
