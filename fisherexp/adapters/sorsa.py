@@ -43,3 +43,11 @@ class SORSA(Adapter):
 
     def penalty(self) -> Tensor:
         return self.penalty_weight * (orthogonality(self.left) + orthogonality(self.right.T))
+
+    @torch.no_grad()
+    def drift(self) -> tuple[Tensor, Tensor]:
+        """(r,) and (r,), of triplets p, λ, q that began with the vectors u, v: how far c λ has gone, and
+        1 - |cos(p, u) cos(q, v)|, whatever the lengths of p and q."""
+        to_left = torch.cosine_similarity(self.left, self.left_start, dim=0)
+        to_right = torch.cosine_similarity(self.right, self.right_start, dim=1)
+        return (self.scale * (self.values - self.values_start)).abs(), 1 - (to_left * to_right).abs()

@@ -84,6 +84,21 @@ def test_a_step_of_sorsa_is_none_of_pissa():
     assert (moved[0] - moved[1]).norm() > 0.1 * moved[1].norm()
 
 
+def test_sorsas_drift_is_how_far_values_and_vectors_have_gone():
+    """One triplet turned by 60 and 30 degrees and made longer, one turned over, which is no turn, one left alone."""
+    adapter = SORSA(W, rank=3, alpha=6.0)
+    assert all(drift.abs().max() < 1e-12 for drift in adapter.drift())
+    with torch.no_grad():
+        adapter.left[:, 0] = 5 * (U[:, 0] * math.cos(math.pi / 3) + U[:, 4] * math.sin(math.pi / 3))
+        adapter.right[0] = VT[0] * math.cos(math.pi / 6) + VT[5] * math.sin(math.pi / 6)
+        adapter.left[:, 1] *= -1
+        adapter.values[1] -= 0.25  # of a scale of 2
+    values, vectors = adapter.drift()
+    torch.testing.assert_close(values, torch.tensor([0.0, 0.5, 0.0], dtype=torch.float64))
+    turned = 1 - math.cos(math.pi / 3) * math.cos(math.pi / 6)
+    torch.testing.assert_close(vectors, torch.tensor([turned, 0.0, 0.0], dtype=torch.float64), atol=1e-12, rtol=0)
+
+
 def test_svfit_trains_the_values_alone():
     adapter = SVFit(W, rank=3)
     torch.testing.assert_close(gradients(adapter)["values"], (U.T @ G @ VT.T).diagonal()[:3])

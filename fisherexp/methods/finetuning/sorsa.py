@@ -10,6 +10,7 @@ gradients. With the 64 accumulated batches of their script, whose trainer divide
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fisherexp import adapters
@@ -19,7 +20,11 @@ from fisherexp.methods.finetuning.finetuning import AdapterTuning
 
 
 class SORSA(AdapterTuning):
-    """rank: r. alpha: α, of the scale α / r; null for none. penalty: ω. Others as for AdapterTuning."""
+    """rank: r. alpha: α, of the scale α / r; null for none. penalty: ω. Others as for AdapterTuning.
+
+    outcome: under "metrics" also how far the triplets have gone, means over all: value_drift, the change of λ times its
+        scale; vector_drift, 1 - |cos(p, u) cos(q, v)| between trained vectors p, q and those of the start, u, v.
+    """
 
     name = "sorsa"
     paper = "Cao and Song, 2024, arXiv 2409.00055"
@@ -35,3 +40,9 @@ class SORSA(AdapterTuning):
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
         own = {"rank": self.rank, "alpha": self.alpha, "penalty_weight": self.penalty / (2 * len(self.layers()))}
         return adapters.SORSA(weight, **own | options)
+
+    def merge(self) -> None:
+        drifts = zip(*(adapter.drift() for adapter in adapters.adapters(self.model)), strict=True)
+        values, vectors = (torch.cat(drift).mean().item() for drift in drifts)
+        self.outcome["metrics"] |= {"value_drift": values, "vector_drift": vectors}
+        super().merge()

@@ -7,6 +7,7 @@ Paper: arXiv 2409.05926; see fisherexp/adapters/svfit.py, also for r. No code of
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fisherexp import adapters
@@ -16,7 +17,11 @@ from fisherexp.methods.finetuning.finetuning import AdapterTuning
 
 
 class SVFit(AdapterTuning):
-    """rank: r; null for as many values as hold `energy`, a share of Σ s_i². Others as for AdapterTuning."""
+    """rank: r; null for as many values as hold `energy`, a share of Σ s_i². Others as for AdapterTuning.
+
+    outcome: under "metrics" also sum_share, what the r values hold of the plain sum Σ s_i, in %, a mean over layers;
+        another way to read the paper's "information".
+    """
 
     name = "svfit"
     paper = "SVFit, 2024, arXiv 2409.05926"
@@ -29,3 +34,9 @@ class SVFit(AdapterTuning):
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
         return adapters.SVFit(weight, **{"rank": self.rank, "energy": self.energy} | options)
+
+    def merge(self) -> None:
+        chains = [pair for layer in adapters.adapted_layers(self.model).values() for pair in layer.chain()]
+        shares = [adapter.start.double().sum() / torch.linalg.svdvals(w.double()).sum() for adapter, w in chains]
+        self.outcome["metrics"]["sum_share"] = 100 * torch.stack(shares).mean().item()
+        super().merge()

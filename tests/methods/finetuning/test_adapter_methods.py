@@ -1,6 +1,7 @@
 """What adapters' methods add to them: penalties and schedules of a run, directions of its inputs, output penalties."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -62,6 +63,39 @@ def test_sara_counts_what_is_below_the_threshold_at_the_start(restart, fitted, s
     left = sum(int(method.adapter_state[f"{name}.adapters.0.mask"].sum()) for name in layers)
     assert method.outcome["mask_sizes"] == {"first": below, "last": left}
     assert left < below if restart < 1 else left == below
+
+
+def test_sorsas_drift_is_a_mean_over_all_triplets(fitted):
+    """Of the scaled values and of the vectors that the run left; with held vectors these turn, and by less than 1."""
+    method = fitted("sorsa", "method.alpha=8.0", "method.by_layer={layers.3: {rank: 2}}")
+    state, metrics = method.adapter_state, method.outcome["metrics"]
+    moved, along = [], []
+    for name in (name.removesuffix(".values") for name in state if name.endswith(".values")):
+        left, values, right = (state[f"{name}.{factor}"].double() for factor in ("left", "values", "right"))
+        starts = (state[f"{name}.{factor}_start"].double() for factor in ("left", "values", "right"))
+        for p, u, now, start, q, v in zip(
+            left.T, next(starts).T, values, next(starts), right, next(starts), strict=True
+        ):
+            moved.append(8.0 / len(values) * (now - start).abs().item())
+            along.append(abs((p @ u * (q @ v) / (p.norm() * q.norm())).item()))
+    assert len(moved) == 4 + 2
+    assert metrics["value_drift"] == pytest.approx(sum(moved) / 6, rel=1e-4) != 0
+    assert metrics["vector_drift"] == pytest.approx(1 - sum(along) / 6, rel=1e-3)
+    assert 1e-4 < metrics["vector_drift"] < 1
+
+
+def test_svfits_share_of_the_plain_sum(fitted, source):
+    """Of a given number of values, and of as many as hold half of the squares: these hold less of the sum."""
+    hidden = [tensor for name, tensor in source.items() if tensor.ndim == 2 and name.startswith("backbone.")]
+    values = [torch.linalg.svdvals(w.double()) for w in hidden]
+    shares = [100 * statistics.fmean((s[:rank].sum() / s.sum()).item() for s in values) for rank in (3, 12)]
+    for rank, share in zip((3, 12), shares, strict=True):
+        figures = fitted("svfit", f"method.rank={rank}").outcome["metrics"]
+        assert figures["sum_share"] == pytest.approx(share, rel=1e-6)
+    counts = [1 + int((s.square().cumsum(0) < 0.5 * s.square().sum()).sum()) for s in values]
+    half = 100 * statistics.fmean((s[:k].sum() / s.sum()).item() for s, k in zip(values, counts, strict=True))
+    assert fitted("svfit", "method.energy=0.5").outcome["metrics"]["sum_share"] == pytest.approx(half, rel=1e-6)
+    assert half < 45
 
 
 def test_adaloras_layers_end_at_their_budget(fitted):
