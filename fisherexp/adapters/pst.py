@@ -6,7 +6,8 @@ Li et al., IJCAI 2022, arXiv 2205.11005. U (m, r), A (m, q) standard normal, V, 
     v_t = 0 for the first steps, v (1 - (1 - t')³) from then on, v for the last ones;   ∂L/∂S = ∂L/∂M as it is
 
 The first term of S is free of data, the others learn what the gradient of M says. As in the authors' code the sparsity
-is set after each step from the number of steps done, so that the first pass is dense.
+is set after each step from the number of steps done, so that the first pass is dense. The mask by |W| that stays as it
+is, the baseline, has α₁ = α₂ = 0 and |W| in the place of |W̃| (dynamic=False).
 """
 
 from typing import Any
@@ -44,6 +45,7 @@ class Mask(torch.autograd.Function):
 class PST(Adapter):
     """weight: W (m, n). sparsity: v, a share. rank, score_rank: r, q. product_weight, sum_weight: α₁, α₂; 0 and 0 leave
     the magnitude alone. scale: β. initial, final: shares of all steps before the sparsity rises and at its end.
+    dynamic: whether the magnitude is that of the moving weights, |W̃|; if not, |W|.
 
     Trains (r + q) (m + n) + m + n numbers. Raises ValueError for initial + final of 1 or more.
     """
@@ -60,6 +62,7 @@ class PST(Adapter):
         scale: float = 1.0,
         initial: float = 0.1,
         final: float = 0.3,
+        dynamic: bool = True,
     ) -> None:
         super().__init__()
         if initial + final >= 1:
@@ -67,6 +70,7 @@ class PST(Adapter):
         rows, columns = weight.shape
         self.sparsity, self.initial, self.final = sparsity, initial, final
         self.product_weight, self.sum_weight, self.scale = product_weight, sum_weight, scale
+        self.dynamic = dynamic
         self.up = nn.Parameter(torch.randn(rows, rank).to(weight))
         self.down = nn.Parameter(weight.new_zeros(rank, columns))
         self.score_up = nn.Parameter(torch.randn(rows, score_rank).to(weight))
@@ -82,7 +86,8 @@ class PST(Adapter):
     def scores(self, weight: Tensor) -> Tensor:
         """S (m, n)."""
         product, sums = self.score_up @ self.score_down, self.score_rows + self.score_columns
-        return self.updated(weight).abs() + self.product_weight * product + self.sum_weight * sums
+        size = (self.updated(weight) if self.dynamic else weight).abs()
+        return size + self.product_weight * product + self.sum_weight * sums
 
     def weight(self, weight: Tensor) -> Tensor:
         return Mask.apply(self.scores(weight), int(self.pruned)) * self.updated(weight)

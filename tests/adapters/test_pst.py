@@ -61,6 +61,18 @@ def test_without_learned_terms_magnitude_decides(weight):
     assert weight.abs()[made.weight(weight) == 0].max() < weight.abs()[made.weight(weight) != 0].min()
 
 
+def test_a_static_mask_stays_where_the_weights_move(adapter, weight):
+    """That of |W|; the update has the gradient of the entries that are left and none of the mask."""
+    static = PST(weight, rank=2, score_rank=3, product_weight=0.0, sum_weight=0.0, scale=2.0, dynamic=False)
+    static.load_state_dict(adapter.state_dict())
+    zero, gradient = static.weight(weight) == 0, torch.randn_like(weight)
+    assert int(zero.sum()) == 20
+    assert weight.abs()[zero].max() < weight.abs()[~zero].min()
+    assert not torch.equal(zero, adapter.weight(weight) == 0)  # control: the moving one is another
+    (gradient * static.weight(weight)).sum().backward()
+    near(static.up.grad, 2.0 * (~zero * gradient) @ static.down.T)
+
+
 def test_the_gradient_goes_straight_through_the_mask(adapter, weight):
     """∂L/∂S = G ∘ W̃ also where the mask is zero; W̃ besides gets M ∘ G."""
     gradient = torch.randn_like(weight)
