@@ -8,7 +8,7 @@ Hu et al., ICLR 2025, arXiv 2409.06633:
 This is the authors' plain variant ("adamw2"); in their memory-saving one, which their script uses by default, the
 penalty has no effect. They draw one matrix for the penalty at each step, of those with a smaller side above 64 and more
 than 100 entries in the mask; here the penalty is that of every matrix. Biases and norms, which they train below τ, too,
-are not.
+are not. Their τ is one figure for all weights of one model; of others, `quantile` says which share of entries to train.
 """
 
 import torch
@@ -17,14 +17,33 @@ from torch import Tensor
 from fisherexp.adapters.masks import Rechosen
 
 
-class SaRA(Rechosen):
-    """weight: W (m, n). threshold: τ > 0. restart: share of all steps after which the mask shrinks; 1 for never.
-    penalty_weight: γ.
+def threshold_at(weight: Tensor, quantile: float) -> float:
+    """τ with |W| < τ for a share `quantile` of the entries, rounded to whole ones; inf for all of them."""
+    count = round(quantile * weight.numel())
+    return weight.abs().flatten().kthvalue(count + 1).values.item() if count < weight.numel() else float("inf")
 
-    Trains as many numbers as |W| < τ, those of the first mask. Raises ValueError where there are none.
+
+class SaRA(Rechosen):
+    """weight: W (m, n). threshold: τ > 0; None for that of `quantile`, a share of the entries. restart: share of all
+    steps after which the mask shrinks; 1 for never. penalty_weight: γ.
+
+    Trains as many numbers as |W| < τ, those of the first mask. Raises ValueError where there are none, and unless one of τ and
+    quantile is given.
     """
 
-    def __init__(self, weight: Tensor, threshold: float, restart: float = 0.5, penalty_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        threshold: float | None = None,
+        restart: float = 0.5,
+        penalty_weight: float = 0.0,
+        quantile: float | None = None,
+    ) -> None:
+        if (threshold is None) == (quantile is None):
+            given = f"threshold={threshold}, quantile={quantile}"
+            raise ValueError(f"{given}: give one of the two and null for the other")
+        if threshold is None:
+            threshold = threshold_at(weight, quantile)
         mask = weight.abs() < threshold
         if not mask.any():
             least = weight.abs().min().item()

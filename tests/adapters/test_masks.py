@@ -173,3 +173,17 @@ def test_saras_penalty_is_the_nuclear_norm_of_the_trained_entries():
 def test_a_threshold_below_all_weights_is_refused():
     with pytest.raises(ValueError, match=r"threshold=1e-09 is not above any"):
         SaRA(W, threshold=1e-9)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.25, 12), (0.3, 14), (1.0, 48)])
+def test_a_quantile_is_the_threshold_of_a_share_of_the_entries(share, count):
+    adapter = SaRA(W, quantile=share)
+    assert adapter.num_trainable() == count
+    assert torch.equal(adapter.mask, smallest(W.abs(), count))
+    assert torch.equal(adapter.mask, SaRA(W, threshold=adapter.threshold).mask)
+
+
+@pytest.mark.parametrize("given", [{}, {"threshold": 0.1, "quantile": 0.1}])
+def test_a_threshold_is_given_once(given):
+    with pytest.raises(ValueError, match="give one of the two and null for the other"):
+        SaRA(W, **given)

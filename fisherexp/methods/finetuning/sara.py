@@ -18,7 +18,8 @@ from fisherexp.methods.finetuning.masked import MaskTuning
 
 
 class SaRA(MaskTuning):
-    """threshold: τ. restart: the share; 1 for never. penalty: λ. Others as for AdapterTuning.
+    """threshold: τ, or None for that below which lies a share `quantile` of each weight's entries. restart: the share;
+    1 for never. penalty: λ. Others as for AdapterTuning.
 
     outcome: also mask_sizes, of the first mask and of the last; trained_numbers are those of the first.
     """
@@ -33,14 +34,20 @@ class SaRA(MaskTuning):
     }
 
     def __init__(
-        self, model: nn.Module, threshold: Positive, restart: Probability, penalty: NonNegative, **options: Any
+        self,
+        model: nn.Module,
+        restart: Probability,
+        penalty: NonNegative,
+        threshold: Positive | None = None,
+        quantile: Probability | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(model, **options)
-        self.threshold, self.restart, self.penalty = threshold, restart, penalty
+        self.own = {"threshold": threshold, "quantile": quantile, "restart": restart}
+        self.penalty = penalty
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
-        own = {"threshold": self.threshold, "restart": self.restart}
-        return adapters.SaRA(weight, **own | {"penalty_weight": self.penalty / len(self.layers())} | options)
+        return adapters.SaRA(weight, **self.own | {"penalty_weight": self.penalty / len(self.layers())} | options)
 
     def merge(self) -> None:
         found = adapters.adapters(self.model)

@@ -98,6 +98,17 @@ def test_svfits_share_of_the_plain_sum(fitted, source):
     assert half < 45
 
 
+def test_a_share_of_each_weight_is_trained_by_sara(fitted):
+    """Half of it in one layer, a tenth in the other; and no longer after a restart than lies below the threshold."""
+    shares = "method.by_layer={layers.3: {quantile: 0.1}}"
+    line = ["method.threshold=null", "method.quantile=0.5", shares]
+    found = fitted("sara", *line, "method.restart=1.0").adapter_state
+    counts = {name: int(tensor.sum()) for name, tensor in found.items() if name.endswith(".mask")}
+    assert [*counts.values()] == [512, 19]
+    less = {name: int(tensor.sum()) for name, tensor in fitted("sara", *line).adapter_state.items() if name in counts}
+    assert all(less[name] < count for name, count in counts.items())
+
+
 def test_adaloras_layers_end_at_their_budget(fitted):
     ranks = fitted("adalora").outcome["ranks"]
     assert sum(ranks.values()) == 2 * 4
