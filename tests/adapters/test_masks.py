@@ -81,6 +81,18 @@ def test_masks_by_magnitude_hold_the_extremes():
     assert int(largest(size, 10).sum()) == int(smallest(torch.zeros(3, 7), 10).sum()) == 10  # ties, too
 
 
+def test_lifts_mask_comes_nearer_to_the_one_by_magnitude_with_each_component():
+    """Its share in common at q 4, 16, 64 and all; at the start far from 1, at the end 1."""
+    weight = torch.randn(96, 128, generator=torch.Generator().manual_seed(0))
+    count = 4 * sum(weight.shape)
+    by_size, overlaps = largest(weight.abs(), count), []
+    for filter_rank in (4, 16, 64, 96):
+        overlaps.append((principal_mask(weight, filter_rank, count) & by_size).sum().item() / count)
+    assert overlaps == sorted(set(overlaps))  # it rises each time
+    assert overlaps[0] < 0.5
+    assert overlaps[-1] == 1
+
+
 @pytest.mark.parametrize("select", ["largest", "smallest"])
 def test_lift_with_all_components_is_the_mask_by_magnitude(select):
     mask = LIFT(W, rank=1, filter_rank=6, select=select).mask
@@ -168,6 +180,32 @@ def test_saras_penalty_is_the_nuclear_norm_of_the_trained_entries():
     adapter.penalty().backward()
     torch.testing.assert_close(adapter.penalty(), 3 * s.sum())
     torch.testing.assert_close(adapter.entries.grad, 3 * (u @ vt) * adapter.mask)
+
+
+@pytest.mark.parametrize(("restart", "penalty"), [(1.0, 0.0), (0.5, 0.0), (0.5, 3e-3)])
+def test_sara_trains_as_the_librarys_optimizer(restart, penalty):
+    """Of pytorch_optimizer, which follows the authors' plain variant; with moments, decay, penalty and the new mask."""
+    library, steps, threshold = pytest.importorskip("pytorch_optimizer"), 12, 0.05
+    torch.manual_seed(0)
+    plain = nn.Linear(70, 66, bias=False).double()  # smaller ones have no penalty there
+    masked, start = nn.Linear(70, 66, bias=False).double(), plain.weight.detach().clone()
+    masked.load_state_dict(plain.state_dict())
+    inject(masked, "linear", partial(SaRA, threshold=threshold, restart=restart, penalty_weight=penalty))
+    ours = torch.optim.AdamW([masked.adapters[0].entries], 1e-2, weight_decay=0.1)
+    own = {"progressive_iter": steps // 2 if restart < 1 else -1, "lambda_rank": penalty}
+    theirs = library.SaRA(plain.parameters(), 1e-2, weight_decay=0.1, threshold=threshold, **own)
+    for step in range(steps):
+        x = torch.randn(16, 70, dtype=torch.float64)
+        for model, optimizer in ((masked, ours), (plain, theirs)):
+            optimizer.zero_grad()
+            (model(x) - x[:, :66].sign()).square().mean().backward()
+        if penalty:
+            masked.adapters[0].penalty().backward()
+        ours.step(), theirs.step()
+        after_step(masked, step, steps)
+        forget_outside(ours, masked)
+        torch.testing.assert_close(masked.weight, plain.weight, rtol=0, atol=1e-12)
+    assert (plain.weight - start).abs().max() > 0.02  # control: they move
 
 
 def test_a_threshold_below_all_weights_is_refused():
