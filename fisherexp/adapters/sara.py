@@ -27,8 +27,8 @@ class SaRA(Rechosen):
     """weight: W (m, n). threshold: τ > 0; None for that of `quantile`, a share of the entries. restart: share of all
     steps after which the mask shrinks; 1 for never. penalty_weight: γ.
 
-    Trains as many numbers as |W| < τ, those of the first mask. Raises ValueError where there are none, and unless one of τ and
-    quantile is given.
+    Trains as many numbers as |W| < τ, those of the first mask. Raises ValueError where there are none, and unless one
+    of τ and quantile is given.
     """
 
     def __init__(

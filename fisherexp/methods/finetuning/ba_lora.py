@@ -29,6 +29,8 @@ from fisherexp.objectives.token_prediction import IGNORED, wide
 class BALoRA(PiSSA):
     """consistency, diversity, spectrum: λ₁, λ₂, λ₃. distance, variety: of the first two terms. leading: k. Others as
     for PiSSA.
+
+    outcome: also terms, the last step's, each without its weight.
     """
 
     name = "ba_lora"
@@ -58,6 +60,7 @@ class BALoRA(PiSSA):
         self.distance = penalties.normalized_distance if distance == "mse" else penalties.divergence
         self.variety = penalties.correlated if variety == "covariance" else penalties.negative_entropy
         self.leading = leading
+        self.last_terms: dict[str, Tensor] = {}
 
     def freeze(self) -> None:
         self.teacher = copy.deepcopy(self.model).requires_grad_(False)  # a submodule: a saved state has it, too
@@ -73,9 +76,14 @@ class BALoRA(PiSSA):
             taught = self.teacher(batch.inputs)
         counted = batch.targets != IGNORED
         rows, taught = wide(logits)[counted], wide(taught)[counted]
-        return (
-            self.objective.loss(logits, batch.targets)
-            + self.weights["consistency"] * self.distance(rows, taught)
-            + self.weights["diversity"] * self.variety(rows)
-            + self.weights["spectrum"] * penalties.spread(rows, self.leading)
-        )
+        terms = {
+            "consistency": self.distance(rows, taught),
+            "diversity": self.variety(rows),
+            "spectrum": penalties.spread(rows, self.leading),
+        }
+        self.last_terms = {term: value.detach() for term, value in terms.items()}
+        return sum((self.weights[t] * value for t, value in terms.items()), self.objective.loss(logits, batch.targets))
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.outcome["terms"] = {term: value.item() for term, value in self.last_terms.items()}

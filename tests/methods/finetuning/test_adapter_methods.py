@@ -230,6 +230,30 @@ def test_ba_lora_without_its_penalties_is_pissa(fitted):
     assert any(not torch.equal(tensor, plain[name]) for name, tensor in whole.items())
 
 
+def test_ba_loras_record_has_its_terms_without_their_weights(make_bench, source):
+    """For a batch and a head that has moved away from the teacher's: by hand, and as the loss has them."""
+    bench = make_bench("ba_lora", "method.consistency=2.0", "method.diversity=3.0", "method.spectrum=0.5")
+    method = begun(bench, source)
+    batch = next(iter(bench.setting.loader("train")))
+    with torch.no_grad():
+        method.model.head.weight += 0.3 * torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+        logits, taught = method.model(batch.inputs), method.teacher(batch.inputs)
+    wanted = {"consistency": penalties.normalized_distance(logits, taught), "diversity": penalties.correlated(logits)}
+    wanted["spectrum"] = penalties.spread(logits, 3)
+    loss = method.loss(batch)
+    plain = method.objective.loss(logits, batch.targets)
+    torch.testing.assert_close(method.last_terms, wanted)
+    torch.testing.assert_close(loss - plain, sum(w * wanted[t] for t, w in method.weights.items()))
+    assert wanted["consistency"] > 1e-3 < wanted["diversity"]
+
+
+def test_ba_loras_terms_are_in_the_record(fitted):
+    terms = fitted("ba_lora").outcome["terms"]
+    assert [*terms] == ["consistency", "diversity", "spectrum"]
+    assert terms["consistency"] > 0 < terms["diversity"]
+    assert -1 <= terms["spectrum"] < 0
+
+
 def test_ba_loras_teacher_is_the_source(make_bench, source):
     bench = make_bench("ba_lora")
     method = begun(bench, source)
