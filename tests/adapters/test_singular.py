@@ -53,6 +53,17 @@ def test_at_the_start_only_one_factor_of_lora_has_a_gradient_which_is_that_of_th
     torch.testing.assert_close(lora.up.grad, 3.0 * slope @ lora.down.T)
 
 
+def test_at_the_start_lora_is_the_weight_to_the_bit_and_taken_off_again_it_is_the_weight():
+    weight = WEIGHT.float()
+    lora = LoRA(weight, 2, 6.0)
+    assert torch.equal(lora.weight(weight), weight)
+    with torch.no_grad():
+        lora.up.normal_()
+        merged = lora.weight(weight)
+        assert (merged - weight).abs().max() > 0.1
+        torch.testing.assert_close(merged - lora.scale * lora.up @ lora.down, weight, rtol=0, atol=1e-6)
+
+
 def test_with_a_square_orthogonal_factor_a_step_of_sgd_is_one_of_the_whole_weight():
     lora = LoRA(WEIGHT, 9, 18.0)
     lora.down.data = torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64)).Q

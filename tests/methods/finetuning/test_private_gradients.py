@@ -64,6 +64,25 @@ def test_noise_has_the_deviation_of_multiplier_times_clip():
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_noise_on_both_factors_multiplies_in_their_product(both):
+    """E‖(B + ξ_B)(A + ξ_A) - B A‖² = s² (m ‖A‖² + n ‖B‖² + s² m r n), s = σ C; of noise on B alone the first term."""
+    torch.manual_seed(0)
+    (m, r, n), s = (5, 3, 7), 0.5 * 1.2
+    up, down = torch.randn(m, r, dtype=torch.float64), torch.randn(r, n, dtype=torch.float64)
+    shapes = {"up": (1, m, r)} | ({"down": (1, r, n)} if both else {})
+    squares = []
+    for _ in range(4000):
+        noise = private_sum({name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}, 1.2, 0.5)
+        moved = (up + noise["up"]) @ (down + noise.get("down", 0))
+        squares.append((moved - up @ down).square().sum())
+    wanted = s**2 * m * down.square().sum()
+    if both:
+        wanted += s**2 * n * up.square().sum() + s**4 * m * r * n
+    torch.testing.assert_close(torch.stack(squares).mean(), wanted, rtol=0.04, atol=0)
+    assert s**4 * m * r * n > 0.08 * wanted or not both  # control: the term of both is above what is tolerated
+
+
 def test_an_epsilon_without_opacus_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "opacus.accountants.utils", None)
     with pytest.raises(ModuleNotFoundError, match=r"method.epsilon needs opacus: pip install 'fisherexp\[privacy\]'"):
