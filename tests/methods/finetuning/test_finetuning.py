@@ -56,7 +56,7 @@ def moved(method, source) -> set[str]:
 def counted(method, source) -> int:
     """Of methods whose count is no formula of the shapes, from the adapters they left; of SaRA from the source."""
     if method.name == "sara":
-        return HEAD + sum(int((source[name].abs() < method.threshold).sum()) for name in HIDDEN)
+        return HEAD + sum(int((source[name].abs() < method.own["threshold"]).sum()) for name in HIDDEN)
     left = {name.rpartition(".adapters.0.")[2]: [] for name in method.adapter_state}
     for name, tensor in method.adapter_state.items():
         left[name.rpartition(".adapters.0.")[2]].append(tensor.numel())
