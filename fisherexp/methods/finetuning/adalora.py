@@ -55,10 +55,12 @@ class AdaLoRA(AdapterTuning):
         self.allocation |= {"every": every, "beta1": beta1, "beta2": beta2}
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
-        mean = self.penalty / (2 * len(self.layers()))
+        mean = self.penalty / (2 * self.num_adapters())
         return adapters.AdaLoRA(weight, **self.allocation | {"penalty_weight": mean} | options)
 
     def merge(self) -> None:
         layers = adapters.adapted_layers(self.model)
-        self.outcome["ranks"] = {name: int(layer.adapters[0].kept.sum()) for name, layer in layers.items()}
+        self.outcome["ranks"] = {
+            name: sum(int(adapter.kept.sum()) for adapter in layer.adapters) for name, layer in layers.items()
+        }
         super().merge()

@@ -35,6 +35,7 @@ class AlignGuard(LoRA):
     paper = "AlignGuard-LoRA, 2025, arXiv 2508.02079"
     search = {"finetune.lr": "tag(log, interval(1e-3, 1e-1))", "lambda_": "tag(log, interval(1e-2, 1e5))"}
     needs = (SourceFishers(),)
+    takes_rows = False
     of_source_data = True  # it needs a source that is trained on data of its own
     weighs_samples = False
 

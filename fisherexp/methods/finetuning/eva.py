@@ -34,6 +34,7 @@ class EVA(LoRA):
     paper = "Paischer et al., NeurIPS 2025, arXiv 2410.07170"
     search = {"finetune.lr": "tag(log, interval(1e-3, 1))"}
     needs = (InputDirections(),)
+    takes_rows = False
     counts_with = {"by_layer": {"by_layer": {"backbone": {"alpha": 3.0}}}}
 
     def __init__(

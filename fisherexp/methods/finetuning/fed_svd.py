@@ -57,6 +57,7 @@ class FedSVD(AdapterTuning):
     paper = "Lee et al., NeurIPS 2025, arXiv 2505.12805"
     requires = ("class_labels",)
     weighs_samples = False
+    takes_rows = False
     search = {"finetune.lr": "tag(log, interval(1e-2, 10))"}
     counts_with = {
         "by_layer": {"by_layer": {"backbone": {"alpha": 2.0}}},

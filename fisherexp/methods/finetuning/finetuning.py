@@ -9,7 +9,7 @@ keep their statistics, too.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fisherexp import adapters
 from fisherexp.adapters import Adapter
-from fisherexp.config.types import AtLeastOne, Pattern, Positive, Probability
+from fisherexp.config.types import AtLeastOne, Pattern, Positive, Probability, Size
 from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically, write_json
 from fisherexp.methods.recipe import Recipe
@@ -165,6 +165,8 @@ class AdapterTuning(MergedTuning):
     targets: which layers, as fisherexp.adapters has it: a kind ('linear'), a role ('query'), a regular expression, or a
         list of names. exclude: an expression for layers that are left out.
     by_layer: expression -> options of the adapter in the layers it is found in, as {"mlp": {"rank": 8}}.
+    rows: expression -> ranges [start, stop) of the rows of W that get an adapter each, the others none: query and value
+        of a fused projection. Refused where the class says no to `takes_rows`.
     trained: an expression for parameters that are trained beside the adapters.
     dropout: on the inputs of the update.
 
@@ -175,7 +177,9 @@ class AdapterTuning(MergedTuning):
     counts_with = {
         "targets": {"exclude": None, "targets": "^head$"},
         "by_layer": {"by_layer": {"backbone": {"rank": 2}}},
+        "rows": {"rows": {"backbone": [[0, 8]]}},
     }
+    takes_rows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -187,9 +191,14 @@ class AdapterTuning(MergedTuning):
         trained: Pattern | None = None,
         dropout: Probability = 0.0,
         head_lr: Positive | None = None,
+        rows: dict[Pattern, list[list[Size]]] | None = None,
     ) -> None:
         super().__init__(model, finetune, head_lr)
-        self.targets, self.exclude, self.by_layer = targets, exclude, by_layer
+        if rows and not self.takes_rows:
+            raise ValueError(f"rows={rows}: {self.name} adapts whole layers")
+        if any(len(span) != 2 for spans in (rows or {}).values() for span in spans):
+            raise ValueError(f"rows={rows}: each range has a start and a stop, as in {{c_attn: [[0, 768]]}}")
+        self.targets, self.exclude, self.by_layer, self.rows = targets, exclude, by_layer, rows
         self.trained, self.dropout = trained, dropout
         self.adapter_state: dict[str, Tensor] = {}
 
@@ -201,13 +210,17 @@ class AdapterTuning(MergedTuning):
         """Names of the layers that get an adapter."""
         return adapters.layer_names(self.model, self.targets, self.exclude)
 
+    def num_adapters(self) -> int:
+        """How many these get: one each, or as many as `rows` has ranges."""
+        return sum(len(adapters.first_match(self.rows or {}, layer) or [layer]) for layer in self.layers())
+
     def options_of(self, layer: str) -> dict[str, Any]:
         """What `by_layer` says of it."""
         return dict(adapters.first_match(self.by_layer or {}, layer) or {})
 
     def freeze(self) -> None:
         chosen = {"exclude": self.exclude, "options": self.by_layer, "trained": self.trained, "dropout": self.dropout}
-        adapters.inject(self.model, self.targets, self.adapter, **chosen)
+        adapters.inject(self.model, self.targets, self.adapter, rows=self.rows, **chosen)
 
     def loss(self, batch: Batch) -> Tensor:
         return super().loss(batch) + adapters.penalty(self.model).to(self.device)

@@ -47,7 +47,7 @@ class SaRA(MaskTuning):
         self.penalty = penalty
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
-        return adapters.SaRA(weight, **self.own | {"penalty_weight": self.penalty / len(self.layers())} | options)
+        return adapters.SaRA(weight, **self.own | {"penalty_weight": self.penalty / self.num_adapters()} | options)
 
     def merge(self) -> None:
         found = adapters.adapters(self.model)

@@ -38,7 +38,7 @@ class SORSA(AdapterTuning):
         self.rank, self.penalty, self.alpha = rank, penalty, alpha
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
-        own = {"rank": self.rank, "alpha": self.alpha, "penalty_weight": self.penalty / (2 * len(self.layers()))}
+        own = {"rank": self.rank, "alpha": self.alpha, "penalty_weight": self.penalty / (2 * self.num_adapters())}
         return adapters.SORSA(weight, **own | options)
 
     def merge(self) -> None:

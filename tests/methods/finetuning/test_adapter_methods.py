@@ -409,3 +409,32 @@ def test_eva_trains_as_many_ranks_as_lora_where_they_explain_most(fitted):
     }
     even = fitted("eva", "method.rho=1.0").outcome["ranks"]
     assert set(even.values()) == {4}
+
+
+@pytest.mark.parametrize(
+    "name", ["lora", "dora", "soma", "miss", "salt", "svfit", "sorsa", "adalora", "random_mask", "lift"]
+)
+def test_rows_of_a_fused_projection_that_are_meant_move_and_no_others(name, fitted, source):
+    """Each range has an adapter of its own; the other layer one for all rows."""
+    method = fitted(name, "method.rows={layers.1: [[0, 5], [9, 16]]}")
+    ends = method.model.state_dict()
+    first, second = (
+        (ends[f"{n}.weight"] != source[f"{n}.weight"]).any(1) for n in ("backbone.layers.1", "backbone.layers.3")
+    )
+    assert first.nonzero().flatten().tolist() == [*range(5), *range(9, 16)]
+    assert second.all()
+    places = {key.rpartition(".")[0] for key in method.adapter_state if ".adapters." in key}
+    assert places == {f"backbone.layers.{place}" for place in ("1.adapters.0", "1.adapters.1", "3.adapters.0")}
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "reason"),
+    [
+        ("eva", "[[0, 8]]", "eva adapts whole layers"),
+        ("lora", "[[0, 8, 12]]", "each range has a start and a stop"),
+        ("lora", "[[0, 8], [4, 16]]", "not separate ranges within 0 … 16"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(method, rows, reason, make_bench, source):
+    with pytest.raises(Exception, match=reason):
+        begun(make_bench(method, f"+method.rows={{layers.1: {rows}}}"), source)
