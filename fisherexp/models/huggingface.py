@@ -164,7 +164,9 @@ def _unfit(model: nn.Module, network: nn.Module, head: nn.Module | None) -> str 
     def close(found: Tensor, expected: Tensor) -> bool:
         return bool((found - expected).abs().max() <= rounding * expected.abs().max())
 
-    if not close(network(input_ids=tokens[:, :2]).last_hidden_state, states[:, :2]):
+    # Later tokens are changed and not left out: at another length some processors round otherwise.
+    later = torch.where(torch.arange(4) < 2, tokens, (tokens + 1) % network.get_input_embeddings().num_embeddings)
+    if not close(network(input_ids=later).last_hidden_state[:, :2], states[:, :2]):
         return "it reads from both sides"
     if not isinstance(head, nn.Linear) or not close(head(states), model(input_ids=tokens).logits):
         return "its logits are more than a linear layer on its last hidden states"

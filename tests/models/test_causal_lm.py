@@ -68,6 +68,20 @@ def test_weights_in_sixteen_bits_learn_from_a_loss_in_thirty_two(folders):
     assert loss.item() == pytest.approx(wanted.item(), rel=0.02)
 
 
+def test_rounding_that_goes_with_the_length_is_no_reading_ahead(folders, monkeypatch):
+    """As a processor has it that multiplies few rows by another kernel: 1.3e-5 of SmolLM2's states."""
+    llama = pytest.importorskip("transformers").LlamaModel
+    forward = llama.forward
+
+    def rounded(self, input_ids=None, **more):
+        found = forward(self, input_ids=input_ids, **more)
+        found.last_hidden_state = found.last_hidden_state * (1 + 1e-4 * input_ids.shape[1])
+        return found
+
+    monkeypatch.setattr(llama, "forward", rounded)
+    assert classifier(folders["llama"], pretrained=False)(**INPUTS).shape[1] == INPUTS["input_ids"].shape[1]
+
+
 def test_what_reads_from_both_sides_or_caps_its_logits_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"bert is no language model of the kind .*: it reads from both sides"):
         classifier(save_tiny_bert(tmp_path / "bert"), pretrained=False)
