@@ -75,7 +75,7 @@ def test_the_oracle_knows_less_of_the_forgotten_and_a_retrained_model_is_it(conf
     assert json.dumps(record)
 
 
-@pytest.mark.parametrize(("lr", "words"), [("1e-30", "nothing changed"), ("10.0", "the model is destroyed")])
+@pytest.mark.parametrize(("lr", "words"), [("1e-30", "nothing changed"), ("1.0", "the model is destroyed")])
 def test_void_comparisons_are_told_in_one_line(config, tmp_path, caplog, lr, words):
     with caplog.at_level(logging.WARNING):
         run(config("method=gradient_ascent", f"method.lr={lr}"), tmp_path / "run")

@@ -290,7 +290,8 @@ def test_goes_on_where_it_was_and_leaves_its_figure(forecasts, tmp_path, monkeyp
         while not method.done:
             method.step()
     assert torch.equal(methods[0].information, methods[1].information)
-    torch.testing.assert_close(methods[0].information, found["joint"].information, rtol=1e-12, atol=0)
+    size = found["joint"].information.abs().max().item()  # beside which entries that cancel are rounding
+    torch.testing.assert_close(methods[0].information, found["joint"].information, rtol=1e-12, atol=1e-14 * size)
     (tmp_path / "state").unlink()
     methods[0].leave_files(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"errors.png", "errors.pdf"}
