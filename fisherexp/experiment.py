@@ -45,7 +45,7 @@ def run_experiment(
     """
     begun = time.perf_counter()
     keep_freed_memory()
-    begin_peak()
+    forgotten = begin_peak()
     run_id = identity(cfg)
     named = {"folder": folder, "run_id": run_id, "group": family(cfg)}
     loggers = [instantiate(node, _partial_=True)(**named) for node in cfg.logger.values()]
@@ -73,7 +73,7 @@ def run_experiment(
             "setting": bench.problem.about(),
             "threads": bench.threads or torch.get_num_threads(),
             "costs": bench.costs,
-            "memory": peak_memory(),
+            "memory": peak_memory(forgotten),
             "seconds": time.perf_counter() - begun,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **provenance(overrides),

@@ -49,32 +49,37 @@ def keep_freed_memory() -> bool:
     return bool(large and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def begin_peak() -> None:
+def begin_peak() -> bool:
     """Have `peak_memory` count from now on: what earlier runs of the process freed is given back, their peak forgotten.
 
-    A process outside of Linux cannot forget it: its peak is that of all its runs so far.
+    Returns whether it was: not outside of Linux, nor where a process may not write to its own /proc.
     """
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-    if RESET.exists():
+    try:
         RESET.write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    except OSError:
+        return False
+    return True
 
 
-def peak_memory() -> dict[str, float]:
-    """MiB: the largest resident memory of this process, of the GPU the most that was allocated, since `begin_peak`.
+def peak_memory(forgotten: bool) -> dict[str, float]:
+    """MiB since `begin_peak`, which said whether the earlier peak was `forgotten`: memory_mib, the largest resident
+    memory of this process; gpu_memory_mib, the most that was allocated of the GPU. Where it was not, the first is
+    process_memory_mib, the peak of all runs of the process so far.
 
     Libraries that are loaded, and what earlier runs of the process left in its caches, are part of it.
     """
-    if RESET.exists():
-        found = int(re.search(r"VmHWM:\s+(\d+) kB", RESET.with_name("status").read_text())[1]) / 1024
+    if forgotten:
+        status = RESET.with_name("status").read_text()
+        peak = {"memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024}
     else:
         unit = 1 if sys.platform == "darwin" else 1024
-        found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    peak = {"memory_mib": found}
+        peak = {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
     if torch.cuda.is_available():
         peak["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return peak

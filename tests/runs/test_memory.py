@@ -52,11 +52,11 @@ from fisherexp.runs.memory import begin_peak, keep_freed_memory, peak_memory
 assert keep_freed_memory()
 begin_peak()
 torch.ones(50 * 2**20)  # 200 MiB, freed
-first = peak_memory()["memory_mib"]
+first = peak_memory(True)["memory_mib"]
 if sys.argv[1] == "begun":
-    begin_peak()
+    assert begin_peak()
 torch.ones(2**20)
-print(first - peak_memory()["memory_mib"])
+print(first - peak_memory(True)["memory_mib"])
 """
 
 
@@ -72,10 +72,16 @@ def test_a_runs_peak_is_its_own(way, least, most):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot forget its peak")
 def test_an_experiments_record_holds_its_own_peak(tmp_path):
     torch.ones(250 * 2**20)  # 1,000 MiB, freed
-    earlier = memory.peak_memory()["memory_mib"]
+    earlier = memory.peak_memory(True)["memory_mib"]
     sizes = ["model.width=4", "training.epochs=1", "data.train_size=60", "progress=off", f"output_dir={tmp_path}"]
     record = run_experiment(composed(["method=erm", "callbacks=[]", *sizes]), tmp_path, [])
     assert 0 < record["memory"]["memory_mib"] < earlier - 500
+
+
+def test_a_process_that_cannot_forget_its_peak_says_that_it_is_of_all_its_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "RESET", tmp_path / "missing" / "clear_refs")
+    assert not memory.begin_peak()
+    assert memory.peak_memory(False).keys() - {"gpu_memory_mib"} == {"process_memory_mib"}
 
 
 @pytest.mark.parametrize("name", DECIDED)
