@@ -20,6 +20,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 DECIDED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 LARGE = 2**26  # bytes of weights
+COLLECTED = 2048  # MiB, from which on models of earlier runs are looked for: that takes a quarter of a second
 RESET = Path("/proc/self/clear_refs")  # proc(5): 5 sets the peak to what is resident now
 
 
@@ -54,9 +55,10 @@ def begin_peak() -> bool:
 
     Returns whether it was: not outside of Linux, nor where a process may not write to its own /proc.
     """
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    if RESET.exists() and _resident("VmRSS") > COLLECTED:
+        gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
@@ -75,11 +77,15 @@ def peak_memory(forgotten: bool) -> dict[str, float]:
     Libraries that are loaded, and what earlier runs of the process left in its caches, are part of it.
     """
     if forgotten:
-        status = RESET.with_name("status").read_text()
-        peak = {"memory_mib": int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024}
+        peak = {"memory_mib": _resident("VmHWM")}
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = {"process_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
     if torch.cuda.is_available():
         peak["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return peak
+
+
+def _resident(which: str) -> float:
+    """MiB, as Linux counts what is resident: VmRSS, now; VmHWM, the peak."""
+    return int(re.search(rf"{which}:\s+(\d+) kB", RESET.with_name("status").read_text())[1]) / 1024
