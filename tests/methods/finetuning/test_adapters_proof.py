@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 import torch
+from first_steps import first_loss
 
 from fisherexp.config.explain import composed
 from fisherexp.metrics.weight_change import weight_change
@@ -161,25 +162,8 @@ def test_evas_first_gradient_is_longer_than_that_of_random_directions(make_bench
 def beginning(make_bench, output_dir, name: str, seed: int) -> float:
     """Mean loss of the first 20 steps at a constant rate, the same for all."""
     options = ["method.finetune.lr=1e-2", "method.finetune.schedule=constant", "method.finetune.epochs=2"]
-    bench, losses = make_bench(name, f"seed={seed}", *options), []
-    made = bench.method("method")
-
-    class Seen(type(made)):
-        stream = type(made).stream_name()
-
-        def training_step(self, batch, batch_idx):
-            loss = super().training_step(batch, batch_idx)
-            losses.append(loss.item())
-            return loss
-
-    made.__class__ = Seen
-    source = bench.reference("source")
-    made.model.load_state_dict(source.tensors)
-    resolve_needs(bench, made, source)
-    torch.manual_seed(seed)
-    made.source_loaded()
-    bench.fit(made, output_dir / "beginning" / name / str(seed), "fit")
-    return statistics.fmean(losses[:20])
+    folder = output_dir / "beginning" / name / str(seed)
+    return first_loss(make_bench(name, f"seed={seed}", *options), folder, seed)
 
 
 @pytest.mark.parametrize("name", ["miss", "bat"])

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 import torch
+from first_steps import first_loss
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -13,7 +14,6 @@ from fisherexp import adapters
 from fisherexp.adapters import AdaLoRA
 from fisherexp.config.explain import composed
 from fisherexp.methods.finetuning.explained import Explained
-from fisherexp.runs.finished import resolve_needs
 from fisherexp.runs.workbench import Workbench
 
 pytestmark = pytest.mark.proof
@@ -79,26 +79,13 @@ def beginning(tmp_path_factory):
     def run(name: str, seed: int, *options: str, least: bool = False) -> float:
         given = ["experiment=finetuning_odd_even", f"method={name}", f"seed={seed}", f"output_dir={output_dir}", *same]
         bench = Workbench(composed([*given, *options, "method.finetune.epochs=2", "progress=off", "threads=1"]))
-        method, source, losses = bench.method("method"), bench.reference("source"), []
 
-        class Seen(type(method)):
-            stream = type(method).stream_name()
+        def prepare(method):
+            if least:
+                method.given["directions"] = least_varying(method, bench.setting.parts["train"].inputs)
 
-            def training_step(self, batch, batch_idx):
-                loss = super().training_step(batch, batch_idx)
-                losses.append(loss.item())
-                return loss
-
-        method.__class__ = Seen
-        method.model.load_state_dict(source.tensors)
-        resolve_needs(bench, method, source)
-        if least:
-            method.given["directions"] = least_varying(method, bench.setting.parts["train"].inputs)
-        torch.manual_seed(seed)
-        method.source_loaded()
         folder = output_dir / " ".join([name, *options, str(least)]) / str(seed)
-        bench.fit(method, folder, "fit")
-        return statistics.fmean(losses[:20])
+        return first_loss(bench, folder, seed, prepare)
 
     return run
 
