@@ -12,9 +12,9 @@ from fisherexp.runs.workbench import Workbench
 
 
 def first_loss(
-    bench: Workbench, folder: Path, seed: int, prepare: Callable[[ModelMethod], None] | None = None
+    bench: Workbench, folder: Path, seed: int, prepare: Callable[[ModelMethod], None] | None = None, steps: int = 20
 ) -> float:
-    """Mean loss of the first 20 training steps of a bench's method, which starts from its source.
+    """Mean loss of the first training steps of a bench's method, which starts from its source.
 
     prepare: is given the method once what it needs is there.
     """
@@ -36,4 +36,4 @@ def first_loss(
     torch.manual_seed(seed)
     method.source_loaded()
     bench.fit(method, folder, "fit")
-    return statistics.fmean(losses[:20])
+    return statistics.fmean(losses[:steps])
