@@ -19,7 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fisherexp.catalogue import by_wing
-from fisherexp.config.explain import CONFIG_NAME, UNCOMPOSABLE, composed, explain, unknown_choices, within_sweeps
+from fisherexp.config.explain import (
+    CONFIG_NAME,
+    UNCOMPOSABLE,
+    composed,
+    explain,
+    is_experiments_sweep,
+    unknown_choices,
+    within_sweeps,
+)
 from fisherexp.config.locations import allow_namespaces, conf_dir, groups, options, search_path, searched
 from fisherexp.config.problem import ConfigError, Problem
 from fisherexp.config.shorthand import natives
@@ -69,8 +77,12 @@ def _main(arguments: list[str] | None) -> int:
     parser.usage = "python run.py option=value …  (--help, --hydra-help)"
     command = parser.parse_args(sys.argv[1:])
     overrides = command.overrides
+    unknown = unknown_choices(overrides)
+    if not (command.multirun or command.cfg or unknown) and is_experiments_sweep(overrides):
+        command.multirun = True
+        sys.argv.insert(1, "--multirun")
     # A sweep is checked before its first run; a single run checks itself, once it is composed.
-    problems = explain(overrides) if command.multirun or unknown_choices(overrides) else []
+    problems = explain(overrides) if command.multirun or unknown else []
     if command.multirun and command.cfg:
         problems += [Problem("--cfg", "shows the config of one run, not of a sweep", f"--cfg {command.cfg} without -m")]
     if problems:

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -105,6 +106,24 @@ def explain(lines: list[str]) -> list[Problem]:
     for trial in sorted(trials, key=lambda t: t != tuple(first)):
         problems += _explain_single(list(trial), known, {trial[i] for i in swept}, bases)
     return list(dict.fromkeys(problems))
+
+
+def is_experiments_sweep(overrides: list[str]) -> bool:
+    """Whether a line without `-m` sweeps over values, and the experiment it chooses is a sweep.
+
+    Hydra asks the same of the whole line but what is swept, and takes it for a single run where the rest does not fit
+    the experiment's own method: `experiment=… method=a,b method.rank=8` with a default method that has no rank.
+    """
+    parsed = OverridesParser.create().parse_overrides(natives(overrides))
+    if not any(o.is_sweep_override() for o in parsed):
+        return False
+    known = groups(search_path(searched(parsed)))
+    choices = [o for o in parsed if o.is_hydra_override() or _is_choice(o.input_line, known)]
+    lines = [o.input_line for o in choices if not o.is_sweep_override()]
+    try:
+        return composed(lines, with_hydra=True).hydra.mode == RunMode.MULTIRUN
+    except UNCOMPOSABLE:
+        return False  # what is wrong is said where the whole line is composed
 
 
 def within_sweeps(line: str, overrides: list[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from forked import REPOSITORY
 from hydra.errors import HydraException
 
-from fisherexp.config.explain import by_hydra, composed, explain, within_sweeps
+from fisherexp.config.explain import by_hydra, composed, explain, is_experiments_sweep, within_sweeps
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,22 @@ def test_all_problems_in_one_message():
 )
 def test_nothing_to_complain_about(overrides):
     assert explain(overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        # rtn, the experiment's own method, has no rank
+        (["experiment=compression_digits", "method=qera_exact,lqer", "method.rank=8"], True),
+        (["experiment=compression_digits", "method=rtn,gptq"], True),
+        (["experiment=compression_digits", "method=rtn,gptq", "hydra.mode=RUN"], False),
+        (["experiment=compression_digits", "method=rtn"], False),
+        (["method=erm,finetune", "method.epochs=5"], False),
+        (["experiment=nothing", "method=erm,finetune"], False),
+    ],
+)
+def test_values_beside_an_experiment_that_is_a_sweep_sweep(overrides, expected):
+    assert is_experiments_sweep(overrides) is expected
 
 
 @pytest.mark.parametrize(

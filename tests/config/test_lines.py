@@ -37,6 +37,15 @@ def main(tmp_path, monkeypatch, capfd):
     return call
 
 
+def test_options_of_the_methods_alone_are_taken_beside_an_experiment(main):
+    """The experiment's own method has no rank."""
+    line = ["experiment=compression_digits", "method=qera_exact,lqer", "method.rank=8"]
+    assert main(*line)[0] is WouldRun
+    status, said = main(*line, "method.rnk=4")
+    assert status == 2
+    assert "nearest valid: method.rank" in said
+
+
 @pytest.mark.parametrize("group", ["method", "data", "model", "scenario", "trainer", "audit", "logger", "callbacks"])
 @pytest.mark.parametrize("line", ["{}=null", "{}=", "~{}"])
 def test_a_group_cannot_be_left_out(line, group):
