@@ -5,9 +5,10 @@ Paper: Hsu et al., ICLR 2022, arXiv 2207.00112. With F the diagonal empirical Fi
     diag(√I) W = U S V^T,   L R = diag(√I)^-1 U_r S_r V_r^T,   layer by layer
 
 and the factors are fine-tuned. The paper weights the rows of a W that it applies as x W, the input units (axis=in);
-axis=out weights output units, two_sided both by a rank-one fit to F (as in LQ-LoRA). The paper sums rows of F; the
-mean differs by a factor that leaves L R as it is. Ours: importances below 1e-6 of their mean count as that. The code
-shipped with FlashSVD squares gradients of mini-batch means (importance.gradients=batch_mean), and adds 1e-6 and 1e-5.
+axis=out weights output units, two_sided both by a rank-one fit to F (as in LQ-LoRA). The paper sums rows of F and has
+all of S_r in the first factor; here I is over the mean of F and each factor has roots of S_r, with the same L R. Ours:
+importances below 1e-6 of their mean count as that. The code shipped with FlashSVD squares gradients of mini-batch
+means (importance.gradients=batch_mean), and adds 1e-6 and 1e-5.
 """
 
 from collections.abc import Mapping

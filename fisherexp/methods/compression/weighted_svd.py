@@ -24,15 +24,17 @@ def weighted_svd(weight: Tensor, row: Tensor, col: Tensor, rank: int) -> tuple[T
 
 
 def fisher_scales(fisher: Tensor, axis: Axis, floor: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """(row, col) weights from the Fisher (n, m) of a matrix: roots of its row or column means, ones for the other.
+    """(row, col) weights from the Fisher (n, m) of a matrix: roots of its row or column means over the mean of all, or
+    ones.
 
     A dead unit has no Fisher, and its weights could become anything: no mean counts as less than `floor` times their
-    mean. A matrix without any Fisher has unit weights.
+    mean. A matrix without any Fisher has unit weights. Over the mean, as a Fisher's own scale, 1e-8 say, would go into
+    the factors: one small and the other large, of which fine-tuning with one learning rate makes nothing.
     """
     fisher = fisher.double()
     ones = [torch.ones(size, dtype=fisher.dtype, device=fisher.device) for size in fisher.shape]
     if not fisher.any():
         return ones[0], ones[1]
-    means = [fisher.mean(dim=1), fisher.mean(dim=0)]
-    row, col = (mean.clamp(min=floor * mean.mean()).sqrt() for mean in means)
+    means = [fisher.mean(dim=1) / fisher.mean(), fisher.mean(dim=0) / fisher.mean()]
+    row, col = (mean.clamp(min=floor).sqrt() for mean in means)
     return (row if axis != "in" else ones[0]), (col if axis != "out" else ones[1])

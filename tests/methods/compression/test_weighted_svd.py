@@ -46,13 +46,23 @@ def test_it_is_the_best_in_its_own_norm(rank):
 def test_scales_are_roots_of_means_along_the_axis_and_dead_units_count_a_little():
     fisher = torch.rand(9, 6, dtype=torch.float64)
     fisher[2] = 0
-    rows, cols = fisher.mean(dim=1), fisher.mean(dim=0)
-    rows[2] = 1e-6 * rows.mean()
+    rows, cols = fisher.mean(dim=1) / fisher.mean(), fisher.mean(dim=0) / fisher.mean()
+    rows[2] = 1e-6
     expected = {"out": (rows.sqrt(), ONES[1]), "in": (ONES[0], cols.sqrt()), "two_sided": (rows.sqrt(), cols.sqrt())}
     for axis, (row, col) in expected.items():
         found = fisher_scales(fisher, axis)
         torch.testing.assert_close(found[0], row)
         torch.testing.assert_close(found[1], col)
+
+
+@pytest.mark.parametrize("axis", ["out", "in", "two_sided"])
+def test_the_scale_of_the_fisher_is_in_no_factor(axis):
+    """Fine-tuning has one learning rate for both; the paper's B is V^T, of unit rows."""
+    fisher = torch.rand(9, 6, dtype=torch.float64)
+    factors = weighted_svd(W, *fisher_scales(fisher, axis), 3)
+    for found, expected in zip(weighted_svd(W, *fisher_scales(1e-8 * fisher, axis), 3), factors, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert 0.5 < factors[0].norm() / factors[1].norm() < 2
 
 
 def test_without_any_fisher_all_count_alike():
