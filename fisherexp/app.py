@@ -25,6 +25,7 @@ from fisherexp.config.explain import (
     composed,
     explain,
     is_experiments_sweep,
+    swept,
     unknown_choices,
     within_sweeps,
 )
@@ -78,9 +79,13 @@ def _main(arguments: list[str] | None) -> int:
     command = parser.parse_args(sys.argv[1:])
     overrides = command.overrides
     unknown = unknown_choices(overrides)
-    if not (command.multirun or command.cfg or unknown) and is_experiments_sweep(overrides):
+    several = [] if command.multirun or command.cfg or unknown else swept(overrides)
+    if several and is_experiments_sweep(overrides):
         command.multirun = True
         sys.argv.insert(1, "--multirun")
+    elif several:
+        line = " ".join(several)
+        return _refuse([Problem(line, "several values make a sweep", f"-m {line}")])
     # A sweep is checked before its first run; a single run checks itself, once it is composed.
     problems = explain(overrides) if command.multirun or unknown else []
     if command.multirun and command.cfg:

@@ -108,15 +108,19 @@ def explain(lines: list[str]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
+def swept(overrides: list[str]) -> list[str]:
+    """Those that give several values."""
+    parsed = OverridesParser.create().parse_overrides(natives(overrides))
+    return [o.input_line for o in parsed if o.is_sweep_override()]
+
+
 def is_experiments_sweep(overrides: list[str]) -> bool:
-    """Whether a line without `-m` sweeps over values, and the experiment it chooses is a sweep.
+    """Whether the experiment that a line without `-m` chooses is a sweep.
 
     Hydra asks the same of the whole line but what is swept, and takes it for a single run where the rest does not fit
     the experiment's own method: `experiment=… method=a,b method.rank=8` with a default method that has no rank.
     """
     parsed = OverridesParser.create().parse_overrides(natives(overrides))
-    if not any(o.is_sweep_override() for o in parsed):
-        return False
     known = groups(search_path(searched(parsed)))
     choices = [o for o in parsed if o.is_hydra_override() or _is_choice(o.input_line, known)]
     lines = [o.input_line for o in choices if not o.is_sweep_override()]

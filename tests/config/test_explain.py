@@ -109,7 +109,6 @@ def test_nothing_to_complain_about(overrides):
         (["experiment=compression_digits", "method=qera_exact,lqer", "method.rank=8"], True),
         (["experiment=compression_digits", "method=rtn,gptq"], True),
         (["experiment=compression_digits", "method=rtn,gptq", "hydra.mode=RUN"], False),
-        (["experiment=compression_digits", "method=rtn"], False),
         (["method=erm,finetune", "method.epochs=5"], False),
         (["experiment=nothing", "method=erm,finetune"], False),
     ],

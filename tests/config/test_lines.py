@@ -46,6 +46,11 @@ def test_options_of_the_methods_alone_are_taken_beside_an_experiment(main):
     assert "nearest valid: method.rank" in said
 
 
+def test_several_values_without_a_sweep_are_one_line(main):
+    expected = "method=ssd,erm seed=1,2: several values make a sweep; nearest valid: -m method=ssd,erm seed=1,2\n"
+    assert main("method=ssd,erm", "threads=1", "seed=1,2") == (2, expected)
+
+
 @pytest.mark.parametrize("group", ["method", "data", "model", "scenario", "trainer", "audit", "logger", "callbacks"])
 @pytest.mark.parametrize("line", ["{}=null", "{}=", "~{}"])
 def test_a_group_cannot_be_left_out(line, group):
