@@ -26,6 +26,11 @@ class Adapter(nn.Module):
         """
         return None
 
+    def scaled_factors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """(s, L, R), of shapes (m,), (m, r) and (r, n), if W' = diag(s) (W + L R) for this W; to the same end. None, as
+        here, for all other methods."""
+        return None
+
     def penalty(self) -> Tensor:
         """A scalar to add to the loss. Zero here."""
         return torch.zeros(())

@@ -31,4 +31,19 @@ class DoRA(LoRA):
         return (self.magnitude / torch.linalg.vector_norm(moved.detach(), dim=1))[:, None] * moved
 
     def factors(self) -> None:
-        return None  # the norms need W + α / r · B A
+        return None  # rows have another length
+
+    def scaled_factors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        left, right = self.scale * self.up, self.down
+        return self.magnitude / row_lengths(weight, left, right), left, right
+
+
+@torch.no_grad()
+def row_lengths(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """(m,), norms of the rows of W + L R, which is not formed: ‖w‖² + 2 l R w + l R Rᵀ lᵀ for each.
+
+    Rounding is relative to ‖w‖, so it shows where an update leaves next to nothing of a row.
+    """
+    cross = 2 * weight @ right.T + left @ (right @ right.T)
+    squares = torch.linalg.vector_norm(weight, dim=1).square() + (left * cross).sum(dim=1)
+    return squares.clamp(min=0).sqrt()

@@ -101,6 +101,12 @@ class AdaptedLayer(nn.Module):
             return lefts[0], found[0][1]
         return torch.cat(lefts, dim=1), torch.cat([right for _, right in found])
 
+    def scaled_factors(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """(s, L, R) of an adapter that is alone and has all rows, or None."""
+        if self.rows != [(0, len(self.matrix))]:
+            return None
+        return self.adapters[0].scaled_factors(self.matrix)
+
     def forward(self, x: Tensor) -> Tensor:
         frozen, bias = self.frozen_weight, self._parameters.get("bias")
         drops = self.training and self.dropout.p > 0
@@ -108,6 +114,11 @@ class AdaptedLayer(nn.Module):
         factors = self.factors() if self.factored else None
         if factors is not None:
             return self.apply_weight(x, frozen, bias) + self.apply_factors(dropped, *factors)
+        scaled = self.scaled_factors() if self.factored and not drops else None
+        if scaled is not None:
+            scale, *factors = scaled
+            outputs = self.apply_weight(x, frozen, None) + self.apply_factors(x, *factors)
+            return self.apply_scale(outputs, scale, bias)
         weight = self.effective_weight()
         if not drops:
             return self.apply_weight(x, weight, bias)
@@ -131,6 +142,11 @@ class AdaptedLayer(nn.Module):
     def apply_factors(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """The layer's operation with the weight L R, which is not formed, and without a bias."""
         return F.linear(F.linear(x, right), left)
+
+    def apply_scale(self, outputs: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+        """Outputs of the layer times s (m,), of their type, and the bias."""
+        outputs = outputs * scale.to(outputs.dtype)
+        return outputs if bias is None else outputs + bias.to(outputs.dtype)
 
 
 class AdaptedLinear(AdaptedLayer, nn.Linear):
@@ -156,6 +172,9 @@ class AdaptedConv2d(AdaptedLayer, nn.Conv2d):
         kernel = right.view(-1, *self.frozen_weight.shape[1:]).repeat(self.groups, 1, 1, 1)
         return F.conv2d(self._conv_forward(x, kernel, None), left[:, :, None, None], groups=self.groups)
 
+    def apply_scale(self, outputs: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+        return super().apply_scale(outputs, scale[:, None, None], None if bias is None else bias[:, None, None])
+
 
 class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
     """m = width, n = tokens: an embedding is a linear layer of one-hot inputs. The weight of torch is transposed."""
@@ -169,6 +188,9 @@ class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
 
     def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.embedding(x, weight, self.padding_idx)
+
+    def scaled_factors(self) -> None:
+        return None  # padding would train lengths
 
     def apply_factors(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
         found = F.linear(F.embedding(x, right.T), left)

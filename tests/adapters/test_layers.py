@@ -86,7 +86,7 @@ def test_the_outputs_are_those_of_the_effective_weight(kind, method, factored):
     torch.testing.assert_close(model(x), plain(x))
 
 
-@pytest.mark.parametrize("method", ["lora", "pissa"])
+@pytest.mark.parametrize("method", ["lora", "pissa", "dora"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_do_not_depend_on_how_the_weight_is_applied(kind, method):
     found = []

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fisherexp.adapters import DoRA, LoRA, PiSSA
+from fisherexp.adapters.dora import row_lengths
 from fisherexp.adapters.lora import scaling
 from fisherexp.adapters.pissa import singular_factors
 
@@ -85,3 +86,12 @@ def test_in_the_gradient_of_dora_norms_are_constants():
     torch.testing.assert_close(dora.up.grad, 1.5 * ((dora.magnitude / norms)[:, None] * slope) @ dora.down.T)
     with pytest.raises(ValueError, match="1 of 2 rows of the weight are zero"):
         DoRA(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), 1)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-6), (torch.float64, 1e-14)])
+def test_row_lengths_are_those_of_the_sum(dtype, rtol):
+    weight, left, right = (torch.randn(size, dtype=dtype) for size in ((7, 9), (7, 3), (3, 9)))
+    expected = torch.linalg.vector_norm(weight.double() + left.double() @ right.double(), dim=1)
+    torch.testing.assert_close(row_lengths(weight, left, right).double(), expected, rtol=rtol, atol=0)
+    gone = row_lengths(weight, -weight @ torch.linalg.pinv(right), right)  # what is left of a row, not NaN
+    assert gone.isfinite().all()
