@@ -25,7 +25,7 @@ from fisherexp.config.explain import (
     composed,
     explain,
     is_experiments_sweep,
-    swept,
+    several_values,
     unknown_choices,
     within_sweeps,
 )
@@ -79,7 +79,7 @@ def _main(arguments: list[str] | None) -> int:
     command = parser.parse_args(sys.argv[1:])
     overrides = command.overrides
     unknown = unknown_choices(overrides)
-    several = [] if command.multirun or command.cfg or unknown else swept(overrides)
+    several = [] if command.multirun or command.cfg or unknown else several_values(overrides)
     if several and is_experiments_sweep(overrides):
         command.multirun = True
         sys.argv.insert(1, "--multirun")

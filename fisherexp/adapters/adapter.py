@@ -27,8 +27,8 @@ class Adapter(nn.Module):
         return None
 
     def scaled_factors(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """(s, L, R), of shapes (m,), (m, r) and (r, n), if W' = diag(s) (W + L R) for this W; to the same end. None, as
-        here, for all other methods."""
+        """(s, L, R), of shapes (m,), (m, r) and (r, n), if W' = diag(s) (W + L R) for this W; then, too, a layer need
+        not form W'. None, as here, for all other methods."""
         return None
 
     def penalty(self) -> Tensor:

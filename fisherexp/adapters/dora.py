@@ -44,6 +44,6 @@ def row_lengths(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
     Rounding is relative to ‖w‖, so it shows where an update leaves next to nothing of a row.
     """
-    cross = 2 * weight @ right.T + left @ (right @ right.T)
+    cross = 2 * (weight @ right.T) + left @ (right @ right.T)
     squares = torch.linalg.vector_norm(weight, dim=1).square() + (left * cross).sum(dim=1)
     return squares.clamp(min=0).sqrt()

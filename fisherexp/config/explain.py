@@ -108,8 +108,8 @@ def explain(lines: list[str]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def swept(overrides: list[str]) -> list[str]:
-    """Those that give several values."""
+def several_values(overrides: list[str]) -> list[str]:
+    """The overrides that give several values, as only a sweep takes them."""
     parsed = OverridesParser.create().parse_overrides(natives(overrides))
     return [o.input_line for o in parsed if o.is_sweep_override()]
 
