@@ -7,6 +7,8 @@ rank one, the worst kind, is taken for less than a tenth of itself in 1.3 of 10�
 about one of 10⁷ (of 4·10⁷ products of normal numbers); it was never taken for more than eight times itself.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,15 @@ class Sketch:
         """Of Σ_t g_t x_tᵀ, for g (T, rows) and x (T, columns)."""
         g, x = g.to(self.dtype), x.to(self.dtype)
         return (g.mT @ x).flatten() if self.whole else ((g @ self.left) * (x @ self.right)).sum(0)
+
+    def of_convolution(self, g: Tensor, x: Tensor, shape: Sequence[int], convolution: Callable) -> Tensor:
+        """Of the gradient, in `shape`, of a large weight of `convolution(x, weight)`, g being that of the result: the
+        r_k are convolved as weights of their own. Both (samples, channels, *space).
+        """
+        g, x = g.to(self.dtype), x.to(self.dtype)
+        projected = torch.einsum("no...,ok->nk...", g, self.left)
+        found = projected * convolution(x, self.right.mT.reshape(-1, *shape[1:]))
+        return found.transpose(0, 1).flatten(1).sum(1)
 
     def of_rows(self, index: Tensor, g: Tensor, rows: int) -> Tensor:
         """Of the gradient (rows, columns) to whose row index_t each g_t (columns,) is added."""

@@ -63,6 +63,40 @@ def test_parts_of_several_images(compiled, dilation):
     torch.testing.assert_close(total.movedim(-1, 1), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("padding", [(1, 1), (0, 2)])
+@pytest.mark.parametrize(
+    ("size", "channels", "outputs", "groups", "images"),
+    [
+        ((8, 8), 16, 8, 1, 1),
+        ((7, 9), 70, 21, 1, 1),  # tiles beyond the border, vectors and rows that are not full
+        ((21, 30), 50, 40, 1, 1),  # more tiles than are packed at a time
+        ((9, 6), 32, 16, 2, 3),  # groups, and three images to a sample
+        ((6, 6), 16, 600, 1, 1),  # several blocks of outputs
+        ((6, 6), 400, 9, 1, 1),  # and of channels
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_minimal_filtering(compiled, size, channels, outputs, groups, images, padding, dtype):
+    """3x3 kernels without strides, gradients in both memory layouts; oracle: plain autograd."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, outputs, 3, padding=padding, groups=groups, bias=False).double()
+    x = torch.randn(2 * images, channels, *size).double()
+    y = conv(x)
+    g = torch.randn_like(y)
+    expected = sum(
+        torch.autograd.grad((y[part] * g[part]).sum(), conv.weight, retain_graph=True)[0].square()
+        for part in torch.arange(len(x)).split(images)
+    )
+    total = torch.zeros(outputs, 3, 3, channels // groups, dtype=dtype)
+    x, g = x.movedim(1, -1).contiguous().to(dtype), g.to(dtype)
+    where = [*y.shape[2:]], [1, 1], list(padding), [1, 1]
+    for left in (g.flatten(2).mT, g.flatten(2).mT.contiguous()):
+        compiled(left, x, total, *where, images, groups)
+    rounding = 1e-12 if dtype == torch.float64 else 1e-5
+    scale = expected.max().item()
+    torch.testing.assert_close(total.movedim(-1, 1).double(), 2 * expected, rtol=rounding, atol=rounding * scale)
+
+
 @pytest.mark.parametrize("kernel", [1, (3, 4), 5, 7])
 @pytest.mark.parametrize(
     ("size", "channels", "outputs", "samples", "images"),
@@ -119,6 +153,22 @@ def test_threads_change_nothing(compiled, outputs, groups):
             torch.set_num_threads(threads)
             found.append(torch.zeros(outputs, 1, 1, 99 // groups))
             compiled(g, x, found[-1], [6, 1], [1, 1], [0, 0], [1, 1], 1, groups)
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].sum() > 0
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("channels", "outputs", "groups"), [(16, 8, 1), (100, 70, 1), (64, 64, 2)])
+def test_threads_change_nothing_in_minimal_filtering(compiled, channels, outputs, groups):
+    torch.manual_seed(0)
+    g, x = torch.randn(5, 64, outputs), torch.randn(5, 8, 8, channels)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(torch.zeros(outputs, 3, 3, channels // groups))
+            compiled(g, x, found[-1], [8, 8], [1, 1], [1, 1], [1, 1], 1, groups)
     finally:
         torch.set_num_threads(before)
     assert found[0].sum() > 0

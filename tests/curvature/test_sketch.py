@@ -1,7 +1,10 @@
 """Random projections of gradients: linear, of the right size, and the same without forming the gradient."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fisherexp.curvature.sketch import PAIRS, SMALL, Sketch
 
@@ -34,6 +37,20 @@ def test_sketches_of_what_is_not_formed_are_those_of_the_gradient(shape):
     torch.testing.assert_close(made.of_outer(g, x), made.of((g.mT @ x).reshape(shape)))
     dense = x.new_zeros(rows, columns).index_add_(0, index, x)
     torch.testing.assert_close(made.of_rows(index, x, rows), made.of(dense.reshape(shape)))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_sketch_of_a_convolution_is_that_of_its_weight_gradient(dims):
+    shape, options = (70, 16, 4, 3, 2)[: dims + 2], {"stride": 2, "padding": 1, "dilation": 2}
+    options |= {"stride": (2, 1, 1)[:dims]} if dims > 1 else {}
+    convolution = partial(getattr(F, f"conv{dims}d"), **options)
+    x, weight = torch.randn(3, 16, *(9, 8, 7)[:dims]).double(), torch.randn(shape).double().requires_grad_()
+    y = convolution(x, weight)
+    g = torch.randn_like(y)
+    (expected,) = torch.autograd.grad(y, weight, g)
+    made = Sketch(weight.detach().expand(shape), torch.Generator().manual_seed(0))
+    assert not made.whole
+    torch.testing.assert_close(made.of_convolution(g, x, shape, convolution), made.of(expected))
 
 
 def test_linear():

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 SOURCE = Path(__file__).with_name("squared_outer.cpp")
+PARTS = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
 FLAGS = {"AVX512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"), "AVX2": ("-mavx2", "-mfma")}
 
 
@@ -37,7 +38,7 @@ def location() -> Path:
 @cache
 def _identity() -> str:
     """Of what the library is made from; reading it for every accumulator would take a small network's time."""
-    made_from = f"{torch.__version__} {_flags()}".encode() + SOURCE.read_bytes()
+    made_from = f"{torch.__version__} {_flags()}".encode() + b"".join(part.read_bytes() for part in PARTS)
     return hashlib.sha256(made_from).hexdigest()[:12]
 
 

@@ -2,57 +2,22 @@
 //   total[o, k] += sum_n (sum_l g[n, l, o] u[n, l, k])^2      (in each group of channels)
 // or, where several images make a sample, the square of the sum over those. u are the patches of the input, which are
 // never formed as a whole: a panel of some features at some positions is packed with zeros for the border, so is g, and
-// each tile of their product lives in registers until its square is added to a block of the running sum in cache.
+// each tile of their product lives in registers until its square is added to a block of the running sum in cache. 3x3
+// kernels without strides take fewer products (winograd.h).
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
+
+#include "tiles.h"
+#include "winograd.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, ROWS = 8;  // 24 of 32 registers hold the tile
-#elif defined(__AVX2__)
-constexpr int BYTES = 32, ROWS = 4;  // 12 of 16
-#else
-constexpr int BYTES = 16, ROWS = 4;
-#endif
-constexpr int VECTORS = 3;
-constexpr int64_t BLOCK_BYTES = 512 * 1024;  // of the running sum: stays in the second cache over the samples
-constexpr int64_t PANEL_BYTES = 256 * 1024;  // of padded images, depthwise: read once for each offset of the kernel
-constexpr int64_t POSITIONS = 128;           // at a time: panel and gradients stay in the first cache over the tiles
-
-template <typename T>
-struct Vector {
-  typedef T type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
-  static constexpr int64_t lanes = BYTES / sizeof(T), columns = VECTORS * lanes;
-};
-
-// Zeros that begin where a line of the cache does: no vector lies across two.
-template <typename T>
-struct Buffer {
-  std::vector<T> held;
-  T* at;
-  explicit Buffer(int64_t size) : held(size + BYTES / sizeof(T), T(0)) {
-    void* start = held.data();
-    size_t space = held.size() * sizeof(T);
-    at = static_cast<T*>(std::align(BYTES, size * sizeof(T), start, space));
-  }
-};
-
-// Of one convolution, outputs, channels and features in each of its groups; a linear layer is one with a 1x1 kernel and
-// its positions in a row.
-struct Shape {
-  int64_t samples, images, groups, outputs, positions, width, channels, kernel_width, features;
-  int64_t in[2], stride[2], padding[2], dilation[2], x_strides[3];
-  bool rows_adjacent;  // features of a row of the kernel follow each other in memory
-
-  int64_t run() const { return rows_adjacent ? kernel_width * channels : channels; }
-};
+constexpr int64_t FEW = 64;  // positions of a sample, up to which two samples are squared together
 
 // Copies of `length` in steps of W, which it reaches; the last may overlap the one before.
 template <typename T, int W>
@@ -126,49 +91,6 @@ void pack(const Shape& s, const T* all, const int64_t* strides, int64_t top, int
   }
 }
 
-// One tile of each sample's product, ROWS by V vectors, `positions` to a sample: continued from `partial` unless they
-// are its first, left there unless they are its last; then its square goes to `total`.
-template <typename T, int V>
-void tile(const T* g, const T* panel, int64_t samples, int64_t positions, bool first, bool last, T* partial, T* total) {
-  using Lanes = typename Vector<T>::type;
-  constexpr int64_t lanes = Vector<T>::lanes, columns = Vector<T>::columns;
-  for (int64_t n = 0; n < samples; ++n) {
-    Lanes sum[ROWS][V];
-    // Unrolled, or the compiler moves the tile through memory.
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
-      for (int j = 0; j < V; ++j) sum[r][j] = Lanes{};
-    if (!first) {
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
-        for (int j = 0; j < V; ++j) sum[r][j] = *reinterpret_cast<const Lanes*>(partial + r * columns + j * lanes);
-    }
-    for (int64_t l = 0; l < positions; ++l, g += ROWS, panel += columns) {
-      Lanes p[V];
-#pragma GCC unroll 3
-      for (int j = 0; j < V; ++j) p[j] = *reinterpret_cast<const Lanes*>(panel + j * lanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
-        for (int j = 0; j < V; ++j) sum[r][j] += g[r] * p[j];
-    }
-    if (last) {
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
-        for (int j = 0; j < V; ++j)
-          *reinterpret_cast<Lanes*>(total + r * columns + j * lanes) += sum[r][j] * sum[r][j];
-    } else {
-#pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 3
-        for (int j = 0; j < V; ++j) *reinterpret_cast<Lanes*>(partial + r * columns + j * lanes) = sum[r][j];
-    }
-  }
-}
-
 template <typename T>
 void run(const Shape& s, const T* g, at::IntArrayRef g_strides, const T* x, T* total) {
   constexpr int64_t lanes = Vector<T>::lanes, columns = Vector<T>::columns, size = ROWS * columns;
@@ -184,6 +106,7 @@ void run(const Shape& s, const T* g, at::IntArrayRef g_strides, const T* x, T* t
     wide = std::clamp<int64_t>(most / high, 1, panels);
   }
   const int64_t across = (panels + wide - 1) / wide, parts = (tiles + high - 1) / high;
+  wide = (panels + across - 1) / across, high = (tiles + parts - 1) / parts;  // blocks of one size: equal shares
   const int64_t all = s.images * s.positions;
   at::parallel_for(0, s.groups * across * parts, 1, [&](int64_t first, int64_t behind) {
     const int64_t several = std::max<int64_t>(1, POSITIONS / all), some = std::min(several * all, POSITIONS);
@@ -202,10 +125,15 @@ void run(const Shape& s, const T* g, at::IntArrayRef g_strides, const T* x, T* t
           const int64_t width = std::min(columns, s.features - p * columns), vectors = (width + lanes - 1) / lanes;
           pack(s, x + group * s.channels, p * columns, width, begin, end, panel.at);
           const auto product = vectors == 1 ? tile<T, 1> : vectors == 2 ? tile<T, 2> : tile<T, VECTORS>;
+          const auto pairs = vectors == 1 ? tile_of_pairs<T, 1> : vectors == 2 ? tile_of_pairs<T, 2>
+                                                                                : tile_of_pairs<T, VECTORS>;
           for (int64_t t = 0; t * ROWS < bottom - top; ++t) {
             const int64_t at = ((p - left) * high + t) * size;
-            product(gradients.at + t * ROWS * (end - begin), panel.at, samples, positions, begin % all == 0,
-                    end % all == 0, partial.at + at, sums.at + at);
+            const T* from = gradients.at + t * ROWS * (end - begin);
+            const int64_t done = all <= FEW ? pairs(from, panel.at, samples, positions, sums.at + at) : 0;
+            if (done < samples)
+              product(from + done * positions * ROWS, panel.at + done * positions * columns, samples - done, positions,
+                      begin % all == 0, end % all == 0, partial.at + at, sums.at + at);
           }
         }
       }
@@ -346,12 +274,13 @@ void add_squares(const at::Tensor& g, const at::Tensor& x, at::Tensor total, at:
   }
   std::copy_n(x.strides().data(), 3, s.x_strides);
   s.rows_adjacent = dilation[1] == 1 && x.stride(2) == s.channels;
-  const bool depthwise = groups > 1 && s.channels == 1;
+  const bool depthwise = groups > 1 && s.channels == 1, one = dilation[0] == 1 && dilation[1] == 1;
+  const bool minimal = !depthwise && one && stride[0] == 1 && stride[1] == 1 && winograd_pays(s);
   if (g.scalar_type() == at::kFloat) {
-    (depthwise ? run_depthwise<float> : run<float>)(s, g.const_data_ptr<float>(), g.strides(), x.const_data_ptr<float>(), total.data_ptr<float>());
+    (depthwise ? run_depthwise<float> : minimal ? run_winograd<float> : run<float>)(s, g.const_data_ptr<float>(), g.strides(), x.const_data_ptr<float>(), total.data_ptr<float>());
   } else {
     TORCH_CHECK(g.scalar_type() == at::kDouble, "float32 or float64");
-    (depthwise ? run_depthwise<double> : run<double>)(s, g.const_data_ptr<double>(), g.strides(), x.const_data_ptr<double>(), total.data_ptr<double>());
+    (depthwise ? run_depthwise<double> : minimal ? run_winograd<double> : run<double>)(s, g.const_data_ptr<double>(), g.strides(), x.const_data_ptr<double>(), total.data_ptr<double>());
   }
 }
 

@@ -5,6 +5,7 @@ Unfolding: Chellapilla et al. 2006; per-sample gradients of convolutions: Rochet
 Where one sample is much work, the library's weight gradient, called for one at a time, is faster than unfolding.
 """
 
+from functools import partial
 from math import prod
 
 import torch
@@ -169,6 +170,16 @@ class Conv(Use):
         shape, padding = self.slots[slot].value.shape, [before for before, _ in self.padding]
         x = x[rows].flatten(0, 1).contiguous()
         return gradient(x, shape, g.contiguous(), self.stride, padding, self.dilation, self.groups)
+
+    def sketched(self, slot, g, rows, weights, sketch):
+        if slot == "bias" or sketch.whole or self.groups > 1 or any(before != after for before, after in self.padding):
+            return super().sketched(slot, g, rows, weights, sketch)
+        x, g = self.images(g)
+        g = g[rows] * weights.reshape(-1, *[1] * (g.dim() - 1))
+        options = {"stride": self.stride, "padding": [p for p, _ in self.padding], "dilation": self.dilation}
+        convolution = partial(getattr(F, f"conv{self.spatial}d"), **options)
+        shape = self.slots[slot].value.shape
+        return sketch.of_convolution(g.flatten(0, 1), x[rows].flatten(0, 1), shape, convolution)
 
     def add_squares(self, g, totals, last=True):
         if "bias" in totals:
