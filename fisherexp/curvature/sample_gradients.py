@@ -41,7 +41,7 @@ class SampleGradients:
 
         def of(rows: Tensor) -> Tensor:
             if id(rows) not in known:
-                flat = rows.flatten(1).double()
+                flat = rows.reshape(len(rows), -1).double()
                 known[id(rows)] = flat @ flat.mT
             return known[id(rows)]
 

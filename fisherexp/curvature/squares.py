@@ -183,7 +183,7 @@ class SquaredNorms(Gathered):
         self._add(root, slice(None), ((g @ g.mT) * (x @ x.mT)).sum((1, 2)))
 
     def take(self, root, rows, gradients):
-        self._add(root, rows, gradients.flatten(1).square().sum(1))
+        self._add(root, rows, gradients.reshape(len(gradients), -1).square().sum(1))
 
     def _add(self, root: str, rows: slice, squares: Tensor) -> None:
         if root not in self.norms:
@@ -206,7 +206,7 @@ class SecondMoments(Gathered):
             self.sums[name] = self.sums[name] + total if name in self.sums else total
 
     def take(self, root, rows, gradients):
-        flat = gradients.flatten(1)
+        flat = gradients.reshape(len(gradients), -1)
         if root not in self.sums:
             self.sums[root] = torch.zeros(flat.shape[1], flat.shape[1], dtype=flat.dtype, device=flat.device)
         self.sums[root].addmm_(flat.mT, flat)

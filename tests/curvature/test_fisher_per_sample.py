@@ -16,7 +16,19 @@ def each(model, x, y):
         yield dict(zip((n for n, _ in model.named_parameters()), gradients, strict=True))
 
 
+class Scaled(nn.Module):
+    """A temperature, a parameter without axes, met by a rule and, written into a mask, by none."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.scale, self.fill = nn.Linear(6, 3), nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return (self.first(x) * self.scale).masked_fill(x[:, :3] > 0.5, self.fill)
+
+
 CASES = {
+    "without axes": (Scaled, (6,)),
     "shared": (Shared, (6,)),
     "residual": (Residual, (3, 8, 8)),
     "tokens": (Tokens, (5, 8)),
@@ -24,6 +36,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be followed")
 @pytest.mark.parametrize("name", CASES)
 def test_norms(name):
     torch.manual_seed(0)
@@ -44,13 +57,21 @@ def test_expected_norms_add_up_to_the_trace():
     torch.testing.assert_close(sum(n.square().mean() for n in norms.values()), trace)
 
 
-@pytest.mark.parametrize("name", ["shared", "residual"])
+SECOND = {
+    "shared": ["twice.weight", "first.bias"],
+    "residual": ["conv2.weight", "bn2.weight"],
+    "without axes": ["scale", "fill"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be followed")
+@pytest.mark.parametrize("name", SECOND)
 def test_second_moments(name):
     torch.manual_seed(0)
     make, shape = CASES[name]
     model = make().double()
     x, y = torch.randn(5, *shape).double(), torch.randint(0, 3, (5,))
-    chosen = ["twice.weight", "first.bias"] if name == "shared" else ["conv2.weight", "bn2.weight"]
+    chosen = SECOND[name]
     found = gradient_second_moments(model, [(x[:2], y[:2]), (x[2:], y[2:])], parameters=chosen)
     assert set(found) == set(chosen)
     for parameter in chosen:

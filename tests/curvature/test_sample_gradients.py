@@ -9,15 +9,15 @@ from fisherexp.curvature import PerSampleGradients
 
 
 class Tied(nn.Module):
-    """A weight used twice, one that is left out, an embedding of positions and a norm."""
+    """A weight used twice, one that is left out, a norm and a scale without axes."""
 
     def __init__(self):
         super().__init__()
         self.first, self.norm, self.last = nn.Linear(5, 5), nn.LayerNorm(5), nn.Linear(5, 3)
-        self.unused = nn.Parameter(torch.ones(2))
+        self.unused, self.scale = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor(0.7))
 
     def forward(self, x):
-        return self.last(self.norm(torch.tanh(self.first(torch.tanh(self.first(x))))))
+        return self.last(self.norm(torch.tanh(self.first(torch.tanh(self.first(x))))) * self.scale)
 
 
 NETWORKS = {
@@ -42,7 +42,7 @@ def test_rows_gram_matrix_and_sums_are_those_of_single_backward_passes(name):
         F.cross_entropy(model(x[i : i + 1]), y[i : i + 1]).backward()
         expected.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()])
     whole = torch.stack([torch.cat([g.flatten() for g in row]) for row in expected])
-    rows = torch.cat([part.flatten(1) for part in found.rows().values()], 1)
+    rows = torch.cat([part.reshape(len(part), -1) for part in found.rows().values()], 1)
     torch.testing.assert_close(rows, whole)
     torch.testing.assert_close(found.gram(), whole @ whole.mT)
     weights = torch.randn(len(x)).double()
