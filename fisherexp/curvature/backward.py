@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import CheckpointError
 
 from .consumer import Consumer
 from .tape import Tape
@@ -37,11 +36,8 @@ def backward(
             check.add_seed(seed)
         if outputs.requires_grad:
             tape.last = following is None
-            try:
-                with torch._C.DisableTorchFunctionSubclass():
-                    _run_backward(outputs, seed.to(outputs.dtype), starts, not tape.last)
-            except CheckpointError as error:
-                raise RuntimeError(CHECKPOINTING) from error
+            with torch._C.DisableTorchFunctionSubclass():
+                _run_backward(outputs, seed.to(outputs.dtype), starts, not tape.last)
             consumer.end()
         seed = following
     return passes

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
-from .backward import backward
+from .backward import CHECKPOINTING, backward
 from .consumer import Consumer, Seeds
 from .following import Following, nobody
 from .identity import Part, rounding
@@ -58,6 +59,8 @@ class Engine(Following):
                         return self._attempt(inputs, seeds, consumer, batch, samples)
                     except _Again:
                         self._looking = False
+                    except CheckpointError as error:  # where it is asked for what it has forgotten
+                        raise RuntimeError(CHECKPOINTING) from error
             finally:
                 self._part, self._sink = None, nobody  # nothing of a batch is kept
 
@@ -123,7 +126,7 @@ class Engine(Following):
         """The verification that this forward pass needs; None where one like it was verified, or where it is proven."""
         if self.proven is not None:
             return None
-        path = path_of(outputs, tape.trail, tape.indices, self.layout.steps, batch, samples)
+        path = path_of(outputs, tape.trail, tape.indices, self.layout.steps, self.storages, batch, samples)
         if self._part is None and self.verified.covers(path):
             return None
         if not outputs.isfinite().all():

@@ -157,6 +157,8 @@ class Following:
         if self.tape is None or not self.tape.current():
             steps = look or self.layout.steps
             self.tape = Tape(self.wanted, steps, self.channels_last, self.kernel, self.model.buffers())
+            dense = (p for p in self.model.parameters() if p.layout is torch.strided)
+            self.storages = {p.untyped_storage().data_ptr() for p in dense}
             self.forwards = self.places.forwards(self.tape)
         return self.tape
 

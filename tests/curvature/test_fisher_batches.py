@@ -66,6 +66,111 @@ def test_layouts_that_change_at_equal_shapes(t, signs, monkeypatch):
     assert error(fisher_diagonal(model, batches), exact(model, batches)) > 1e-2
 
 
+class IndexFirst(torch.autograd.Function):
+    """Rows by an index that a function of one's own keeps."""
+
+    @staticmethod
+    def forward(ctx, h, index):
+        ctx.index = index
+        return h[index]
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.zeros_like(g).index_add(0, ctx.index, g), None
+
+
+def written(h, order):
+    z = torch.zeros_like(h)
+    for row, place in zip(h, order.argsort().tolist(), strict=True):
+        z[place] = row
+    return z
+
+
+def one_hot(order):
+    return F.one_hot(order, len(order)).double()
+
+
+MOVES = {  # rows h[order]
+    "embedding": lambda h, order: F.embedding(order, h),
+    "embedding bag": lambda h, order: F.embedding_bag(order, h, torch.arange(len(h)), mode="sum"),
+    "index_reduce": lambda h, order: torch.ones_like(h).index_reduce(0, order.argsort(), h, "prod"),
+    "product": lambda h, order: one_hot(order) @ h,
+    "batched product": lambda h, order: torch.einsum("nm,md->nd", one_hot(order), h),
+    "sparse product": lambda h, order: torch.sparse.mm(one_hot(order).to_sparse(), h),
+    "compressed rows": lambda h, order: one_hot(order).to_sparse_csr() @ h,
+    "parts": lambda h, order: torch.stack([h.unbind(0)[i] for i in order.tolist()]),
+    "lists": lambda h, order: torch.cat([h.split(1)[i] for i in order.tolist()]),
+    "turned": lambda h, order: torch.rot90(h[:, None], 2 * int(order[0] > 0), (0, 1))[:, 0],
+    "written": written,
+    "of one's own": IndexFirst.apply,
+}
+
+
+class Sorted(nn.Module):
+    """A layer that meets the samples once as they are and once in an order of their keys."""
+
+    def __init__(self, move):
+        super().__init__()
+        self.move, self.embed, self.inner, self.head = move, nn.Linear(D, D), nn.Linear(D, D), nn.Linear(D, C)
+
+    def forward(self, x, keys):
+        h, order = self.embed(x.mean(1)), keys.argsort()
+        moved = self.move(torch.tanh(self.inner(self.move(h, order))), order.argsort())
+        return self.head(moved + self.inner(h))
+
+
+@pytest.mark.filterwarnings("ignore:.*(CSR|index_reduce|cannot be followed)")
+@pytest.mark.parametrize("way", MOVES)
+def test_rows_moved_as_never_before(way):
+    """In order at first, which tells nothing about an order that comes later."""
+    model, batches = Sorted(MOVES[way]), []
+    for keys in (torch.arange(N), torch.arange(N), torch.arange(N).flip(0), torch.arange(N)):
+        batches.append(((torch.randn(N, T, D), keys), torch.randint(C, (N,))))
+    assert error(fisher_diagonal(model, batches), exact(model, batches)) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be followed")
+def test_ragged_rows_of_equal_number():
+    class Ragged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Linear(D, D), nn.Linear(D, C)
+
+        def forward(self, x, lengths):
+            rows = torch.cat([x[i, :length] for i, length in enumerate(lengths.tolist())])
+            rows = self.inner(torch.tanh(self.inner(rows)))
+            return self.head(torch.segment_reduce(rows, "sum", lengths=lengths))
+
+    model, batches = Ragged(), []
+    for lengths in ([3] * 4, [3] * 4, [2, 4, 5, 1], [3] * 4):
+        batches.append(((torch.randn(4, 5, D), torch.tensor(lengths)), torch.randint(C, (4,))))
+    assert error(fisher_diagonal(model, batches), exact(model, batches)) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:.*(has no rule|cannot be followed)")
+def test_experts_that_all_samples_meet_at_first():
+    """Experts whose places are given by a product, as many as samples: the first batch fills all of them in order."""
+
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.experts = nn.Linear(D, D), nn.Parameter(torch.randn(2, D, D))
+            self.shared, self.head = nn.Linear(D, D), nn.Linear(D, C)
+
+        def forward(self, x, gate):
+            chosen = gate > 0
+            place = (chosen.long().cumsum(0) - 1).clamp_min(0)
+            dispatch = F.one_hot(place, len(x)) * chosen[..., None].to(x.dtype)  # (samples, experts, places)
+            h = torch.einsum("nec,nd->ecd", dispatch, self.embed(x.mean(1)))
+            h = self.shared(torch.tanh(torch.bmm(h, self.experts)))
+            return self.head(torch.einsum("nec,ecd->nd", dispatch * gate[..., None], h))
+
+    model, batches = Routed(), []
+    for kept in (torch.ones(N, 2), torch.ones(N, 2), torch.arange(2 * N).reshape(N, 2) % 3 > 0):
+        batches.append(((torch.randn(N, T, D), torch.rand(N, 2).add(0.1) * kept), torch.randint(C, (N,))))
+    assert error(fisher_diagonal(model, batches), exact(model, batches)) < 1e-9
+
+
 class Encoder(nn.Module):
     """Torch's encoder, which leaves padding at 0 where its weights are frozen and evaluates it where they are not."""
 
