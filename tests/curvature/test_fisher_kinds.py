@@ -189,6 +189,39 @@ def test_verification_is_what_finds_a_parameter_that_was_missed(monkeypatch):
         assert_exact(model, [batch])
 
 
+def half(h):
+    h[..., ::2] *= 2.0
+    return h
+
+
+CHANGES = {  # the result of a linear layer over positions, which is a view of another tensor
+    "activation": nn.ReLU(inplace=True),
+    "sigmoid": torch.sigmoid_,
+    "part": half,
+    "rows": lambda h: h.flatten(0, 1).mul_(2.0).view_as(h).tanh(),
+    "twice": lambda h: F.silu(h.mul_(0.5), inplace=True),
+    "replaced": lambda h: h[:, 1:].copy_(h[:, :-1].tanh()),
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("change", CHANGES)
+def test_results_over_positions_changed_in_place(change, bias):
+    """As quick as other layers: nothing is said of samples run one by one."""
+    model = Net(lambda m, h: CHANGES[change](m.inner(h * m.w)), inner=nn.Linear(D, D, bias=bias))
+    batches = [data(), data(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fisher_diagonal(model, batches)
+    assert worst(found, reference(model, batches)) <= 1e-9
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.SiLU, nn.Hardtanh])
+def test_chains_with_activations_in_place(activation):
+    layers = nn.Linear(D, D), nn.Linear(D, D), activation(inplace=True), nn.Flatten(), nn.Linear(T * D, C)
+    assert_exact(nn.Sequential(*layers), [data(), data(3)])
+
+
 # A forward that is not the module's own.
 
 

@@ -269,9 +269,16 @@ class _Leaf(torch.autograd.Function):
 
 def tap(out: Tensor, receive: Callable[[Tensor], None], token: Tensor) -> Tensor:
     """Arrange for `receive(g)` to be called with the gradient of `out`; returns the tensor to continue with."""
-    if out.grad_fn is not None and out.output_nr == 0:
+    whole, shape = out, out.shape
+    if out._is_view():  # in-place operations leave out the node of a view, as linear layers over positions return
+        base = out._base
+        same = base.numel() == out.numel() and base.is_contiguous() and out.is_contiguous()
+        if base.grad_fn is None or not same:
+            return _Tap.apply(out, token, receive)
+        whole = base
+    if whole.grad_fn is not None and whole.output_nr == 0:
         # At the node and not at the tensor, which an in-place operation may give another history.
-        out.grad_fn.register_prehook(lambda gradients: receive(gradients[0]))
+        whole.grad_fn.register_prehook(lambda gradients: receive(gradients[0].reshape(shape)))
         return out
     if out.requires_grad:
         out.register_hook(lambda g: receive(g))
