@@ -21,7 +21,7 @@ from .look import Look
 from .places import Places
 from .rules import DECOMPOSITIONS, Use
 from .rules.normalization import CoupledSamples
-from .tape import Tape
+from .tape import Tape, Tracked
 from .tracing import trace, views
 from .undisturbed import Undisturbed, wanted_parameters
 from .verification import evaluate
@@ -106,6 +106,8 @@ class Following:
                 self._sink = nobody  # gradients that the model itself takes in its forward pass
                 with self.places.hold(tape.tracked, self.forwards):
                     outputs = outputs_of(self.model, inputs)
+                if outputs.__class__ is Tracked:
+                    raise UnknownLayout("its outputs seem to be computed from parameters alone")
                 tape.look = None  # the steps are found
                 if fresh:
                     self.unseen, checkpointed = tape.unseen(outputs)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fisherexp.curvature import fisher_diagonal, path
+from fisherexp.curvature import fisher_diagonal, following, path
 
 pytestmark = pytest.mark.usefixtures("in_double_precision")
 
@@ -25,8 +25,8 @@ def exact(model, batches):
         xs = x if isinstance(x, tuple) else (x,)
         for i in range(len(y)):
             value = F.cross_entropy(model(*(t[i : i + 1] for t in xs)), y[i : i + 1])
-            for n, g in zip(named, torch.autograd.grad(value, list(named.values())), strict=True):
-                total[n] += g.square()
+            for n, g in zip(named, torch.autograd.grad(value, list(named.values()), allow_unused=True), strict=True):
+                total[n] += 0 if g is None else g.square()
             count += 1
     return {n: t / count for n, t in total.items()}
 
@@ -168,6 +168,28 @@ def test_experts_that_all_samples_meet_at_first():
     model, batches = Routed(), []
     for kept in (torch.ones(N, 2), torch.ones(N, 2), torch.arange(2 * N).reshape(N, 2) % 3 > 0):
         batches.append(((torch.randn(N, T, D), torch.rand(N, 2).add(0.1) * kept), torch.randint(C, (N,))))
+    assert error(fisher_diagonal(model, batches), exact(model, batches)) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be followed")
+@pytest.mark.parametrize("which", range(N))
+def test_as_many_rows_in_a_part_as_in_the_batch(which, monkeypatch):
+    """A layer that seems to meet no samples in the batch, and in the next is left out: the head is met in its place."""
+
+    class Flagged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Linear(D, D), nn.Linear(D, C)
+
+        def forward(self, x):
+            h, flagged = torch.zeros_like(x), x[..., 0] > 9
+            if flagged.any():
+                h[flagged] = torch.tanh(self.inner(x[flagged]))
+            return self.head(x.sin().mean(1) + h.mean(1))
+
+    monkeypatch.setattr(following, "WHOLE", 0)
+    model, batches = Flagged(), [(torch.randn(N, T, D), torch.randint(C, (N,))) for _ in range(3)]
+    batches[0][0][which, :2, 0] = batches[2][0][which, :2, 0] = 10.0
     assert error(fisher_diagonal(model, batches), exact(model, batches)) < 1e-9
 
 
