@@ -107,7 +107,9 @@ def _unseen(node: Any, kind: str) -> list[Tensor]:
         whole, shapes = node._input_metadata[0].shape, [n._input_metadata[i].shape for n, i in parts]
         some = any(prod(shape) < prod(whole) and shape[:1] != whole[:1] for shape in shapes)
         return [torch.tensor(nan)] if some else []
-    return _integers(t for t in (*node.saved_tensors, *vars(node).values()) if isinstance(t, Tensor))
+    kept = [*node.saved_tensors, *vars(node).values()]
+    kept += [torch.tensor(v) for v in kept if isinstance(v, (list, tuple)) and v and all(type(i) is int for i in v)]
+    return _integers(t for t in kept if isinstance(t, Tensor))
 
 
 @cache

@@ -79,6 +79,19 @@ class IndexFirst(torch.autograd.Function):
         return torch.zeros_like(g).index_add(0, ctx.index, g), None
 
 
+class ListFirst(IndexFirst):
+    """And by numbers."""
+
+    @staticmethod
+    def forward(ctx, h, order):
+        ctx.index = order.tolist()
+        return h[order]
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.zeros_like(g).index_add(0, torch.tensor(ctx.index), g), None
+
+
 def written(h, order):
     z = torch.zeros_like(h)
     for row, place in zip(h, order.argsort().tolist(), strict=True):
@@ -103,6 +116,7 @@ MOVES = {  # rows h[order]
     "turned": lambda h, order: torch.rot90(h[:, None], 2 * int(order[0] > 0), (0, 1))[:, 0],
     "written": written,
     "of one's own": IndexFirst.apply,
+    "of one's own, by numbers": ListFirst.apply,
 }
 
 
