@@ -1,5 +1,6 @@
 """Losses that mix samples, and targets and weights that cannot be meant, are refused; others count as they should."""
 
+import numpy as np
 import pytest
 import torch
 from fisher_oracles import one_at_a_time, worst
@@ -70,6 +71,8 @@ def test_unsigned_tokens_have_no_ignored_class():
     [
         ("must not be negative", torch.full((N, C), -100.0), None, None),
         ("one for each", torch.zeros(N, dtype=torch.long), torch.rand(N, T), None),
+        ("must be a tensor, got list", [0] * N, None, None),
+        ("must be a tensor, got ndarray", np.zeros(N, dtype=np.int64), None, None),
         ("has no gradient", torch.zeros(N), None, lambda out, y: out.detach().sum(1)),
     ],
 )
