@@ -10,7 +10,7 @@ from .choices import check_choice
 from .engine import Engine
 from .inputs import batch_size, move
 from .likelihood import LABELS, counted_classes
-from .resolve import counted, resolve
+from .resolve import check_tensor, counted, resolve
 from .squares import Gathered, SecondMoments, SquaredNorms
 from .undisturbed import refuse_batch_statistics
 
@@ -24,6 +24,7 @@ def _sweep(engine: Engine, batch: tuple, loss: Any, labels: str, consumer: Gathe
         inputs, targets = (part if part is None else move(part, engine.device) for part in (*batch, None)[:2])
         if labels == "empirical" and targets is None:
             raise ValueError("labels='empirical' needs targets")
+        check_tensor(likelihood, targets)
         consumer = consumer or SquaredNorms(engine.wanted, batch_size(inputs))
 
         def seeds(outputs: Tensor) -> Iterable[Tensor]:

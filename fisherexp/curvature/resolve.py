@@ -26,14 +26,17 @@ def resolve(loss: str | Callable | Likelihood | None, labels: str) -> Likelihood
     return loss
 
 
+def check_tensor(loss: Likelihood, targets: Any) -> None:
+    """Raises ValueError for targets that are no tensor, unless the loss is a function of one's own."""
+    if targets is not None and not isinstance(targets, Tensor) and not isinstance(loss, Custom):
+        raise ValueError(f"targets of {loss.name} must be a tensor, got {type(targets).__name__}")
+
+
 def counted(
     loss: Likelihood, labels: str, inputs: Any, targets: Tensor | None, weights: Tensor | None, size: int
 ) -> tuple[Any, Tensor | None, Tensor | None, int]:
-    """A batch without the samples that its targets ignore, and how many are left. Raises ValueError for targets that
-    are no tensor, unless the loss is a function of one's own.
-    """
-    if targets is not None and not isinstance(targets, Tensor) and not isinstance(loss, Custom):
-        raise ValueError(f"targets of {loss.name} must be a tensor, got {type(targets).__name__}")
+    """A batch without the samples that its targets ignore, and how many are left. Errors as in `check_tensor`."""
+    check_tensor(loss, targets)
     kept = loss.kept(targets, labels)
     if kept is None or len(kept) != size:
         return inputs, targets, weights, size

@@ -7,7 +7,7 @@ from fisher_oracles import one_at_a_time, worst
 from torch import nn
 from torch.nn import functional as F
 
-from fisherexp.curvature import DiagonalAccumulator, fisher_diagonal
+from fisherexp.curvature import DiagonalAccumulator, fisher_diagonal, per_sample_gradient_norms
 
 N, T, D, C, V = 6, 5, 4, 3, 260
 
@@ -79,3 +79,8 @@ def test_unsigned_tokens_have_no_ignored_class():
 def test_what_cannot_be_meant_is_refused(said, targets, weights, loss):
     with pytest.raises(ValueError, match=said):
         DiagonalAccumulator(nn.Linear(D, C), loss=loss).update(torch.randn(N, D), targets, weights)
+
+
+def test_norms_refuse_targets_that_are_no_tensor():
+    with pytest.raises(ValueError, match="must be a tensor, got list"):
+        per_sample_gradient_norms(nn.Linear(D, C), torch.randn(N, D), [0] * N)
