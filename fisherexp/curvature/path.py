@@ -103,7 +103,8 @@ def _unseen(node: Any, kind: str) -> list[Tensor]:
     keeps is returned instead.
     """
     if kind == "CopySlices":  # z[i] = row does not show the place, as z[:, 0] = rows need not and z.relu_() has none
-        parts = [(n, i) for n, i in node.next_functions[1:] if n is not None and not hasattr(n, "variable")]
+        following = [(n, i) for n, i in node.next_functions[1:] if n is not None]
+        parts = [(n, i) for n, i in following if n.__class__.__name__ != "AccumulateGrad"]  # a leaf is no row's
         whole, shapes = node._input_metadata[0].shape, [n._input_metadata[i].shape for n, i in parts]
         some = any(prod(shape) < prod(whole) and shape[:1] != whole[:1] for shape in shapes)
         return [torch.tensor(nan)] if some else []

@@ -77,7 +77,7 @@ def test_parts_of_several_images(compiled, dilation):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_minimal_filtering(compiled, size, channels, outputs, groups, images, padding, dtype):
-    """3x3 kernels without strides, gradients in both memory layouts; oracle: plain autograd."""
+    """3x3 kernels without strides at positions enough for it, gradients in both memory layouts; oracle: autograd."""
     torch.manual_seed(0)
     conv = nn.Conv2d(channels, outputs, 3, padding=padding, groups=groups, bias=False).double()
     x = torch.randn(2 * images, channels, *size).double()
