@@ -73,6 +73,15 @@ def test_methods_come_before_references_and_problems_apart(tmp_path):
     assert "Who is best" not in second  # there is one row
 
 
+def test_runs_that_have_none_of_the_usual_metrics_are_shown(tmp_path):
+    run = record("sinkhorn", 0, 1.0, data="random_assignment")
+    run["metrics"]["after"] = {"error": 0.25, "gap": 0.125}
+    page([*RUNS, run], [], {}, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count("<section") == 2
+    (found,) = [run for run in content(tmp_path / "report.html")["runs"] if run["names"]["data"] == "random_assignment"]
+    assert found["metrics"]["after"] == {"error": 0.25, "gap": 0.125}
+
+
 def test_the_list_of_runs_has_the_options_that_differ(tmp_path):
     runs = [record("ssd", seed, 90.0, alpha=alpha) for alpha in (0.1, 0.2) for seed in (0, 1)] + [record("erm", 0, 1.0)]
     page(runs, [], {}, tmp_path / "report.html")

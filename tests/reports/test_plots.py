@@ -234,6 +234,15 @@ def test_runs_without_what_a_kind_needs_are_refused_in_words(kind, tmp_path):
         drawn(kind, [record("erm", 0, 90.0) | {"folder": str(tmp_path)}])
 
 
+@pytest.mark.parametrize("kind", ["trade_off", "cost"])
+def test_runs_without_a_usual_pair_of_metrics_are_refused_in_words(kind):
+    run = record("sinkhorn", 0, 90.0)
+    run["metrics"]["after"] = {"error": 0.1, "gap": 0.2}
+    with pytest.raises(ValueError, match=r"no usual metric .* choose from error, gap"):
+        drawn(kind, [run])
+    assert drawn("trade_off", [run], x="error", y="gap").axes  # the control: chosen, they are drawn
+
+
 def test_several_problems_do_not_share_a_figure():
     with pytest.raises(ValueError, match="several kinds of data"):
         drawn("trade_off", [record("erm", 0, 90.0), record("erm", 0, 90.0, data="mnist")])

@@ -117,7 +117,7 @@ def axes_of(records: list[Record], request: Request, pairs: Sequence[tuple[str, 
     default = next(((x, y) for known in (have, *each) for x, y in pairs if {x, y} <= known), (None, None))
     x, y = request.x or default[0], request.y or default[1]
     for axis, metric in (("x", x), ("y", y)):
-        if metric not in have and metric not in default:
+        if metric is None or metric not in (*have, *default):
             reason = f"not every run has '{metric}'" if metric else "there is no usual metric for these runs"
             raise ValueError(f"--{axis}: {reason}; choose from {', '.join(sorted(have))}")
     return x, y
