@@ -9,7 +9,7 @@ Where the official code differs: it stops where the error rises, not where it st
 is worse than the one before; we return the best. It stores scales relative to the smallest of the matrix and counts one
 float per group (offset=matrix, see NormalFloat); our results were made with the smallest of each group. It sums F over
 samples, we take means, for which the formats are the same. It scales adapters by alpha / r, here they are not scaled.
-Its SVD is randomized.
+Its SVD is randomized (svd=randomized).
 
 init=zero is QLoRA (arXiv 2305.14314): W quantized as it is, L = 0, R random.
 """
@@ -34,7 +34,12 @@ from fisherexp.quantization import Format, Iterate, NormalFloat, alternate
 
 
 def low_rank_plus_quantized(
-    weight: Tensor, rank: int, form: Format, fisher: Tensor, iterations: int
+    weight: Tensor,
+    rank: int,
+    form: Format,
+    fisher: Tensor,
+    iterations: int,
+    svd: Literal["exact", "randomized"] = "exact",
 ) -> tuple[Tensor, Tensor, Tensor, list[float]]:
     """Q (n, m), L (n, r), R (r, m) for W (n, m) and its Fisher (n, m), and the weighted errors of all iterates.
 
@@ -45,7 +50,10 @@ def low_rank_plus_quantized(
     def error(found: Iterate) -> float:
         return (roots * (weight - found.quantized - found.up @ found.down)).norm().item()
 
-    best, errors = alternate(weight, form, lambda rest: weighted_svd(rest, *scales, rank), iterations, error, True)
+    def low_rank(rest: Tensor) -> tuple[Tensor, Tensor]:
+        return weighted_svd(rest, *scales, rank, svd)
+
+    best, errors = alternate(weight, form, low_rank, iterations, error, True)
     return best.quantized, best.up, best.down, errors
 
 
@@ -54,13 +62,14 @@ class LQLoRA(LowRank):
 
     budget: mean bits per weight of all Q, None for the most accurate format of each. The formats are all
     combinations of weight_bits, scale_bits, scale_type, block and group, with one offset, see NormalFloat.
-    iterations: at most, per matrix and format.
+    iterations: at most, per matrix and format. svd: of each, see `weighted_low_rank`.
     importance: the estimator of F. finetune: of the adapters, everything else is frozen.
     """
 
     name = "lq_lora"
     paper = "Guo et al., ICLR 2024, arXiv 2311.12023"
     start = "source"
+    without_effect = {"svd": "nearly the same factors, sooner where layers are wide"}
     # Where a budget is given, the formats it rules out are not missed.
     counts_with = {option: {"budget": None} for option in ("weight_bits", "scale_bits", "scale_type", "group")}
 
@@ -78,12 +87,13 @@ class LQLoRA(LowRank):
         group: AtLeastOne[Count],
         offset: Literal["group", "matrix"],
         iterations: Count,
+        svd: Literal["exact", "randomized"],
         importance: Importance,
         finetune: Recipe,
     ) -> None:
         calibration = FisherCalibration(model, importance) if weighted else None
         super().__init__(model, rank, 1.0, finetune, calibration, adapters_only=True)
-        self.init, self.budget, self.iterations = init, budget, iterations
+        self.init, self.budget, self.iterations, self.svd = init, budget, iterations, svd
         self.formats = [
             NormalFloat(*each, offset) for each in product(weight_bits, scale_bits, scale_type, block, group)
         ]
@@ -111,7 +121,7 @@ class LQLoRA(LowRank):
     def parts(self, form: NormalFloat, weight: Tensor, rank: int, fisher: Tensor) -> tuple[Parts, float]:
         """(Q, L, R) of a weight (n, m) in a format, and its weighted error."""
         if self.init == "lq":
-            *found, errors = low_rank_plus_quantized(weight, rank, form, fisher, self.iterations)
+            *found, errors = low_rank_plus_quantized(weight, rank, form, fisher, self.iterations, self.svd)
             return tuple(found), min(errors)
         quantized = form(weight)
         left, right = weight.new_zeros(len(weight), rank), weight.new_empty(rank, weight.shape[1])

@@ -13,13 +13,16 @@ from fisherexp.quantization import Root, weighted_low_rank
 Axis = Literal["out", "in", "two_sided"]
 
 
-def weighted_svd(weight: Tensor, row: Tensor, col: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def weighted_svd(
+    weight: Tensor, row: Tensor, col: Tensor, rank: int, svd: Literal["exact", "randomized"] = "exact"
+) -> tuple[Tensor, Tensor]:
     """Factors L (n, r) and R (r, m) of W (n, m), singular values shared as roots. row (n,), col (m,) > 0.
 
-    Computed in float64, returned in W's type. r is `rank`, or fewer where W has fewer rows or columns.
+    Computed in float64, returned in W's type. r is `rank`, or fewer where W has fewer rows or columns. svd:
+    see `weighted_low_rank`.
     """
     roots = (Root(each.double(), 1 / each.double()) for each in (col, row))
-    left, right = weighted_low_rank(weight, rank, *roots)
+    left, right = weighted_low_rank(weight, rank, *roots, svd)
     return left.to(weight), right.to(weight)
 
 

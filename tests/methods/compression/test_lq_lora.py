@@ -46,6 +46,17 @@ def test_a_constant_fisher_is_none_and_full_rank_loses_nothing():
     assert error(low_rank_plus_quantized(W, 40, NormalFloat(2), FISHER, 100), FISHER) < 1e-9
 
 
+@pytest.mark.parametrize("rank", [1, 5])
+def test_a_randomized_decomposition_loses_nearly_as_little_as_the_exact_one(rank):
+    """Close, and not the same: a control that it is another decomposition."""
+    exact = low_rank_plus_quantized(W, rank, NormalFloat(3), FISHER, 100)[:3]
+    found = low_rank_plus_quantized(W, rank, NormalFloat(3), FISHER, 100, "randomized")[:3]
+    again = low_rank_plus_quantized(W, rank, NormalFloat(3), FISHER, 100, "randomized")[:3]
+    assert error(found, FISHER) == pytest.approx(error(exact, FISHER), rel=0.05)
+    assert not torch.equal(found[1], exact[1])
+    assert torch.equal(found[1], again[1])
+
+
 SMALL = ["method.rank=2", "method.weight_bits=[2,3,4]"]
 UNTUNED = "method.finetune.epochs=0"
 
@@ -59,6 +70,15 @@ def test_a_run_keeps_its_budget(compressed, budget):
     adapters = 32 * 2 * (64 + 16 + 16 + 16) / (64 * 16 + 16 * 16)
     bits = fit.outcome["bits_per_weight_with_adapters"] - fit.outcome["bits_per_weight"]
     assert bits == pytest.approx(adapters)
+
+
+def test_a_run_decomposes_as_it_is_told(compressed):
+    exact, randomized = (
+        compressed("lq_lora", *SMALL, UNTUNED, f"method.svd={svd}")[0] for svd in ("exact", "randomized")
+    )
+    lost = [fit.outcome["weighted_squared_error"] for fit in (exact, randomized)]
+    assert lost[0] == pytest.approx(lost[1], rel=0.1)
+    assert any(not torch.equal(tensor, randomized.factors[name]) for name, tensor in exact.factors.items())
 
 
 @pytest.mark.parametrize("init", ["lq", "zero"])
