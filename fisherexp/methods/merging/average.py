@@ -6,24 +6,14 @@ As in model soups (Wortsman et al., ICML 2022, arXiv 2203.05482) and as the base
 its coefficients, too (see fisher_merging.py).
 """
 
-from typing import Any
-
-from fisherexp.config.types import Size
-from fisherexp.methods.merging.coefficients import coefficients
-from fisherexp.methods.merging.merging import Merging, State, mean_of
+from fisherexp.methods.merging.merging import State, mean_of
+from fisherexp.methods.merging.weighted_merging import WeightedMerging
 
 
-class Average(Merging):
-    """draws: sets of coefficients to try besides equal ones."""
+class Average(WeightedMerging):
+    """Options are those of WeightedMerging."""
 
     paper = "Wortsman et al., ICML 2022, arXiv 2203.05482"
-
-    def __init__(self, draws: Size = 0, **options: Any) -> None:
-        super().__init__(**options)
-        self.draws = draws
-
-    def grid(self) -> list[dict[str, Any]]:
-        return [{"weights": weights} for weights in coefficients(len(self.given["experts"]), self.draws)]
 
     def merged(self, base: State, models: list[State], weights: list[float]) -> State:
         return mean_of(models, weights)

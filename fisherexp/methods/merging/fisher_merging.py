@@ -22,11 +22,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fisherexp.config.types import NonNegative, Size
+from fisherexp.config.types import NonNegative
 from fisherexp.methods.importance import Importance
-from fisherexp.methods.merging.coefficients import coefficients
 from fisherexp.methods.merging.experts import ExpertFishers, Experts
-from fisherexp.methods.merging.merging import Merging, State
+from fisherexp.methods.merging.merging import State
+from fisherexp.methods.merging.weighted_merging import WeightedMerging
 
 
 def fisher_average(
@@ -65,8 +65,8 @@ def normalized(fisher: Mapping[str, Tensor]) -> State:
     return {name: values.double() / norm for name, values in fisher.items()}
 
 
-class FisherMerging(Merging):
-    """normalize, floor, floor_on, favor_first: see above. draws: sets of coefficients to try besides equal ones."""
+class FisherMerging(WeightedMerging):
+    """normalize, floor, floor_on, favor_first: see above. The rest as in WeightedMerging."""
 
     paper = "Matena, Raffel, NeurIPS 2022, arXiv 2111.09832"
     needs = (Experts(), ExpertFishers())
@@ -78,15 +78,11 @@ class FisherMerging(Merging):
         floor: NonNegative = 1e-6,
         floor_on: Literal["normalized", "raw"] = "normalized",
         favor_first: bool = True,
-        draws: Size = 0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.importance, self.normalize, self.draws = importance, normalize, draws
+        self.importance, self.normalize = importance, normalize
         self.floor, self.floor_on, self.favor_first = floor, floor_on, favor_first
-
-    def grid(self) -> list[dict[str, Any]]:
-        return [{"weights": weights} for weights in coefficients(len(self.given["experts"]), self.draws)]
 
     def merged(self, base: State, models: list[State], weights: list[float]) -> State:
         fishers = list(self.given["expert_fishers"].values())

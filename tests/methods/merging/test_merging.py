@@ -47,6 +47,28 @@ def test_the_best_candidate_on_validation_images_is_taken(bench, tmp_path):
         torch.testing.assert_close(method.model.state_dict()[name], expected[name])
 
 
+@pytest.mark.parametrize("rule", ["average", "fisher_merging"])
+def test_weights_are_chosen_for_all_tasks_or_for_the_first(rule, tmp_path):
+    """Their accuracies are those of the samples that count, by hand; the same weights have others on all."""
+    found = {}
+    for choose_on in ("all", "first"):
+        options = [
+            *SMALL,
+            f"method={rule}",
+            "method.draws=12",
+            f"method.choose_on={choose_on}",
+            f"output_dir={tmp_path}",
+        ]
+        bench = Workbench(composed(options))
+        method, _ = finished(bench, tmp_path / choose_on)
+        tasks = [*bench.setting.tasks.values()][: 1 if choose_on == "first" else None]
+        right = [(method.model(t.parts["validation"].inputs).argmax(1) == t.parts["validation"].targets) for t in tasks]
+        assert method.outcome["chosen"]["accuracy"] == pytest.approx(100 * torch.cat(right).double().mean().item())
+        found[choose_on] = [tried["accuracy"] for tried in method.outcome["validation"]]
+    assert found["all"] != found["first"][:-1]
+    assert max(found["first"]) >= found["first"][-1]
+
+
 def test_statistics_of_batch_norm_are_averaged_and_counters_stay(tmp_path):
     options = [*SMALL, "method=average", "model.batch_norm=true", f"output_dir={tmp_path}"]
     bench = Workbench(composed(options))

@@ -90,6 +90,14 @@ def test_draws_are_candidates(make):
             assert [choice["weights"] for choice in grid] == coefficients(3, draws)
 
 
+@pytest.mark.parametrize(("cls", "more"), [(Average, {}), (FisherMerging, {"importance": None})])
+def test_for_the_first_task_its_expert_alone_is_a_choice(make, models, base, assert_same, cls, more):
+    method = make(cls, draws=2, choose_on="first", **more)
+    everyone, alone = make(cls, draws=2, **more).grid(), method.grid()[-1]
+    assert method.grid() == [*everyone, {"weights": [1.0, 0.0, 0.0]}]
+    assert_same(method.merged(base, models, **alone), models[0], tolerance=1e-12)
+
+
 def test_task_arithmetic(assert_merged, base, models):
     def expected(_, options, choice):
         return {n: start + choice["scale"] * sum(m[n] - start for m in models) for n, start in base.items()}
