@@ -86,19 +86,24 @@ class AlignGuard(LoRA):
             by_rows = self.rows[name] @ aligned
         return aligned, update - aligned, by_rows if self.damping == "rows" else self.diagonal[name] * aligned
 
+    def term(self, term: str, name: str, weight: Tensor, aligned: Tensor, rest: Tensor, damped: Tensor) -> Tensor:
+        """One term of a layer, without its λ."""
+        if term == "alignment":
+            return (aligned * damped).sum()
+        if term == "task":
+            return ((1.0 if self.stabilizer == "identity" else self.diagonal[name]) * rest.square()).sum()
+        if term == "overlap":
+            return overlap(aligned, rest, weight, self.beta, self.tau)
+        return coherence(aligned, rest)
+
     def terms(self) -> dict[str, Tensor]:
         """Each term, summed over layers, with its weight."""
         found = {term: torch.zeros((), device=self.device) for term in self.weights}
         for name, layer in adapters.adapted_layers(self.model).items():
-            aligned, rest, damped = self.parts(name, *layer.factors())
-            metric = 1.0 if self.stabilizer == "identity" else self.diagonal[name]
-            here = {
-                "alignment": (aligned * damped).sum(),
-                "task": (metric * rest.square()).sum(),
-                "overlap": overlap(aligned, rest, layer.frozen_weight, self.beta, self.tau),
-                "coherence": coherence(aligned, rest),
-            }
-            found = {term: value + self.weights[term] * here[term] for term, value in found.items()}
+            parts = self.parts(name, *layer.factors())
+            for term, weight in self.weights.items():
+                if weight:
+                    found[term] = found[term] + weight * self.term(term, name, layer.frozen_weight, *parts)
         return found
 
     def loss(self, batch: Batch) -> Tensor:
