@@ -1,7 +1,8 @@
 """What a layer's inputs are like, summed in float64 over the rows x (N, m) that its matrix is applied to."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -70,10 +71,16 @@ class LayerStats:
             setattr(self, name, value.clone())
 
 
+class _AllSeen(Exception):
+    """Every layer has been called: what is left of the forward pass has nothing to show."""
+
+
 class Collector:
     """Statistics of some layers of a model, in as many forward passes as are made while it watches.
 
     Layers that are called one after the other with the very same tensor, as query, key and value are, share theirs.
+    Where the first pass calls every layer once, later ones end at the last of these calls: no layer may be called
+    oftener for other inputs.
 
     layers: names. max_width: layers with more inputs have the diagonal alone. keep: rows that stay, see LayerStats.
     """
@@ -82,6 +89,7 @@ class Collector:
         self.model, self.layers = model, {name: model.get_submodule(name) for name in layers}
         self.max_width, self.keep = max_width, keep
         self.stats: dict[str, LayerStats] = {}
+        self.once: bool | None = None  # whether the first pass called every layer once
 
     @property
     def diagonal(self) -> list[str]:
@@ -97,24 +105,32 @@ class Collector:
     @torch.no_grad()
     def look(self, inputs: Any, mask: Tensor | None = None) -> None:
         """One forward pass. mask: of tokens (B, T) that count."""
-        with self._watching(mask):
+        calls: Counter[str] = Counter()
+        with self._watching(mask, calls), suppress(_AllSeen):
             self.model(inputs)
+        if self.once is None:
+            self.once = [*calls.values()] == [1] * len(self.layers)
 
     @contextmanager
-    def _watching(self, mask: Tensor | None) -> Iterator[None]:
+    def _watching(self, mask: Tensor | None, calls: Counter[str]) -> Iterator[None]:
         last: list[tuple[Tensor, str]] = []
 
-        def hook(name: str) -> Any:
-            def add(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-                x, kind = given[0], isinstance(layer, nn.Conv2d)
-                if last and last[0][0] is x and not kind:
-                    owner = last[0][1]
-                    if self.stats.setdefault(name, self.stats[owner]) is self.stats[owner]:
-                        return
-                last[:] = [(x, name)]
-                self._of(name).add(input_rows(layer, x, mask))
+        def add(name: str, layer: nn.Module, x: Tensor) -> None:
+            if last and last[0][0] is x and not isinstance(layer, nn.Conv2d):
+                owner = last[0][1]
+                if self.stats.setdefault(name, self.stats[owner]) is self.stats[owner]:
+                    return
+            last[:] = [(x, name)]
+            self._of(name).add(input_rows(layer, x, mask))
 
-            return add
+        def hook(name: str) -> Any:
+            def called(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+                add(name, layer, given[0])
+                calls[name] += 1
+                if self.once and len(calls) == len(self.layers):
+                    raise _AllSeen
+
+            return called
 
         hooks = [layer.register_forward_pre_hook(hook(name)) for name, layer in self.layers.items()]
         try:

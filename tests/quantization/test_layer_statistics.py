@@ -112,6 +112,51 @@ def test_one_tensor_is_summed_once_and_sums_go_on_from_a_saved_state(watched):
             assert torch.equal(value, second.stats[name].state()[part]), (name, part)
 
 
+class Repeated(nn.Module):
+    """A layer that is called so many times, then others; counts how often it gets to its end."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.inner, self.other, self.tail = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.times, self.ended = times, 0
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = torch.tanh(self.inner(x))
+        x = self.tail(self.other(x))
+        self.ended += 1
+        return x
+
+
+@pytest.mark.parametrize(("times", "ended"), [(1, 1), (2, 3)])
+def test_a_pass_ends_where_nothing_is_left_to_see(times, ended):
+    """After the first, and only where every layer is called once; the sums are those of whole passes."""
+    torch.manual_seed(0)
+    model, batches = Repeated(times), [torch.randn(5, 6) for _ in range(3)]
+    collector = Collector(model, ["inner", "other"], max_width=6)
+    for batch in batches:
+        collector.look(batch)
+    assert model.ended == ended
+    for name, layer in (("inner", model.inner), ("other", model.other)):
+        rows = []
+        handle = layer.register_forward_pre_hook(lambda _, given, rows=rows: rows.append(given[0].double()))
+        for batch in batches:
+            model(batch)
+        handle.remove()
+        stats, seen = collector.stats[name], torch.cat(rows)
+        assert stats.count == len(seen)
+        torch.testing.assert_close(stats.second_moment, seen.T @ seen / len(seen))
+
+
+def test_a_layer_that_is_not_always_called_ends_no_pass():
+    model = Repeated(0)
+    collector = Collector(model, ["inner", "other"], max_width=6)
+    for model.times in (0, 1, 2):
+        collector.look(torch.randn(5, 6))
+    assert model.ended == 3
+    assert collector.stats["inner"].count == 15
+
+
 def test_padding_does_not_count_and_a_wide_layer_has_its_diagonal(watched):
     model, batches, collector = watched
     mask = torch.ones(5, 4, dtype=torch.long)
