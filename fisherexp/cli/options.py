@@ -27,4 +27,7 @@ Runs = Annotated[Path, typer.Option("--output-dir", help="Where the runs lie.")]
 Filters = Annotated[list[str] | None, typer.Argument(help="Only these: method='ssd|scrub' model.width=8 …")]
 Over = Annotated[list[str], typer.Option(help="Pool the values of this config key, as seeds are.")]
 Metrics = Annotated[list[str], typer.Option(help="Metrics of run.json instead of the usual ones.")]
-Trials = Annotated[bool, typer.Option(help="Include trial runs: debug presets, limited batches, uncommitted code.")]
+Trials = Annotated[
+    bool,
+    typer.Option(help="Include trial runs: debug presets, limited batches, evaluate_on=validation, uncommitted code."),
+]

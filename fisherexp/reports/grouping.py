@@ -84,7 +84,7 @@ def references(records: list[Record], over: Sequence[str] = (), shown: Sequence[
 
 
 def selected(records: list[Record], filters: Sequence[str]) -> list[Record]:
-    """Records for which every `key=value` holds; keys as in `rows`, `key=a|b` allows several values.
+    """Records for which every `key=value` holds; keys as in `rows`, `key=a|b` allows several values, 3e-3 is 0.003.
 
     Raises ValueError for a filter that is no `key=value`, or whose key no record has.
     """
@@ -95,8 +95,20 @@ def selected(records: list[Record], filters: Sequence[str]) -> list[Record]:
         if records and all(value_of(record, key) is None for record in records):
             raise ValueError(f"no run has a '{key}': {instead_of(records, key)}")
         several = wanted.split("|")
-        records = [r for r in records if {str(value_of(r, key)), option(value_of(r, key), [])} & {*several}]
+        records = [r for r in records if any(_is_written(value_of(r, key), one) for one in several)]
     return records
+
+
+def _is_written(value: Any, text: str) -> bool:
+    """Whether a filter's text stands for this value: as Python or the command line have it, a number in any form."""
+    if text in (str(value), option(value, [])):
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
 
 
 def has_key(record: Record, key: str) -> bool:

@@ -53,7 +53,8 @@ def read_records(output_dir: Path) -> Records:
 
 
 def is_trial(record: dict[str, Any]) -> bool:
-    """Whether tables leave the run out unless asked: a debug preset, a part of the data, or code nobody committed."""
+    """Whether tables leave the run out unless asked: a debug preset, a part of the data or one to choose on, or code
+    nobody committed."""
     return bool(record["trial"] or record.get("code", {}).get("dirty"))
 
 
@@ -82,4 +83,4 @@ def nothing_found(output_dir: Path, filters: Sequence[str]) -> str:
 def left_out(trials: int) -> str:
     """What to say of trial runs that are not shown."""
     runs = f"{trials} trial run{'s' if trials > 1 else ''}"
-    return f"{runs} left out: debug presets, limited batches or uncommitted code"
+    return f"{runs} left out: debug presets, limited batches, evaluate_on=validation or uncommitted code"

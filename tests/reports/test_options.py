@@ -44,3 +44,13 @@ def test_values_are_written_as_the_command_line_has_them(value, text):
 def test_what_the_column_says_is_a_filter():
     runs = [record("ssd", 0, 90.0, alpha=alpha) for alpha in (None, 0.5)]
     assert selected(runs, ["method.alpha=null"]) == selected(runs, ["method.alpha=None"]) == runs[:1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [("0.003", 1), ("3e-3", 1), ("3E-03", 1), ("0.3e-2|1", 2), ("1.0", 1), ("true", 1), ("0.03", 0), ("lr", 0)],
+)
+def test_a_filter_takes_a_number_in_any_form(wanted, count):
+    """And truth is no number: 1 leaves it out."""
+    runs = [record("ssd", 0, 50.0, alpha=alpha) for alpha in (0.003, 1, True)]
+    assert len(selected(runs, [f"method.alpha={wanted}"])) == count

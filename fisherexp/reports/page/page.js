@@ -117,7 +117,7 @@ function runPage(run, headings) {
     .filter((key) => key in run).map((key) => [key, run[key]]));
   const omitted = run.left_out ? `<p class="notes">${run.left_out} further pictures lie in the run's folder.</p>` : "";
   return `<p><a href="#">← all runs</a></p><h2>${safe(run.title)}</h2>
-    ${run.trial ? '<p class="warning">A trial: a debug preset, limited batches or uncommitted code.</p>' : ""}
+    ${run.trial ? '<p class="warning">A trial: a debug preset, limited batches, evaluate_on=validation or uncommitted code.</p>' : ""}
     <h3>Again</h3><pre id="command">${safe(run.command)}</pre>
     <h3>Metrics</h3>${metricsTable(run, headings)}
     ${curves ? `<h3>Curves</h3><div class="curves">${curves}</div>` : ""}
