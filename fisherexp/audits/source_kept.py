@@ -10,10 +10,11 @@ from fisherexp.runs.workbench import Workbench
 
 
 class SourceKept:
-    """What it finds, 'before' and 'after', on the test part of `source.data`: source_accuracy, in %, of classes or of
-    the next token, and of a language model also source_bits, per token, and of requests to refuse or to answer
-    source_refused and source_answered, in % (see metrics/refusals.py). 'before' is the source, 'after' the finished
-    network; all of it but the head of a classifier, as statistics of BatchNorm, is the finished network's.
+    """What it finds, 'before' and 'after', on the test part of `source.data` or on what evaluate_on=validation puts in
+    its place: source_accuracy, in %, of classes or of the next token, and of a language model also source_bits, per
+    token, and of requests to refuse or to answer source_refused and source_answered, in % (see metrics/refusals.py).
+    'before' is the source, 'after' the finished network; all of it but the head of a classifier, as statistics of
+    BatchNorm, is the finished network's.
     """
 
     scenarios = ("plain",)
@@ -42,9 +43,8 @@ class SourceKept:
             kept = {name: source.tensors[name] if name.startswith(HEAD) else kept[name] for name in source.tensors}
         what = "with the source's head" if head_back else "what is kept"
         after = there.evaluation(what, weights_digest(kept), lambda scratch: kept)
-        part = there.setting.evaluated[0]
         stages = {"before": before, "after": after}
         found = {stage: evaluation.about["metrics"] for stage, evaluation in stages.items()}
         asked = [heading.removeprefix("source_") for heading in self.headings]
-        figures = [figure for figure in asked if f"{part}_{figure}" in found["before"]]
-        return {stage: {f"source_{f}": metrics[f"{part}_{f}"] for f in figures} for stage, metrics in found.items()}
+        figures = [figure for figure in asked if f"test_{figure}" in found["before"]]
+        return {stage: {f"source_{f}": metrics[f"test_{f}"] for f in figures} for stage, metrics in found.items()}

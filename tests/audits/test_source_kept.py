@@ -50,6 +50,24 @@ def test_a_head_on_the_sources_features_keeps_all_and_what_moves_them_does_not(r
     assert kept < before
 
 
+@pytest.mark.parametrize("evaluate_on", ["test", "validation"])
+def test_where_something_is_put_aside_the_test_part_counts_unless_one_is_to_choose(evaluate_on, tmp_path):
+    aside = ["data.validation=0.3", "source.data.validation=0.3", "method=head_only", "method.finetune.epochs=1"]
+    cfg = composed([*SMALL, *aside, f"evaluate_on={evaluate_on}", f"output_dir={tmp_path}"])
+    found = run_experiment(cfg, tmp_path / "run", [])["metrics"]["before"]["source_accuracy"]
+    parts = Workbench(composed([*SMALL, *aside, f"output_dir={tmp_path}"])).on_data("source.data").data
+    there = Workbench(cfg).on_data("source.data")
+    model = there.classifier("by hand").eval()
+    model.load_state_dict(there.trained("source.method").tensors)
+    accuracies = {}
+    for name, part in (("test", parts.test), ("validation", parts.validation)):
+        with torch.no_grad():
+            right = model(part.inputs).argmax(1) == part.targets
+        accuracies[name] = 100 * right.double().mean().item()
+    assert found == pytest.approx(accuracies[evaluate_on])
+    assert accuracies["test"] != pytest.approx(accuracies["validation"], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
