@@ -100,6 +100,13 @@ def test_labels_that_training_texts_do_not_have(files, tmp_path):
         TextClassification(path=test, tokenizer=Words()).load()
 
 
+def test_space_around_a_label_makes_no_class_of_its_own(tmp_path):
+    file = write(tmp_path / "it.tsv", ("good", "1"), ("bad", "0"), ("fine", "1 "))
+    data = TextClassification(file, Words(), test_path=file).load()
+    assert data.class_names == ["0", "1"]
+    assert data.train.targets.tolist() == [1, 0, 1]
+
+
 def test_sst2_and_trec(tmp_path):
     columns = {"text": "text", "label": "label"}
     train = write(tmp_path / "train.tsv", ("good", "1"), ("bad", "0"))
@@ -116,6 +123,9 @@ def test_sst2_and_trec(tmp_path):
     assert torch.equal(data.train.targets, torch.arange(6))
     (tmp_path / "trec.txt").write_text("what is it ?", encoding="utf-8")
     with pytest.raises(DataError, match="line 1 is not of the form"):
+        Trec(str(tmp_path / "trec.txt"), Words()).load()
+    (tmp_path / "trec.txt").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"trec\.txt is empty: it has no row"):
         Trec(str(tmp_path / "trec.txt"), Words()).load()
 
 
