@@ -117,6 +117,12 @@ def test_columns_are_tofus_and_those_in_other_words_may_be_missing(write):
     assert found[1] == Fact("Where?", "Here.", "Where?", "Here.", ("There.",), 1)
 
 
+def test_signs_that_end_lines_elsewhere_end_no_row(write):
+    row = ROW | {"answer": "Ada,\u2028of\x85\x0cHere."}
+    (fact,) = read_facts(write("it.jsonl", json.dumps(row, ensure_ascii=False)))
+    assert fact.answer == row["answer"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
