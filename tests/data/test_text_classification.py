@@ -1,12 +1,13 @@
 """Texts as data: what is read, kept, cut and refused, with a tokenizer of words in the place of a model's."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from word_tokenizer import Words
 
-from fisherexp.config.explain import composed
+from fisherexp.config.explain import composed, explain
 from fisherexp.config.validate import validate
 from fisherexp.data.errors import DataError
 from fisherexp.data.sst2 import Sst2
@@ -156,3 +157,24 @@ def test_a_validation_file_is_something_to_choose_on():
     line = ["method=erm", "model=minilm", "data=sst2", "evaluate_on=validation"]
     assert [problem.option for problem in validate(composed(line))] == ["data.validation=0.0"]
     assert validate(composed([*line, "data.validation_path=text/SST-2/heldout.tsv"])) == []
+
+
+def test_tokens_of_another_model_are_refused_however_few(tmp_path):
+    """A vocabulary that is larger than the model's is seen by the model; a smaller one would find rows in it."""
+    tokens = {"own": {"good": 0, "bad": 1, "film": 2}, "other": {"bad": 0, "good": 1}}
+    for name, vocabulary in {**tokens, "copy": tokens["own"]}.items():
+        (tmp_path / name).mkdir()
+        made = {"added_tokens": [{"id": 3, "content": "[PAD]"}], "model": {"vocab": vocabulary}}
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(made, indent=len(name)), encoding="utf-8")
+    (tmp_path / "none").mkdir()
+    line = ["data=text_classification", "data.path=it.tsv", "method=erm", "scenario=none", "model=huggingface"]
+    line += [f"model.name={tmp_path / 'own'}"]
+    assert [explain([*line, f"data.tokenizer.name={tmp_path / name}"]) for name in ("own", "copy", "none")] == [
+        [],
+        [],
+        [],
+    ]
+    (problem,) = explain([*line, f"data.tokenizer.name={tmp_path / 'other'}"])
+    assert problem.reason.startswith("its tokens are others than those that model.name=")
+    assert problem.nearest == f"data.tokenizer.name={tmp_path / 'own'}"
+    assert explain([*line[:-1], f"model.name={tmp_path / 'none'}", f"data.tokenizer.name={tmp_path / 'other'}"]) == []
