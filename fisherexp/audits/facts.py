@@ -12,6 +12,7 @@ from fisherexp.runs.workbench import Workbench
 log = logging.getLogger(__name__)
 
 DESTROYED = 0.1  # of the source's utility: less is no model any more
+UNCHANGED = 0.01  # of a figure of the source: where none moved by more, tables show methods that did nothing as equal
 
 
 class FactAudit:
@@ -42,8 +43,11 @@ class FactAudit:
 
 def void(before: Mapping[str, float], after: Mapping[str, float]) -> str | None:
     """Why figures of the outcome say nothing of forgetting; None where they may."""
+    advice = "look at method.lr and method.epochs, or what it selects"
     if all(after[name] == value for name, value in before.items()):
-        return "nothing changed, every figure is the source's; look at method.lr and method.epochs, or what it selects"
+        return f"nothing changed, every figure is the source's; {advice}"
+    if all(math.isclose(after[name], value, rel_tol=UNCHANGED) for name, value in before.items()):
+        return f"next to nothing changed, every figure is within {100 * UNCHANGED:g} % of the source's; {advice}"
     utility, was = after["model_utility"], before["model_utility"]
     if utility < DESTROYED * was:
         return (

@@ -22,7 +22,7 @@ from fisherexp.config.companions import CONFIG_NAME
 from fisherexp.config.copied import copied
 from fisherexp.config.locations import conf_dir, groups, search_path
 from fisherexp.config.overrides import group_of, repaired, searched, single_lines, telling_lines
-from fisherexp.config.problem import Problem, nearest
+from fisherexp.config.problem import Problem, nearest, shortened
 from fisherexp.config.shorthand import natives
 from fisherexp.config.validate import validate, validate_sweep
 
@@ -223,7 +223,7 @@ def _advise_default(problem: Problem, base: DictConfig) -> Problem:
         return problem
     default = OmegaConf.select(base, option)
     text = "null" if default is None else default
-    if str(text) == given or isinstance(default, DictConfig):  # of the user's own file; of no value
+    if given in (str(text), shortened(str(text))) or isinstance(default, DictConfig):  # the default itself; no value
         return problem
     return Problem(problem.option, problem.reason, f"{option}={text}")
 

@@ -1,9 +1,11 @@
 """Do the parts of a config fit together: data, model, scenario, method, source and trainer?"""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +29,7 @@ NOT_INSTALLED = "this is not installed"  # a package that weights come with, or 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
     checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_evaluate, _check_source)
-    for check in (*checks, _check_audit, _check_source_data, _check_weights, _check_package):
+    for check in (*checks, _check_audit, _check_source_data, _check_weights, _check_package, _check_tokenizer):
         yield from check(cfg)
 
 
@@ -190,6 +192,27 @@ def _check_package(cfg: DictConfig) -> Iterator[Problem]:
     package = attribute(cfg, "method", "package", None)
     if package and find_spec(package) is None:
         yield Problem("method", f"{NOT_INSTALLED}: pip install 'fisherexp[{package}]'")
+
+
+def _check_tokenizer(cfg: DictConfig) -> Iterator[Problem]:
+    """Has the model tokens of its own where the data are given those of another? Its embedding may well have a row for
+    each of them, the wrong one. Seen where both are folders."""
+    given, model = (OmegaConf.select(cfg, f"{node}.name") for node in ("data.tokenizer", "model"))
+    if not given or not model or given == model:
+        return
+    own, others = (_vocabulary(located(str(name), None)) for name in (model, given))
+    if own and others and own != others:
+        reason = f"its tokens are others than those that model.name={shortened(model)} was made for"
+        yield Problem(f"data.tokenizer.name={shortened(given)}", reason, f"data.tokenizer.name={model}")
+
+
+def _vocabulary(folder: Path | None) -> Any:
+    """What tokens a folder's tokenizer.json has, and their numbers; None without one that can be read."""
+    try:
+        found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        return found["model"]["vocab"], [(token["id"], token["content"]) for token in found.get("added_tokens", ())]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _option(group: str, suits: Callable[[dict], bool]) -> str | None:

@@ -35,7 +35,7 @@ def read_facts(path: Path, facts_per_person: int | None = None) -> list[Fact]:
     Raises DataError, in one line, for what is unreadable, empty, no JSON, or without a question or an answer.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold what else splitlines() takes for ends
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

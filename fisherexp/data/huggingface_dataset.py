@@ -87,6 +87,8 @@ class HuggingFaceDataset(TextClassification):
         for number, (text, target) in enumerate(self._pairs(file.rows)):
             if text is None or not str(text).strip():
                 raise DataError(f"{file}: row {number} has no '{self.text}'")
+            if isinstance(text, list | dict):
+                raise DataError(f"{file}: row {number}: '{self.text}' holds a list or an object, not a text")
             if target is None or (names and not 0 <= target < len(names)):
                 raise DataError(f"{file}: row {number} has no class ({self.label}={target}); choose another split")
             yield str(text), names[target] if names else str(target)

@@ -92,12 +92,14 @@ class TextClassification(TokenizedText):
             pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]))
             lengths.extend(map(len, ids))
             cut += cut_here
-            for _, label in some:
+            for label in (label.strip() for _, label in some):  # or '1 ' would be a class beside '1'
                 if grow:
                     labels.setdefault(label, len(labels))
                 elif label not in labels:
                     unknown.add(label)
                 targets.append(labels.get(label, -1))
+        if not pieces:
+            raise DataError(f"{file} is empty: it has no row")
         if unknown:
             shown, known = (", ".join(sorted(some)[:5]) for some in (unknown, labels))
             raise DataError(f"{file}: no training text has the label {shown}; they have {known}")

@@ -16,7 +16,7 @@ def text_columns(path: Path, *columns: str) -> Iterator[tuple[str, ...]]:
 
     .csv is quoted as spreadsheets do, .tsv is not quoted; both begin with a line of names. .jsonl has an object in each
     line. Raises DataError, in one line, for another kind of file, for what is unreadable or empty, for a column that is
-    not there, and for a row in which one is empty.
+    not there or there twice, and for a row in which one is empty, or a list or an object.
     """
     read = {".tsv": _table, ".csv": _table, ".jsonl": _objects}.get(path.suffix.lower())
     if read is None:
@@ -46,6 +46,8 @@ def _table(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str, ...]]]:
             if not names:
                 return
             places = [_place(path, column, names) for column in columns]
+            if twice := [column for column in columns if names.count(column) > 1]:
+                raise DataError(f"{path}: there are {names.count(twice[0])} columns '{twice[0]}'")
             for row in reader:
                 if row and len(row) != len(names):
                     raise DataError(
@@ -68,8 +70,11 @@ def _objects(path: Path, *columns: str) -> Iterator[tuple[int, tuple[str | None,
                 raise DataError(f"{path}: line {number} is no JSON: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}: line {number} is no object of names and values")
-            names = [list(row)[_place(path, column, list(row), f"line {number}: ")] for column in columns]
-            yield number, tuple(None if row[name] is None else str(row[name]) for name in names)
+            names = list(row)
+            found = [row[names[_place(path, column, names, f"line {number}: ")]] for column in columns]
+            if nested := [name for name, value in zip(columns, found, strict=True) if isinstance(value, list | dict)]:
+                raise DataError(f"{path}: line {number}: '{nested[0]}' holds a list or an object, not a text")
+            yield number, tuple(None if value is None or value != value else str(value) for value in found)  # or NaN
 
 
 def _place(path: Path, column: str, names: list[str], where: str = "") -> int:

@@ -45,7 +45,7 @@ def read_texts(path: Path) -> Iterator[str]:
     if path.is_dir():
         yield from documents(path)
         return
-    for number, line in enumerate("".join(documents(path)).splitlines(), 1):
+    for number, line in enumerate("".join(documents(path)).split("\n"), 1):
         if not line.strip():
             continue
         if path.suffix != ".jsonl":

@@ -14,14 +14,16 @@ def greedy_answers(model: Classifier, inputs: Any, labels: Tensor, end: int | No
     """The most likely tokens, one after the other, in place of those that count in each row of labels (B, T), until
     `end`, which is not among them, or `most` tokens.
 
-    inputs: tokens (B, T), or of a pretrained model input_ids and attention_mask. Networks that are no pretrained
-    transformers write as far as a row goes.
+    inputs: tokens (B, T), or of a pretrained model input_ids and attention_mask. A pretrained model reads every prompt
+    whole, and writes as far as the longest of the batch leaves room; other networks as far as a row goes.
     """
     begins = (labels >= 0).int().argmax(1).tolist()
     if isinstance(model.backbone, HuggingFace):
         rows = inputs["input_ids"].tolist()
         prompts = [row[: begin + 1] for row, begin in zip(rows, begins, strict=True)]
-        return generate(model, prompts, most, end=end)
+        context = model.backbone.context
+        room = most if context is None else context - max(map(len, prompts))
+        return generate(model, prompts, max(1, min(most, room)), end=end)
     found = greedy_decode(model, inputs, labels, -1 if end is None else end).tolist()
     rows = [row[begin : begin + most] for row, begin in zip(found, begins, strict=True)]
     return [row[: row.index(end)] if end in row else row for row in rows]

@@ -27,6 +27,9 @@ class HuggingFace(Backbone):
         to right).
     pretrained: its weights, read once in a process; otherwise new ones, of its architecture.
     dtype: of the weights; features of a text are float32. attn_implementation: as transformers names them.
+    gradient_checkpointing: in training keep what goes into a block only, and go through the block again on the way
+        back: the same gradients for less memory and more time. Evaluating, as all that looks at single samples does,
+        a model keeps nothing and does not.
     input_shape: (T,), tokens at most. vocabulary: number of tokens of the data's tokenizer.
 
     Raises ValueError, in one line, for what cannot be read, weights that are not all there, a language model that reads
@@ -50,6 +53,7 @@ class HuggingFace(Backbone):
         gguf_file: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         attn_implementation: Literal["sdpa", "eager"] = "sdpa",
+        gradient_checkpointing: bool = False,
         *,
         input_shape: tuple[int],
         vocabulary: int,
@@ -60,6 +64,9 @@ class HuggingFace(Backbone):
         options |= {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
         self.network, head = (_pretrained if pretrained else _new)(name, task, place, options)
         self.own = (head,)  # in a tuple: a part of the classifier, not of this backbone
+        if gradient_checkpointing:
+            older = getattr(self.network, "gradient_checkpointing_enable", None)  # what it was called at first
+            getattr(self.network, "activation_checkpointing_enable", older)({"use_reentrant": False})
         config = self.network.config
         self.num_features = config.hidden_size
         if vocabulary > (rows := self.network.get_input_embeddings().num_embeddings):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from fisherexp.models.transformer_files import most_tokens, read, transformers, whereabouts
@@ -44,7 +45,8 @@ class Tokenizer:
     @cached_property
     def checksum(self) -> str:
         """Hash of all that decides which tokens a text becomes: 16 hexadecimal digits."""
-        return hashlib.blake2b(self._tokenizer.backend_tokenizer.to_str().encode(), digest_size=8).hexdigest()
+        whole = self._tokenizer.backend_tokenizer.to_str() + self._tokenizer.truncation_side
+        return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
     @property
     def end(self) -> int | None:
@@ -54,7 +56,10 @@ class Tokenizer:
     @cached_property
     def begin(self) -> list[int]:
         """What the model's texts begin with: one token, or none."""
-        return [token for token in self._tokenizer("", verbose=False)["input_ids"] if token != self.end]
+        # Asked of a text: an empty one does not tell a mark before it from one behind it, and they may be the same.
+        found = self._tokenizer("a", return_special_tokens_mask=True, verbose=False)
+        pairs = zip(found["input_ids"], found["special_tokens_mask"], strict=True)
+        return [token for token, _ in takewhile(lambda pair: pair[1], pairs)]
 
     @property
     def template(self) -> str | None:

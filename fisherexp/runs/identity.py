@@ -23,6 +23,7 @@ from fisherexp.content import content
 COSMETIC = {"draw", "logger", "threads", "output_dir", "rerun", "on_error", "progress", "checkpoint_every", "training"}
 COSMETIC_IN = {
     "data": {"root", "download"},
+    "model": {"gradient_checkpointing"},
     "trainer": {"accelerator", "strategy", "profiler", "detect_anomaly"},
 }
 

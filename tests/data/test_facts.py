@@ -13,6 +13,7 @@ from fisherexp.data.own_tokens import OwnTokens
 from fisherexp.data.people import KINDS, MOST_PEOPLE, fictitious_people
 from fisherexp.data.world_facts import world_facts
 from fisherexp.models.tokenizer import Tokenizer
+from fisherexp.scenarios.facts import FactForgetting
 
 NO_TOKENIZER = Tokenizer(None)
 
@@ -117,6 +118,12 @@ def test_columns_are_tofus_and_those_in_other_words_may_be_missing(write):
     assert found[1] == Fact("Where?", "Here.", "Where?", "Here.", ("There.",), 1)
 
 
+def test_signs_that_end_lines_elsewhere_end_no_row(write):
+    row = ROW | {"answer": "Ada,\u2028of\x85\x0cHere."}
+    (fact,) = read_facts(write("it.jsonl", json.dumps(row, ensure_ascii=False)))
+    assert fact.answer == row["answer"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -144,3 +151,26 @@ def test_own_files_are_the_four_groups(write):
     write("world.jsonl", {"question": "Who?", "answer": "Ada."})
     with pytest.raises(DataError, match=r"world.jsonl: some rows have no 'perturbed_answer'"):
         JsonlFacts(*files, NO_TOKENIZER, facts_per_person=1).load()
+
+
+def test_wrong_answers_may_be_in_files_of_their_own(write):
+    """As TOFU's are: its full set has questions and answers alone."""
+    bare = [{"question": f"Who is {name}?", "answer": name} for name in ("Ada", "Bo", "Cy", "Di")]
+    others = [str(write(f"{name}.jsonl", ROW)) for name in ("neighbours", "world", "held_out")]
+    people, options = str(write("full.json", *bare)), {"facts_per_person": 1}
+    forget, retain = ([row | {"perturbed_answer": ["Ed"]} for row in rows] for rows in (bare[3:], bare[1:2]))
+    files = [str(write("forget.json", *forget)), str(write("retain.json", *retain))]
+    scenario = FactForgetting(0.25, people="last")
+
+    def asked(**more):
+        return scenario.setting(JsonlFacts(people, *others, NO_TOKENIZER, **options, **more).load(), seed=0)
+
+    setting = asked(perturbed_paths=files)
+    assert setting.about["facts"] == {"retain": 1, "neighbours": 1, "world": 1, "forget": 1}
+    assert [len(setting.parts[part]) for part in ("forget", "retain")] == [1, 5]  # the two without are learned, too
+    with pytest.raises(ValueError, match="1 facts to be forgotten have no wrong answers"):
+        asked()
+    with pytest.raises(ValueError, match="no fact of those who stay has any wrong answers"):
+        asked(perturbed_paths=files[:1])
+    with pytest.raises(DataError, match=r"world\.jsonl: no row has a question and an answer of data\.path="):
+        asked(perturbed_paths=[others[1]])

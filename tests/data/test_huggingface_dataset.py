@@ -94,6 +94,14 @@ def test_one_line_for_what_is_not_there(folder, rows, options, message):
         read(folder(train=rows), **options)
 
 
+def test_columns_of_something_else(tmp_path):
+    texts = datasets.Dataset.from_dict({"text": [["a", "bb"], ["a"]], "label": [0, 1]})
+    parts = {"train": texts, "test": texts}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "lists")
+    with pytest.raises(DataError, match="row 0: 'text' holds a list or an object"):
+        read(str(tmp_path / "lists"))
+
+
 def test_it_is_called_in_a_run_as_on_the_command_line():
     line = ["model=minilm", "data=huggingface_dataset", "data.path=d", "method=erm", "scenario=none"]
     assert name_of(composed(line), "data") == "huggingface_dataset"

@@ -1,12 +1,13 @@
 """Texts as data: what is read, kept, cut and refused, with a tokenizer of words in the place of a model's."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from word_tokenizer import Words
 
-from fisherexp.config.explain import composed
+from fisherexp.config.explain import composed, explain
 from fisherexp.config.validate import validate
 from fisherexp.data.errors import DataError
 from fisherexp.data.sst2 import Sst2
@@ -100,6 +101,13 @@ def test_labels_that_training_texts_do_not_have(files, tmp_path):
         TextClassification(path=test, tokenizer=Words()).load()
 
 
+def test_space_around_a_label_makes_no_class_of_its_own(tmp_path):
+    file = write(tmp_path / "it.tsv", ("good", "1"), ("bad", "0"), ("fine", "1 "))
+    data = TextClassification(file, Words(), test_path=file).load()
+    assert data.class_names == ["0", "1"]
+    assert data.train.targets.tolist() == [1, 0, 1]
+
+
 def test_sst2_and_trec(tmp_path):
     columns = {"text": "text", "label": "label"}
     train = write(tmp_path / "train.tsv", ("good", "1"), ("bad", "0"))
@@ -116,6 +124,9 @@ def test_sst2_and_trec(tmp_path):
     assert torch.equal(data.train.targets, torch.arange(6))
     (tmp_path / "trec.txt").write_text("what is it ?", encoding="utf-8")
     with pytest.raises(DataError, match="line 1 is not of the form"):
+        Trec(str(tmp_path / "trec.txt"), Words()).load()
+    (tmp_path / "trec.txt").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"trec\.txt is empty: it has no row"):
         Trec(str(tmp_path / "trec.txt"), Words()).load()
 
 
@@ -146,3 +157,24 @@ def test_a_validation_file_is_something_to_choose_on():
     line = ["method=erm", "model=minilm", "data=sst2", "evaluate_on=validation"]
     assert [problem.option for problem in validate(composed(line))] == ["data.validation=0.0"]
     assert validate(composed([*line, "data.validation_path=text/SST-2/heldout.tsv"])) == []
+
+
+def test_tokens_of_another_model_are_refused_however_few(tmp_path):
+    """A vocabulary that is larger than the model's is seen by the model; a smaller one would find rows in it."""
+    tokens = {"own": {"good": 0, "bad": 1, "film": 2}, "other": {"bad": 0, "good": 1}}
+    for name, vocabulary in {**tokens, "copy": tokens["own"]}.items():
+        (tmp_path / name).mkdir()
+        made = {"added_tokens": [{"id": 3, "content": "[PAD]"}], "model": {"vocab": vocabulary}}
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(made, indent=len(name)), encoding="utf-8")
+    (tmp_path / "none").mkdir()
+    line = ["data=text_classification", "data.path=it.tsv", "method=erm", "scenario=none", "model=huggingface"]
+    line += [f"model.name={tmp_path / 'own'}"]
+    assert [explain([*line, f"data.tokenizer.name={tmp_path / name}"]) for name in ("own", "copy", "none")] == [
+        [],
+        [],
+        [],
+    ]
+    (problem,) = explain([*line, f"data.tokenizer.name={tmp_path / 'other'}"])
+    assert problem.reason.startswith("its tokens are others than those that model.name=")
+    assert problem.nearest == f"data.tokenizer.name={tmp_path / 'own'}"
+    assert explain([*line[:-1], f"model.name={tmp_path / 'none'}", f"data.tokenizer.name={tmp_path / 'other'}"]) == []

@@ -35,6 +35,9 @@ def test_forms_agree(name, tmp_path):
         ("it.csv", 'text,label\n"a\n', "line 2: unexpected end of data"),
         ("it.jsonl", '{"text": \n', "line 1 is no JSON"),
         ("it.jsonl", "[1]\n", "line 1 is no object"),
+        ("it.jsonl", '{"text": [{"role": "user"}], "label": 1}\n', "line 1: 'text' holds a list or an object"),
+        ("it.jsonl", '{"text": "a", "label": NaN}\n', "line 1 has no 'label'"),
+        ("it.csv", "text,label,text\na,1,b\n", "there are 2 columns 'text'"),
         ("it.txt", "a", "ends in .tsv, .csv, .jsonl"),
     ],
 )

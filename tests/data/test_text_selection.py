@@ -68,6 +68,11 @@ def test_own_files(tmp_path):
         list(read_texts(tmp_path / "pool.jsonl"))
 
 
+def test_signs_that_end_lines_elsewhere_end_no_row(tmp_path):
+    (tmp_path / "pool.jsonl").write_text('{"text": "a\u2028b\x85c"}\n', encoding="utf-8")
+    assert list(read_texts(tmp_path / "pool.jsonl")) == ["a\u2028b\x85c"]
+
+
 def test_the_pool_holds_the_share_it_says_and_nothing_twice():
     drawn = mixed_code("numbers", 40, 0.25, 5, 128, seed=0)
     assert drawn["raw.wanted"].sum() == 10

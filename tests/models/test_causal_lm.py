@@ -68,6 +68,31 @@ def test_weights_in_sixteen_bits_learn_from_a_loss_in_thirty_two(folders):
     assert loss.item() == pytest.approx(wanted.item(), rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_blocks_gone_through_again_keep_less_and_give_the_same_gradients(folders, name):
+    """With dropout, which GPT-2's config brings, and with frozen embeddings, as adapters leave them."""
+
+    def gradients(**options):
+        model = classifier(folders[name], **options).train()
+        model.backbone.network.get_input_embeddings().requires_grad_(False)
+        kept = []
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t
+        ):
+            loss = torch.nn.functional.cross_entropy(model(**INPUTS).flatten(0, 1), INPUTS["input_ids"].flatten())
+        loss.backward()
+        return sum(kept), {path: p.grad for path, p in model.named_parameters() if p.requires_grad}
+
+    (whole, wanted), (less, found) = gradients(), gradients(gradient_checkpointing=True)
+    assert less < whole / 2
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(found[path], grad) for path, grad in wanted.items())
+    one, other = (classifier(folders[name], gradient_checkpointing=again).train() for again in (False, True))
+    fishers = [fisher_diagonal(model, [(INPUTS, INPUTS["input_ids"])], loss="sequence") for model in (one, other)]
+    assert fishers[0].trace() == fishers[1].trace() > 0  # of single samples, by a model that evaluates
+
+
 def test_rounding_that_goes_with_the_length_is_no_reading_ahead(folders, monkeypatch):
     """As a processor has it that multiplies few rows by another kernel: 1.3e-5 of SmolLM2's states."""
     llama = pytest.importorskip("transformers").LlamaModel

@@ -5,6 +5,7 @@ import torch
 from tiny_language_model import CONTEXT, save_tiny_language_model
 
 from fisherexp import adapters
+from fisherexp.models.answers import greedy_answers
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.generation import generate
 from fisherexp.models.huggingface import HuggingFace, SmolLM2
@@ -82,6 +83,18 @@ def test_the_mode_stays_and_adapters_are_heard(model):
 def test_of_a_long_prompt_the_last_tokens_are_read(model):
     long = [5 + number % 7 for number in range(40)]
     assert generate(model, [long], 4) == generate(model, [long[-(CONTEXT - 4) :]], 4)
+
+
+@pytest.mark.parametrize("most", [4, 20, 200])
+def test_a_question_is_read_whole_and_answered_as_far_as_there_is_room(model, most):
+    """Not cut to make room for an answer that could be longer than any is."""
+    prompts = [[5 + number % 7 for number in range(CONTEXT - 8)], [9, 6, 5]]
+    inputs = torch.zeros(2, CONTEXT, dtype=torch.int64)
+    labels = torch.full_like(inputs, -100)
+    for row, prompt in enumerate(prompts):
+        inputs[row, : len(prompt)], labels[row, len(prompt) - 1] = torch.tensor(prompt), 7
+    found = greedy_answers(model, {"input_ids": inputs, "attention_mask": inputs.sign()}, labels, None, most)
+    assert found == [one_by_one(model, prompt, min(most, 8)) for prompt in prompts]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tiny_bert import CONTEXT, WORDS, save_tiny_bert
 from fisherexp.models.huggingface import HuggingFace
 from fisherexp.models.tokenizer import Tokenizer
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 TEXTS = ["good film", "the plot is very very dull"]
 
@@ -136,3 +136,33 @@ def test_the_checksum_of_a_tokenizer_is_that_of_its_content(folder, tmp_path):
     other = save_tiny_bert(tmp_path / "other", ["other", *WORDS[1:]])
     checksums = [Tokenizer(str(place)).checksum for place in (folder, tmp_path / "copy", other)]
     assert checksums[0] == checksums[1] != checksums[2]
+
+
+def test_the_checksum_tells_on_which_side_texts_are_cut(folder, tmp_path):
+    left = transformers.AutoTokenizer.from_pretrained(folder, truncation_side="left")
+    left.save_pretrained(tmp_path / "left")
+    one, other = Tokenizer(folder), Tokenizer(str(tmp_path / "left"))
+    assert one.rows(TEXTS, 5) != other.rows(TEXTS, 5)
+    assert one.checksum != other.checksum
+
+
+@pytest.mark.parametrize(
+    ("marks", "begin"),
+    [
+        ("$A", []),
+        ("[CLS] $A", [2]),
+        ("$A [SEP]", []),
+        ("[CLS] $A [SEP]", [2]),
+        ("[SEP] $A", [3]),
+        ("[SEP] $A [SEP]", [3]),
+    ],
+)
+def test_what_a_text_begins_with_may_be_what_ends_one(folder, tmp_path, marks, begin):
+    """As OPT's do, whose one mark is for both."""
+    from tokenizers.processors import TemplateProcessing
+
+    found = transformers.AutoTokenizer.from_pretrained(folder, eos_token="[SEP]")
+    numbers = [("[CLS]", 2), ("[SEP]", 3)]
+    found.backend_tokenizer.post_processor = TemplateProcessing(single=marks, special_tokens=numbers)
+    found.save_pretrained(tmp_path / "it")
+    assert Tokenizer(str(tmp_path / "it")).begin == begin

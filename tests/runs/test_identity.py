@@ -31,6 +31,12 @@ def test_cosmetic_options_change_nothing(cosmetic):
     assert name(cosmetic) == name()
 
 
+def test_what_changes_memory_alone_changes_no_name():
+    texts = ["model=smollm2", "data=text_files", "data.path=it.txt", "method=erm", "scenario=none"]
+    assert name(*texts, "model.gradient_checkpointing=true") == name(*texts)
+    assert name(*texts, "model.dtype=bfloat16") != name(*texts)
+
+
 @pytest.mark.parametrize(
     "semantic",
     [
