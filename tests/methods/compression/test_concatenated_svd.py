@@ -42,6 +42,20 @@ def test_a_bound_is_never_below_the_error(kind):
                 assert bound(blocks, rank, kind) >= true_error(blocks, rank) - 1e-9
 
 
+def test_blocks_without_full_rank_break_no_bound_and_leave_the_basis_orthonormal():
+    """Zero blocks, copies, and blocks of fewer dimensions than columns: what they have outside the basis is, in some
+    directions, nothing but rounding errors."""
+    for seed in range(40):
+        torch.manual_seed(seed)
+        sizes = torch.randint(1, 25, (5,)).tolist()
+        blocks = [torch.randn(20, 2).double() @ torch.randn(2, n).double() for n in sizes]
+        for some in (blocks, [*blocks, blocks[0], torch.zeros(20, 4)]):
+            for rank in (2, 5, 9):
+                assert bound(some, rank, "incremental") >= true_error(some, rank) - 1e-7
+                columns = incremental(some, rank).columns
+                torch.testing.assert_close(columns.T @ columns, torch.eye(columns.shape[1]).double())
+
+
 def test_the_incremental_bound_is_close_and_the_others_are_not():
     errors = {kind: sum(bound(family(s), 8, kind) for s in range(10)) / 10 for kind in BOUNDS}
     truth = sum(true_error(family(s), 8) for s in range(10)) / 10
