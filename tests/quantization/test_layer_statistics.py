@@ -35,6 +35,8 @@ LAYERS = [
     (nn.Linear(7, 5), torch.randn(3, 4, 7)),
     (Conv1D(5, 7), torch.randn(3, 4, 7)),
     (nn.Conv2d(3, 5, 3, stride=2, padding=1, dilation=2), torch.randn(2, 3, 9, 9)),
+    (nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(1, 0)), torch.randn(2, 3, 9, 8)),
+    (nn.Conv2d(3, 5, (2, 3), padding="same"), torch.randn(2, 3, 9, 8)),
 ]
 
 
