@@ -24,12 +24,17 @@ def round_to_grid(model: nn.Module, fraction_bits: int) -> None:
 
 
 def coded(model: nn.Module, fraction_bits: int) -> bytes:
-    """The file of a model whose parameters are on the grid. Raises ValueError if they are not."""
+    """The file of a model whose parameters are on the grid. Raises ValueError if they are not, or beyond four bytes."""
     parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
     flat = np.concatenate([parameter.double().flatten().numpy() for parameter in parameters.values()])
     symbols = flat * 2**fraction_bits
     if not np.array_equal(symbols, np.round(symbols)):
         raise ValueError(f"parameters are no multiples of 2^-{fraction_bits}: round them first")
+    if (largest := np.abs(symbols).max(initial=0)) > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"a parameter of {largest / 2**fraction_bits:.3g} is {largest:.3g} times 2^-{fraction_bits}, "
+            "beyond the four bytes of a symbol"
+        )
     table, ranks = ranked(symbols.astype(np.int32))
     buffers = buffers_of(model)
     header = {

@@ -83,6 +83,15 @@ def test_tied_weights_are_stored_once_and_come_back_as_they_were_stored(stored, 
     assert torch.equal(model["head"].weight, before) == (stored is of_golomb)  # RF8 rounds as it stores
 
 
+def test_numbers_beyond_a_symbol_are_refused():
+    layer = nn.Linear(3, 3)
+    nn.init.constant_(layer.weight, 2.0**15)
+    round_to_grid(layer, 15)
+    assert decoded(coded(layer, 15))["weight"].min() == 2.0**15
+    with pytest.raises(ValueError, match=r"a parameter of 3.28e\+04 is 2.15e\+09 times 2\^-16, beyond"):
+        coded(layer, 16)
+
+
 def test_the_size_counts_the_table_and_falls_with_the_grid(model):
     sizes = []
     for bits in (8, 5, 2):
