@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.methods.compression.basis_clusters import clusters
-from fisherexp.methods.compression.concatenated_svd import Shared, separate, share, stored
+from fisherexp.methods.compression.concatenated_svd import ConcatenatedSVD, Shared, separate, share, stored
 from fisherexp.methods.compression.shared_basis import (
     OVERSAMPLING,
     add,
@@ -205,3 +205,12 @@ def test_only_the_layers_that_are_meant_share(compressed):
     changed = {name for name in source if not torch.equal(after[name], source[name])}
     assert set(fit.outcome["layers"]) == {"backbone.blocks.0.mlp.0", "backbone.blocks.0.mlp.2"}
     assert changed == {"backbone.blocks.0.mlp.0.weight", "backbone.blocks.0.mlp.2.weight"}
+
+
+def test_a_weight_that_another_module_has_as_well_is_refused():
+    model = nn.ModuleDict({"tokens": nn.Embedding(9, 8), "inner": nn.Linear(8, 8), "logits": nn.Linear(8, 9)})
+    model["logits"].weight = model["tokens"].weight
+    options = {"rank": 2, "ratio": 0.5, "epsilon": 0.5, "side": "out", "bound": "incremental", "order": "norm"}
+    with pytest.raises(ValueError, match=r"logits: the weight is another module's as well, leave it out by"):
+        ConcatenatedSVD(model, **options)
+    ConcatenatedSVD(model, **options, exclude="logits")
