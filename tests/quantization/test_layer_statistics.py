@@ -114,6 +114,22 @@ def test_one_tensor_is_summed_once_and_sums_go_on_from_a_saved_state(watched):
             assert torch.equal(value, second.stats[name].state()[part]), (name, part)
 
 
+class InPlace(Attention):
+    """The second layer on what the first one's inputs became."""
+
+    def forward(self, x):
+        x = x.clone()
+        query = self.query(x)
+        return self.out(torch.tanh(query * self.key(x.relu_())))
+
+
+def test_a_tensor_that_changed_in_place_is_another():
+    collector, x = Collector(InPlace(), ["query", "key"], max_width=6), torch.randn(7, 6)
+    collector.look(x)
+    for name, rows in (("query", x.double()), ("key", x.double().relu())):
+        torch.testing.assert_close(collector.stats[name].second_moment, rows.T @ rows / 7)
+
+
 class Repeated(nn.Module):
     """A layer that is called so many times, then others; counts how often it gets to its end."""
 
