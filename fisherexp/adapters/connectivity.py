@@ -40,8 +40,9 @@ class Connectivity(Adapter):
 
     @torch.no_grad()
     def step(self, lr: float, price: float, normalize: bool) -> None:
-        """One step on the mask's gradient, which is forgotten."""
-        self.mask.copy_(mask_step(self.mask, self.mask.grad, lr, price, normalize))
+        """One step on the mask's gradient, which is forgotten; of a layer that was not called it is zero."""
+        gradient = torch.zeros_like(self.mask) if self.mask.grad is None else self.mask.grad
+        self.mask.copy_(mask_step(self.mask, gradient, lr, price, normalize))
         self.mask.grad = None
 
 

@@ -94,7 +94,8 @@ def scores(first: Heads, second: Heads, mode: Mode) -> Tensor:
 
 
 def _unit(matrix: Tensor) -> Tensor:
-    return matrix / torch.linalg.matrix_norm(matrix)[:, None, None]
+    norm = torch.linalg.matrix_norm(matrix)[:, None, None]
+    return matrix / norm.where(norm > 0, 1.0)  # a head without weights scores 0
 
 
 def channels(heads: Heads) -> Channels:
@@ -122,7 +123,6 @@ def random_scores(width: int, first: int, second: int, draws: int, generator: to
 def without_channels(heads: Heads, found: Channels, removed: Tensor) -> Tensor:
     """Outputs W_O (H, h, d) with which W_OV lacks the channels that `removed` (H, h) marks. W_V stays: several heads
     may have it in common."""
-    _, triangle = torch.linalg.qr(heads.value.double())
-    q_left = torch.linalg.solve_triangular(triangle, heads.value.double(), upper=True, left=False)
-    part = (q_left.mT @ found.left) * (found.values * removed)[..., None, :] @ found.right.mT
-    return heads.output.double() - torch.linalg.solve_triangular(triangle, part, upper=True)
+    inverse = torch.linalg.pinv(heads.value.double())  # some of its columns may be zero
+    part = (inverse @ found.left) * (found.values * removed)[..., None, :] @ found.right.mT
+    return heads.output.double() - part

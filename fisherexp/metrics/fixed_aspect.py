@@ -15,9 +15,11 @@ from torch import Tensor
 
 def eigenvalues(matrix: Tensor) -> Tensor:
     """The positive eigenvalues of W Wᵀ, rising, float64, of all of (…, m, n) together; what rounding leaves of zeros is
-    left out."""
+    left out: σ below max(m, n) ε of the largest, ε that of float32 for shorter types, too, in which a network is kept
+    but was not computed."""
     values = torch.linalg.svdvals(matrix.double())
-    bound = values[..., :1] * max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
+    epsilon = min(torch.finfo(matrix.dtype).eps, torch.finfo(torch.float32).eps)
+    bound = values[..., :1] * max(matrix.shape[-2:]) * epsilon
     return values[values > bound].square().sort().values
 
 

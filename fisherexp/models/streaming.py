@@ -133,11 +133,13 @@ class StreamedBertLayer(nn.Module):
     def __init__(self, layer: Any, attention: list[Factored], forward: list[Factored], tile: int, at_once: int) -> None:
         super().__init__()
         self.parts, self.heads, self.at_once = attention, layer.attention.self.num_attention_heads, at_once
+        self.causal = layer.attention.self.is_causal  # of a decoder, which is given no mask where it may go without
         self.norms = nn.ModuleList([layer.attention.output.LayerNorm, layer.output.LayerNorm])
         self.feed_forward = StreamedFeedForward(forward, layer.intermediate.intermediate_act_fn, tile)
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        mixed = attend(hidden_states, *self.parts, self.heads, mask=attention_mask, at_once=self.at_once)
+        causal = self.causal and attention_mask is None
+        mixed = attend(hidden_states, *self.parts, self.heads, causal, attention_mask, self.at_once)
         x = self.norms[0](mixed.add_(hidden_states))
         return self.norms[1](self.feed_forward(x).add_(x))
 

@@ -9,7 +9,7 @@ def is_matrix(layer: nn.Module) -> bool:
     """Is this a linear layer, one of GPT-2's (Conv1D of transformers), or a convolution without groups that pads with
     zeros?"""
     if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return layer.groups == 1 and layer.padding_mode == "zeros"
     return isinstance(layer, nn.Linear) or _is_transposed(layer)
 
 
@@ -35,7 +35,8 @@ def input_rows(layer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tenso
     mask: of tokens (B, T), those that count; heeded by inputs (B, T, m).
     """
     if isinstance(layer, nn.Conv2d):
-        patches = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        padded = F.pad(x, layer._reversed_padding_repeated_twice)  # which knows "same", more at one end, from numbers
+        patches = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
         return patches.transpose(1, 2).flatten(0, 1)
     if mask is not None and x.shape[:-1] == mask.shape:
         return x[mask.bool()]

@@ -113,14 +113,15 @@ class Collector:
 
     @contextmanager
     def _watching(self, mask: Tensor | None, calls: Counter[str]) -> Iterator[None]:
-        last: list[tuple[Tensor, str]] = []
+        last: list[tuple[Tensor, int, str]] = []
 
         def add(name: str, layer: nn.Module, x: Tensor) -> None:
-            if last and last[0][0] is x and not isinstance(layer, nn.Conv2d):
-                owner = last[0][1]
+            version = 0 if x.is_inference() else x._version  # one more for each change in place
+            if last and last[0][0] is x and last[0][1] == version and not isinstance(layer, nn.Conv2d):
+                owner = last[0][2]
                 if self.stats.setdefault(name, self.stats[owner]) is self.stats[owner]:
                     return
-            last[:] = [(x, name)]
+            last[:] = [(x, version, name)]
             self._of(name).add(input_rows(layer, x, mask))
 
         def hook(name: str) -> Any:

@@ -21,7 +21,7 @@ FIRST, SECOND = (Heads(*(torch.randn(n, WIDTH, SIZE) for _ in range(3)), torch.r
 def formed(heads: Heads, mode: str) -> torch.Tensor:
     """(H, d, d) of TransformerLens: OV, QK or its transpose, as it multiplies a row vector's OV from the right."""
     if mode == "v":
-        return (heads.value @ heads.output).double()
+        return heads.value.double() @ heads.output.double()
     product = (heads.query @ heads.key.mT).double()
     return product if mode == "q" else product.mT
 
@@ -78,6 +78,21 @@ def test_without_channels_the_rest_stays():
     torch.testing.assert_close(left[..., :SIZE], expected, rtol=1e-5, atol=1e-5)
     nothing = without_channels(FIRST, found, torch.ones(3, SIZE))
     assert nothing.abs().max() < 1e-4 * FIRST.output.abs().max()  # as if the heads were silenced
+
+
+def test_a_head_without_weights_scores_nothing_and_dead_values_break_no_channel():
+    """As pruning leaves them."""
+    silent = FIRST._replace(value=FIRST.value * torch.tensor([1.0, 0, 1])[:, None, None])
+    for mode in MODES:
+        found = scores(silent, SECOND, mode)
+        assert not found[1].any()
+        torch.testing.assert_close(found[[0, 2]], scores(FIRST, SECOND, mode)[[0, 2]])
+        assert channel_scores(channels(silent), SECOND, mode).isfinite().all()
+    dead = FIRST._replace(value=FIRST.value * torch.tensor([1.0, 1, 1, 0, 1]))
+    channel, removed = channels(dead), torch.tensor([1.0, 0, 0, 0, 0]).expand(3, -1)
+    left = formed(dead._replace(output=without_channels(dead, channel, removed)), "v")
+    gone = channel.left[..., :1] * channel.values[:, None, :1] @ channel.right[..., :1].mT
+    torch.testing.assert_close(left, formed(dead, "v") - gone, rtol=1e-5, atol=1e-5)
 
 
 def test_random_scores_are_near_one_over_the_root_of_the_width():

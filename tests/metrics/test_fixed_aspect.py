@@ -43,6 +43,13 @@ def test_zeros_that_rounding_left_are_no_eigenvalues():
     assert len(eigenvalues(low)) == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_short_types_have_all_their_eigenvalues(dtype):
+    noise = torch.randn(200, 300, generator=DRAWS).to(dtype)
+    torch.testing.assert_close(eigenvalues(noise), eigenvalues(noise.float()))
+    assert len(eigenvalues(noise)) == 200
+
+
 def test_a_kernel_is_a_matrix_for_each_of_its_places():
     kernel = torch.randn(16, 12, 3, 3, generator=DRAWS)
     matrices = as_matrices(kernel)

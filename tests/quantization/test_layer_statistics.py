@@ -35,6 +35,8 @@ LAYERS = [
     (nn.Linear(7, 5), torch.randn(3, 4, 7)),
     (Conv1D(5, 7), torch.randn(3, 4, 7)),
     (nn.Conv2d(3, 5, 3, stride=2, padding=1, dilation=2), torch.randn(2, 3, 9, 9)),
+    (nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(1, 0)), torch.randn(2, 3, 9, 8)),
+    (nn.Conv2d(3, 5, (2, 3), padding="same"), torch.randn(2, 3, 9, 8)),
 ]
 
 
@@ -110,6 +112,22 @@ def test_one_tensor_is_summed_once_and_sums_go_on_from_a_saved_state(watched):
     for name, stats in collector.stats.items():
         for part, value in stats.state().items():
             assert torch.equal(value, second.stats[name].state()[part]), (name, part)
+
+
+class InPlace(Attention):
+    """The second layer on what the first one's inputs became."""
+
+    def forward(self, x):
+        x = x.clone()
+        query = self.query(x)
+        return self.out(torch.tanh(query * self.key(x.relu_())))
+
+
+def test_a_tensor_that_changed_in_place_is_another():
+    collector, x = Collector(InPlace(), ["query", "key"], max_width=6), torch.randn(7, 6)
+    collector.look(x)
+    for name, rows in (("query", x.double()), ("key", x.double().relu())):
+        torch.testing.assert_close(collector.stats[name].second_moment, rows.T @ rows / 7)
 
 
 class Repeated(nn.Module):

@@ -6,7 +6,8 @@ With H = E[x xᵀ] + δ mean(diag H) I and H⁻¹ = Uᵀ U, U upper triangular (
 
 which is the least loss of outputs E‖(W - Ŵ) x‖² that columns k > j can still arrive at. Frantar, Alistarh 2022,
 arXiv 2208.11580; GPTQ (arXiv 2210.17323) and SparseGPT (arXiv 2301.00774) are two ways to choose q_j. Inputs that never
-occur have the diagonal 1: their columns are left to themselves (the official codes set them to zero).
+occur have the diagonal 1 and no part in the mean: their columns are left to themselves. The official codes set them to
+zero, and take the mean with those ones.
 """
 
 from collections.abc import Callable
@@ -22,8 +23,9 @@ def inverse_factor(moment: Tensor, damping: float) -> Tensor:
     moment = moment.double()
     moment = torch.diag(moment) if moment.dim() == 1 else moment.clone()
     diagonal = moment.diagonal()
-    diagonal[diagonal == 0] = 1.0
+    never = diagonal == 0
     diagonal += damping * diagonal.mean()
+    diagonal[never] = 1.0  # not before: the mean is that of inputs, at whatever scale
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moment)), upper=True)
 
 

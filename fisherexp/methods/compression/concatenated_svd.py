@@ -25,6 +25,7 @@ from fisherexp.methods.compression.basis_clusters import Order, clusters
 from fisherexp.methods.compression.basis_figure import draw
 from fisherexp.methods.compression.factorization import is_factorizable
 from fisherexp.methods.compression.shared_basis import Bound, error, incremental
+from fisherexp.methods.compression.weight_transform import refuse_shared
 from fisherexp.methods.method import ModelMethod
 
 
@@ -128,6 +129,7 @@ class ConcatenatedSVD(ModelMethod):
         self.layers = {name: layer for name, layer in meant.items() if is_factorizable(layer)}
         if not self.layers:
             raise ValueError(f"no linear or convolutional layer is among the method's targets: {', '.join(meant)}")
+        refuse_shared(model, list(self.layers))
         self.parts: list[Shared] = []
 
     def blocks(self) -> dict[str, Tensor]:

@@ -23,9 +23,14 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Trainable weights of linear and convolutional layers, by parameter name; biases and norms stay."""
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
-    return {f"{name}.weight": layer.weight for name, layer in layers.items() if layer.weight.requires_grad}
+    """Trainable weights of linear and convolutional layers, by parameter name, what several layers share once; biases
+    and norms stay."""
+    found: dict[str, nn.Parameter] = {}
+    for name, layer in model.named_modules():
+        weight = layer.weight if isinstance(layer, LAYERS) else None
+        if weight is not None and weight.requires_grad and not any(weight is other for other in found.values()):
+            found[f"{name}.weight"] = weight
+    return found
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
 from fisherexp.files import write_atomically
-from fisherexp.methods.compression.entropy_coding import buffers_of, raw_tensors
+from fisherexp.methods.compression.entropy_coding import buffers_of, raw_bytes, raw_tensors, tied_header, with_tied
 from fisherexp.methods.compression.multiply_adds import multiply_adds
 from fisherexp.methods.compression.rf8_format import Rounding, decode, encode
 from fisherexp.methods.compression.stored_file import packed, unpacked
@@ -25,9 +25,9 @@ def stored(model: nn.Module, rounding: Rounding = "nearest") -> bytes:
     header = {
         "parameters": {name: [largest, list(code.shape)] for name, (code, largest) in codes.items()},
         "buffers": {name: [str(buffer.dtype)[6:], list(buffer.shape)] for name, buffer in buffers.items()},
+        **tied_header(model),
     }
-    blocks = [code.numpy().tobytes() for code, _ in codes.values()]
-    return packed(header, *blocks, *(buffer.numpy().tobytes() for buffer in buffers.values()))
+    return packed(header, *(raw_bytes(code) for code, _ in codes.values()), *map(raw_bytes, buffers.values()))
 
 
 def loaded(file: bytes) -> dict[str, Tensor]:
@@ -36,7 +36,7 @@ def loaded(file: bytes) -> dict[str, Tensor]:
     found = {}
     for (name, (largest, shape)), block in zip(header["parameters"].items(), blocks, strict=False):
         found[name] = decode(torch.frombuffer(bytearray(block), dtype=torch.uint8).view(shape), largest)
-    return found | raw_tensors(header["buffers"], blocks[len(found) :])
+    return with_tied(found | raw_tensors(header["buffers"], blocks[len(found) :]), header)
 
 
 class RF8(ModelMethod):

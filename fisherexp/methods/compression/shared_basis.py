@@ -50,20 +50,15 @@ def begin(block: Tensor, rank: int) -> Basis:
 
 def add(basis: Basis, block: Tensor, rank: int) -> Basis:
     """The basis with another block (m, n)."""
-    block, q = block.double(), basis.columns
-    inside = q.T @ block
-    rest = block - q @ inside
-    rest -= q @ (q.T @ rest)  # twice is enough (Kahan)
-    inside = q.T @ (block - rest)
-    outside, triangle = torch.linalg.qr(rest)
-    both = torch.cat([inside, triangle])
-    gram = both @ both.T
-    k = len(basis.gram)
-    gram[:k, :k] += basis.gram
-    values, vectors = torch.linalg.eigh(gram)
-    k = min(len(values), len(block), rank + OVERSAMPLING)
+    block = block.double()
+    # Orthonormal whatever the block's rank: of what is left of a block outside of the basis alone, which may be nothing
+    # but rounding errors in some directions, QR would make columns that need not be orthogonal to the basis.
+    frame, _ = torch.linalg.qr(torch.cat([basis.columns, block], 1))
+    old, new = frame.T @ basis.columns, frame.T @ block
+    values, vectors = torch.linalg.eigh(old @ basis.gram @ old.T + new @ new.T)
+    k = min(len(values), rank + OVERSAMPLING)
     largest = values.flip(0)[:k].clamp(min=0)
-    columns = torch.cat([q, outside], 1) @ vectors.flip(1)[:, :k]
+    columns = frame @ vectors.flip(1)[:, :k]
     return Basis(columns, largest.diag(), basis.total + block.square().sum())
 
 

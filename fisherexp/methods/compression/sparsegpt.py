@@ -1,6 +1,7 @@
 """SparseGPT: drop weights column by column, later columns making up for what is lost.
 
-    saliency w_ij² / U_jj²,   then as in GPTQ with q = 0 where dropped and q = w elsewhere      (column_by_column.py)
+    saliency w_ij² / U_jj², 0 of inputs that never occur,
+    then as in GPTQ with q = 0 where dropped and q = w elsewhere      (column_by_column.py)
 
 Paper: Frantar, Alistarh, ICML 2023, arXiv 2301.00774. 2:4 chooses at every fourth column from the weights as they are
 by then; unstructured at every 128th column for all outputs together, so that the size of a block counts. Where the
@@ -27,12 +28,13 @@ def sparsegpt(
 ) -> Tensor:
     """W (n, m) with zeros, float64. moment: E[x xᵀ] (m, m) or its diagonal (m,)."""
     factor = inverse_factor(moment, damping)
+    occurs = (moment.diagonal() if moment.dim() == 2 else moment) > 0
     width = 4 if pattern == "two_four" else BLOCK
     kept = torch.empty(len(weight), width, dtype=torch.bool, device=weight.device)
 
     def choose(j: int, rest: Tensor) -> Tensor:
         if j % width == 0:
-            saliency = (rest[:, :width] / factor.diagonal()[j : j + width]).square()
+            saliency = (rest[:, :width] / factor.diagonal()[j : j + width]).square() * occurs[j : j + width]
             count = saliency.shape[1]
             kept[:, :count] = two_of_four(saliency) if pattern == "two_four" else _all_but(saliency, sparsity)
         return rest[:, 0] * kept[:, j % width]

@@ -142,6 +142,8 @@ class WeightTransform(CalibrateAndTrain):
         stats, self.diagonal = self.collector.stats, self.diagonal + self.collector.diagonal
         if uncalled := [name for name in self.blocks[look] if name not in stats]:
             raise ValueError(f"the model never calls {', '.join(uncalled)}: leave out by method.exclude")
+        if wild := [name for name in self.blocks[look] if not stats[name].largest.isfinite().all()]:
+            raise ValueError(f"inputs of {wild[0]} are not all finite: there is nothing to judge its weight by")
         found = {}
         with LiveMemory() as memory:
             for name in self.blocks[look]:

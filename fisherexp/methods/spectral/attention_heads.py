@@ -8,10 +8,13 @@ not. Rotary positions turn queries and keys by angles that depend on how far apa
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fisherexp.metrics.composition import Heads
 from fisherexp.models.vit import Block
+
+LLAMA = (*(f"self_attn.{kind}_proj" for kind in "qkvo"), "input_layernorm")
 
 
 class Layer(NamedTuple):
@@ -33,18 +36,27 @@ def attention_layers(model: nn.Module) -> list[Layer]:
             attention, norm = module.attention, module.norm1
             parts = (attention.query, attention.key, attention.value, attention.out)
             found.append(Layer(name, _heads(*parts, norm.weight, attention.heads, attention.heads), attention.out))
-        elif f"{name}.self_attn.q_proj" in modules and f"{name}.input_layernorm" in modules:
+        elif all(f"{name}.{part}" in modules for part in LLAMA):
             attention, norm = module.self_attn, module.input_layernorm
             parts = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
             size = attention.head_dim
             counts = (attention.q_proj.out_features // size, attention.k_proj.out_features // size)
-            found.append(Layer(name, _heads(*parts, norm.weight, *counts), attention.o_proj))
+            found.append(Layer(name, _heads(*parts, _scale(norm, parts[0].weight), *counts), attention.o_proj))
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no attention whose heads are read: this takes char_gpt, small_gpt, "
             "two_layer_attention, vit_tiny and Llama's kin, as smollm2"
         )
     return found
+
+
+def _scale(norm: nn.Module, weight: Tensor) -> Tensor:
+    """What a norm multiplies its inputs (d,) by, seen from outside: Gemma's, one more than its weight. weight: of what
+    follows, (n, d)."""
+    signs = torch.ones_like(weight[0])
+    signs[1::2] = -1  # of mean zero and mean square one, so that nothing but scale and bias changes them
+    with torch.no_grad():
+        return (norm(signs) - norm(-signs)) / 2 * signs
 
 
 def _heads(

@@ -1,5 +1,6 @@
 """The exponent α of each layer's weight spectrum, for methods that treat layers by it."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -22,7 +23,8 @@ def exponents(
     estimator: Estimator = "hill",
 ) -> dict[str, float | None]:
     """α by name, of weights (m, n) or kernels (m, n, …). spectra: of windows (see metrics.fixed_aspect), or of the
-    whole matrix, a kernel's places side by side. fewest: layers with fewer rows or columns get None: α says nothing.
+    whole matrix, a kernel's places side by side. fewest: layers with fewer rows or columns get None: α says nothing; so
+    do those whose tail is one value, whose α is infinite.
     estimator: see metrics.power_law; hill is of the larger half.
     """
     found = {}
@@ -30,7 +32,8 @@ def exponents(
         weight = weight.detach()
         values = pooled(weight, window, positions) if spectra == "farms" else eigenvalues(weight.flatten(1))
         known = min(as_matrices(weight).shape[1:]) >= fewest and len(values) > 1
-        found[name] = float(fit(values, estimator).alpha) if known else None
+        alpha = float(fit(values, estimator).alpha) if known else math.inf
+        found[name] = alpha if math.isfinite(alpha) else None
     return found
 
 

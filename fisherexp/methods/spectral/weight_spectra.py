@@ -117,6 +117,10 @@ class WeightSpectra(Study):
         weights = weights_of(self.model, self.targets, self.exclude)
         spectra = {name: Spectrum(eigenvalues(w.flatten(1)), self._pooled(w)) for name, w in weights.items()}
         self.spectra = {name: found for name, found in spectra.items() if len(found.whole) >= self.fewest}
+        if not self.spectra:
+            most = max(spectra, key=lambda name: len(spectra[name].whole))
+            what = f"the most eigenvalues that are not zero has layer {most}, {len(spectra[most].whole)}"
+            raise ValueError(f"method.fewest={self.fewest}: {what}")
         layers = {}
         for name, spectrum in self.spectra.items():
             null = fit(self._pooled(shuffled(weights[name], self.seed)), "hill", self.share)

@@ -81,6 +81,20 @@ def test_inputs_that_never_occur_are_rounded_as_they_are():
     assert torch.equal(found[:, [3, 20]], form(W)[:, [3, 20]])
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+@pytest.mark.parametrize("pattern", ["two_four", "unstructured"])
+def test_the_scale_of_inputs_counts_nothing_and_those_that_never_occur_go_first(pattern, scale):
+    """As dead units do beside units of small outputs."""
+    moment = R.clone()
+    moment[::2] = 0
+    moment[:, ::2] = 0
+    rounded = Integer(3).decode(gptq(W, scale * moment, Integer(3)), W.shape)
+    torch.testing.assert_close(rounded, Integer(3).decode(gptq(W, moment, Integer(3)), W.shape))
+    pruned = sparsegpt(W, scale * moment, pattern)
+    assert not pruned[:, ::2].any()
+    torch.testing.assert_close(pruned[:, 1::2], W[:, 1::2])
+
+
 def test_sparsegpt_with_uncorrelated_inputs_is_wanda():
     expected = W * two_of_four(wanda_scores(W, DIAGONAL.diagonal()))
     torch.testing.assert_close(sparsegpt(W, DIAGONAL, damping=0.0), expected)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fisherexp.methods.compression.basis_clusters import clusters
-from fisherexp.methods.compression.concatenated_svd import Shared, separate, share, stored
+from fisherexp.methods.compression.concatenated_svd import ConcatenatedSVD, Shared, separate, share, stored
 from fisherexp.methods.compression.shared_basis import (
     OVERSAMPLING,
     add,
@@ -40,6 +40,20 @@ def test_a_bound_is_never_below_the_error(kind):
             blocks = family(seed, columns=columns)
             for rank in (3, 8):
                 assert bound(blocks, rank, kind) >= true_error(blocks, rank) - 1e-9
+
+
+def test_blocks_without_full_rank_break_no_bound_and_leave_the_basis_orthonormal():
+    """Zero blocks, copies, and blocks of fewer dimensions than columns: what they have outside the basis is, in some
+    directions, nothing but rounding errors."""
+    for seed in range(40):
+        torch.manual_seed(seed)
+        sizes = torch.randint(1, 25, (5,)).tolist()
+        blocks = [torch.randn(20, 2).double() @ torch.randn(2, n).double() for n in sizes]
+        for some in (blocks, [*blocks, blocks[0], torch.zeros(20, 4)]):
+            for rank in (2, 5, 9):
+                assert bound(some, rank, "incremental") >= true_error(some, rank) - 1e-7
+                columns = incremental(some, rank).columns
+                torch.testing.assert_close(columns.T @ columns, torch.eye(columns.shape[1]).double())
 
 
 def test_the_incremental_bound_is_close_and_the_others_are_not():
@@ -191,3 +205,12 @@ def test_only_the_layers_that_are_meant_share(compressed):
     changed = {name for name in source if not torch.equal(after[name], source[name])}
     assert set(fit.outcome["layers"]) == {"backbone.blocks.0.mlp.0", "backbone.blocks.0.mlp.2"}
     assert changed == {"backbone.blocks.0.mlp.0.weight", "backbone.blocks.0.mlp.2.weight"}
+
+
+def test_a_weight_that_another_module_has_as_well_is_refused():
+    model = nn.ModuleDict({"tokens": nn.Embedding(9, 8), "inner": nn.Linear(8, 8), "logits": nn.Linear(8, 9)})
+    model["logits"].weight = model["tokens"].weight
+    options = {"rank": 2, "ratio": 0.5, "epsilon": 0.5, "side": "out", "bound": "incremental", "order": "norm"}
+    with pytest.raises(ValueError, match=r"logits: the weight is another module's as well, leave it out by"):
+        ConcatenatedSVD(model, **options)
+    ConcatenatedSVD(model, **options, exclude="logits")

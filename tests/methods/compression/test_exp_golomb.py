@@ -1,10 +1,13 @@
 """Exponential Golomb codes, and a model stored by them: against codes written by hand, and back to the last bit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fisherexp.methods.compression import rf8
 from fisherexp.methods.compression.entropy_coding import coded, decoded, round_to_grid
 from fisherexp.methods.compression.exp_golomb import decode, encode, lengths, ranked
 from fisherexp.methods.compression.multiply_adds import multiply_adds
@@ -55,6 +58,38 @@ def test_a_stored_model_comes_back_bit_for_bit_buffers_and_all(model):
     assert coded(model, 5) == stored  # of what was decoded, the same file
     model.load_state_dict(found)
     assert coded(model, 5) == stored
+
+
+def of_golomb(model: nn.Module) -> bytes:
+    round_to_grid(model, 8)
+    return coded(model, 8)
+
+
+@pytest.mark.parametrize("stored", [of_golomb, rf8.stored])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tied_weights_are_stored_once_and_come_back_as_they_were_stored(stored, dtype):
+    """Under any of their names: a raw copy beside them would be what a model that loads the file computes with."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"embedding": nn.Embedding(200, 30), "norm": nn.BatchNorm1d(30), "head": nn.Linear(30, 200)})
+    apart = len(stored(copy.deepcopy(model)))
+    model["head"].weight = model["embedding"].weight
+    file, before = stored(model.to(dtype)), model["head"].weight.detach().clone()
+    assert len(file) < apart
+    found = decoded(file) if stored is of_golomb else rf8.loaded(file)
+    assert found.keys() == model.state_dict().keys()
+    assert torch.equal(found["head.weight"], found["embedding.weight"])
+    model.load_state_dict(found)
+    assert stored(model) == file
+    assert torch.equal(model["head"].weight, before) == (stored is of_golomb)  # RF8 rounds as it stores
+
+
+def test_numbers_beyond_a_symbol_are_refused():
+    layer = nn.Linear(3, 3)
+    nn.init.constant_(layer.weight, 2.0**15)
+    round_to_grid(layer, 15)
+    assert decoded(coded(layer, 15))["weight"].min() == 2.0**15
+    with pytest.raises(ValueError, match=r"a parameter of 3.28e\+04 is 2.15e\+09 times 2\^-16, beyond"):
+        coded(layer, 16)
 
 
 def test_the_size_counts_the_table_and_falls_with_the_grid(model):

@@ -44,6 +44,19 @@ def test_exponents_are_of_whole_matrices_or_of_windows():
 
 
 @pytest.mark.parametrize("estimator", ["hill", "ks", "peak"])
+def test_equal_eigenvalues_have_no_exponent_and_leave_the_others_theirs(estimator):
+    """As an identity's: infinite, it would take the place of every other layer."""
+    noise = torch.randn(20, 20, generator=torch.Generator().manual_seed(0))
+    found = exponents(
+        {"one": torch.eye(20), "noise": noise, "half": torch.cat([noise[:10], noise[:10]])},
+        "whole",
+        estimator=estimator,
+    )
+    assert found["one"] is None
+    assert 0 < along(found, 0.5, 1.5)["noise"] != along(found, 0.5, 1.5)["half"]
+
+
+@pytest.mark.parametrize("estimator", ["hill", "ks", "peak"])
 def test_exponents_are_by_the_estimator_that_is_asked_for(estimator):
     torch.manual_seed(0)
     weight = torch.randn(48, 32) @ torch.randn(32, 40)

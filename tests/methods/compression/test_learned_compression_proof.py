@@ -89,9 +89,20 @@ def test_annealing_calms_the_more_the_narrower_its_band(fitted):
     assert annealed >= free - 1
 
 
+def test_codes_on_the_grid_of_statistics_go_back_about_as_often_as_on_a_learned_one(fitted):
+    """Null: at most 0.6 times as often was expected. For 1000 weights and steps of the last quarter 0.13, 0.11 and 0.20
+    against 0.15, 0.19 and 0.15, at accuracies within a point."""
+    options = ["method.qk=separate", "method.training.epochs=6", "method.annealing_epochs=0"]
+    reversals = {"statsq": [], "lsq": []}
+    for seed in SEEDS:
+        for weights, found in reversals.items():
+            found.append(fitted("ofq", seed, f"method.weights={weights}", *options)[2]["reversals"])
+    assert 0.7 < fmean(reversals["statsq"]) / fmean(reversals["lsq"]) < 1.3
+
+
 def test_predicted_masks_cut_two_thirds_of_the_work_where_as_many_at_random_ruin_it(fitted):
-    """97.7 and 98.3 % at cuts of 68 and 69 %; 33 and 30 % with random masks."""
-    for seed in (0, 1):
+    """97.7 to 98.3 % at cuts of 66 to 69 %; 30 to 40 % with random masks."""
+    for seed in SEEDS:
         fit, gated, found, again = fitted("ftwt", seed, "method.mass=0.7")
         fit.test_mask = "random"
         ruined = again()
@@ -101,11 +112,12 @@ def test_predicted_masks_cut_two_thirds_of_the_work_where_as_many_at_random_ruin
 
 
 def test_without_normalized_gradients_there_is_little_between_all_and_nothing(fitted):
-    """Densities at three prices, seed 0: 100, 99 and 32 % with them; 100, 100 and 0 % without."""
-    densities: dict[bool, list[float]] = {True: [], False: []}
-    for price in (0.003, 0.01, 0.03):
-        for normalize, found in densities.items():
-            options = [f"method.price={price}", f"method.normalize={normalize}", "method.training.epochs=20"]
-            found.append(fitted("scl", 0, *options)[2]["density"])
-    assert all(density > 90 or density < 10 for density in densities[False])
-    assert any(10 < density < 90 for density in densities[True])
+    """Densities at three prices: 100, 99 and 31 to 32 % with them; 100, 100 and 0 % without."""
+    for seed in SEEDS:
+        densities: dict[bool, list[float]] = {True: [], False: []}
+        for price in (0.003, 0.01, 0.03):
+            for normalize, found in densities.items():
+                options = [f"method.price={price}", f"method.normalize={normalize}", "method.training.epochs=20"]
+                found.append(fitted("scl", seed, *options)[2]["density"])
+        assert all(density > 90 or density < 10 for density in densities[False])
+        assert any(10 < density < 90 for density in densities[True])

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature.vectors import ravel
+from fisherexp.methods.compression.pruning import prunable
 from fisherexp.runs.workbench import Workbench
 
 ONE_SHOT = ["method.sparsities=[0.8]", "method.finetune.epochs=0"]
@@ -49,3 +51,10 @@ def test_sparsities_must_rise(shares):
     bench = Workbench(composed(["method=magnitude_pruning", "scenario=none", f"method.sparsities={shares}"]))
     with pytest.raises(ValueError, match=r"method\.sparsities must rise"):
         bench.method("method")
+
+
+def test_a_weight_that_layers_share_is_pruned_once():
+    """Counted twice it would be given two masks, of which the first is lost."""
+    model = nn.ModuleDict({"a": nn.Linear(5, 5), "b": nn.Linear(5, 5), "c": nn.Linear(5, 5)})
+    model["b"].weight = model["a"].weight
+    assert list(prunable(model)) == ["a.weight", "c.weight"]

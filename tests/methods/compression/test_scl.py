@@ -50,6 +50,13 @@ def test_a_step_normalizes_rows_and_then_adds_the_price(normalize):
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+def test_a_layer_that_is_never_called_pays_the_price_alone():
+    _, adapter = sparse()
+    before = adapter.mask.detach().clone()
+    adapter.step(0.5, 0.1, normalize=True)
+    torch.testing.assert_close(adapter.mask.detach(), before - 0.05)
+
+
 def test_training_leaves_an_ordinary_model_with_the_connections_that_it_counts(fitted):
     options = ["method.training.epochs=2", "method.price=0.2", "method.mask_lr=0.1"]
     fit, source, _ = fitted("scl", *options)

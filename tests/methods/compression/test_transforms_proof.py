@@ -91,6 +91,22 @@ def test_at_rank_four_kfac_s_factors_keep_more_likelihood_and_less_of_the_output
     assert all(one > other for one, other in zip(errors(kfac), errors(exact), strict=True))
 
 
+def test_layers_in_order_gain_after_gptq_and_nothing_after_rounding(result):
+    """EoRA by statistics of the model as compressed so far, against one pass: less NLL was expected at two bits.
+
+    After GPTQ it is, in each of three seeds, 0.066 against 0.069 in the mean of ranks 4 and 8. Null after rounding to
+    nearest: 0.063 and 0.063, of 0.15 that rounding costs.
+    """
+
+    def mean(compressor: str, sequential: str) -> list[float]:
+        options = [f"method.compressor={compressor}", f"method.sequential={sequential}"]
+        runs = [likelihoods(result("eora", *options, f"method.rank={rank}")) for rank in (4, 8)]
+        return [fmean(each) for each in zip(*runs, strict=True)]
+
+    assert all(one < other for one, other in zip(mean("gptq", "true"), mean("gptq", "false"), strict=True))
+    assert abs(fmean(mean("rtn", "true")) - fmean(mean("rtn", "false"))) < 0.003
+
+
 def halves(fit, bench, calibration: range) -> Tensor:
     """NLL on digits 0 to 4 and on 5 to 9, compressed after a look at 128 images of these digits."""
     train, test = (bench.setting.parts[part] for part in ("train", "test"))

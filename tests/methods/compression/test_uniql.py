@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fisherexp.methods.compression.channel_order import (
     layer_shares,
@@ -230,6 +231,23 @@ def test_the_cut_model_is_the_sorted_one_under_its_mask_and_what_the_file_holds(
     for name, stored in load(tmp_path / "quantized.safetensors").items():
         assert torch.equal(masked.get_submodule(name).weight, stored.weight().float())
         assert stored.form == Kept(Plain())
+
+
+def test_layers_are_compared_over_all_samples(fitted):
+    """The last one as well, at whose outputs no sums of inputs are left to be taken."""
+    model = ["model=small_vit", "model.dim=16", "method.finetune.epochs=0", "method.layer_rates=similarity"]
+    fit, source, bench = fitted("uniql", "data.batch_size=32", "method.samples=128", model=model)
+    untouched = copy.deepcopy(fit.model)
+    untouched.load_state_dict(source)
+    (loader,), _ = fit.to_look_at(bench.setting)
+    found = []
+    for layer in fit.layers:
+        untouched.get_submodule(layer.name).register_forward_hook(
+            lambda _, given, out: found.append(F.cosine_similarity(given[0].double(), out.double(), dim=-1).mean())
+        )
+    with torch.no_grad():
+        untouched(torch.cat([batch.inputs for batch in loader]))
+    torch.testing.assert_close(fit.relative, layer_shares(torch.stack(found), 0.1), rtol=1e-5, atol=1e-5)
 
 
 def size(model) -> int:

@@ -318,6 +318,9 @@ def test_what_cannot_be_is_refused_in_one_line(compressed):
     method.watch(0).stats["0"] = LayerStats(3)
     with pytest.raises(ValueError, match="the model never calls 1: leave out by"):
         method.edit(0, 0)
+    method.watch(0).look(torch.tensor([[1.0, 2.0, torch.inf]]))
+    with pytest.raises(ValueError, match="inputs of 0 are not all finite"):
+        method.edit(0, 0)
     assert psd_root(torch.zeros(2, 2)).inverse.tolist() == [[0, 0], [0, 0]]
 
 

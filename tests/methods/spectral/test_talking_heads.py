@@ -69,7 +69,28 @@ def test_grouped_queries_have_the_keys_of_their_group_and_scales_are_folded():
     torch.testing.assert_close(heads.output[1], layer.self_attn.o_proj.weight[:, 4:8].T)
 
 
+class OneMore(nn.RMSNorm):
+    """As Gemma's: its weight begins as zero."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, x.shape[-1:], eps=1e-6) * (1 + self.weight)
+
+
+def test_the_scale_of_a_norm_is_what_it_does_and_not_what_it_holds():
+    layer = nn.Module()
+    layer.self_attn, layer.input_layernorm = Attention(), OneMore(16)
+    nn.init.uniform_(layer.input_layernorm.weight, -0.2, 0.2)
+    (found,) = attention_layers(nn.ModuleList([layer]))
+    expected = (1 + layer.input_layernorm.weight.detach())[:, None] * layer.self_attn.v_proj.weight[:4].T
+    torch.testing.assert_close(found.heads.value[0], expected)
+
+
 def test_models_whose_heads_are_not_read_are_refused():
+    layer = nn.Module()
+    layer.self_attn, layer.input_layernorm = Attention(), nn.LayerNorm(16)
+    del layer.self_attn.o_proj  # Phi has another name for it
+    with pytest.raises(ValueError, match="no attention whose heads are read"):
+        attention_layers(nn.ModuleList([layer]))
     with pytest.raises(ValueError, match="no attention whose heads are read"):
         attention_layers(nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(ValueError, match="one layer of attention"):

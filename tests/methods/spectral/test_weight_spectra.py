@@ -62,6 +62,18 @@ def test_a_model_of_small_layers_is_refused():
         WeightSpectra(nn.Sequential(nn.Linear(30, 6), nn.Linear(6, 4)))
 
 
+def test_a_model_of_low_rank_layers_is_refused_and_one_such_layer_left_out():
+    model = nn.Sequential(nn.Linear(48, 30), nn.Linear(40, 30))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.outer(torch.arange(30.0), torch.arange(48.0)))
+    method = WeightSpectra(model, resamples=5)
+    method.look()
+    assert method.outcome["left_out"] == ["0"]
+    nn.init.zeros_(model[1].weight)
+    with pytest.raises(ValueError, match=r"method.fewest=10: the most eigenvalues that are not zero has layer 0, 1"):
+        method.look()
+
+
 def test_pictures_name_layers_by_what_tells_them_apart():
     names = ["net.encoder.0.query", "net.encoder.10.query", "net.embed"]
     assert list(without_common_parts(names).values()) == ["encoder.0.query", "encoder.10.query", "embed"]
