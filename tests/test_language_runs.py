@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_language_model import TEMPLATE, save_tiny_language_model, write_story
+from tiny_muse import write
 
 from fisherexp import quantization
 from fisherexp.config.explain import composed
@@ -214,3 +215,33 @@ def test_facts_are_forgotten_by_a_pretrained_model(config, place, tmp_path):
     assert before["forget_rouge"] == before["retain_rouge"] == oracle["retain_rouge"] == 100
     assert before["forget_probability"] > 90 > 70 > oracle["forget_probability"]
     assert record["metrics"]["after"]["forget_probability"] == oracle["forget_probability"]
+
+
+def test_texts_are_forgotten_by_a_pretrained_model(config, place, tmp_path):
+    """The model's own tokenizer, its marks and its way to write; what it says of a forgotten text, it says no more."""
+    seen = {
+        "forget": "the cat sees a bird .",
+        "retain": "the dog hears a bird .",
+        "never": "the cat runs and a dog sleeps .",
+    }
+    who = {key: " ".join(text.split()[:2]) for key, text in seen.items()}
+    files = {
+        "raw/forget": [seen["forget"]],
+        "raw/retain1": [seen["retain"]],
+        "privleak/forget": [seen["forget"]],
+        "privleak/holdout": ["a bird runs and sleeps .", seen["retain"]],  # one of them likelier to both
+        "verbmem/forget": [{"prompt": who["forget"], "gt": seen["forget"].removeprefix(who["forget"])}],
+    }
+    for corpus in ("forget", "retain"):
+        files[f"knowmem/{corpus}_qa"] = [{"question": who[corpus], "answer": "a bird"}]
+    for name, rows in files.items():
+        write(place / "muse" / f"{name}.json", rows)
+    options = ["data.retain=[raw/retain1]", "data.block_size=16", "data.shots=0", "data.packed=false"]
+    data = ["data=muse", f"data.path={place / 'muse'}", *options, "data.batch_size=1"]
+    lines = ["scenario=text_forgetting", "scenario.passage_tokens=4", "scenario.answer_tokens=2", "training.epochs=60"]
+    record = run(config(*lines, "method=retrain", data=data), tmp_path / "retrain")
+    before, after, oracle = (record["metrics"][stage] for stage in ("before", "after", "oracle"))
+    assert before["verbmem"] == 100 > oracle["verbmem"] == after["verbmem"]
+    assert (oracle["min_k_auc"], oracle["privleak"], after["privleak"]) == (50, 0, 0)
+    record = run(config(*lines, "method=gradient_difference", "method.lr=1e-2", data=data), tmp_path / "difference")
+    assert record["metrics"]["after"]["verbmem"] < 100

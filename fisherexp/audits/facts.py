@@ -41,17 +41,17 @@ class FactAudit:
         }
 
 
-def void(before: Mapping[str, float], after: Mapping[str, float]) -> str | None:
-    """Why figures of the outcome say nothing of forgetting; None where they may."""
+def void(before: Mapping[str, float], after: Mapping[str, float], kept: str = "model_utility") -> str | None:
+    """Why figures of the outcome say nothing of forgetting; None where they may. kept: the figure of what stays."""
     advice = "look at method.lr and method.epochs, or what it selects"
     if all(after[name] == value for name, value in before.items()):
         return f"nothing changed, every figure is the source's; {advice}"
     if all(math.isclose(after[name], value, rel_tol=UNCHANGED) for name, value in before.items()):
         return f"next to nothing changed, every figure is within {100 * UNCHANGED:g} % of the source's; {advice}"
-    utility, was = after["model_utility"], before["model_utility"]
+    utility, was = after[kept], before[kept]
     if utility < DESTROYED * was:
         return (
-            f"model utility fell from {was:.3g} to {utility:.3g}: the model is destroyed, and that it forgot says "
-            "nothing; lower method.lr or method.epochs, or what it selects"
+            f"{kept.replace('_', ' ')} fell from {was:.3g} to {utility:.3g}: the model is destroyed, and that it "
+            "forgot says nothing; lower method.lr or method.epochs, or what it selects"
         )
     return None

@@ -77,8 +77,12 @@ class AnsweredData(LabeledData):
 
     def rows(self, pairs: Sequence[Pair]) -> TensorSet | LanguageRows:
         """Samples of questions with an answer to each; not longer than what was measured."""
+        return self.of_tokens(self._encoded(pairs))
+
+    def of_tokens(self, pairs: Sequence[tuple[list[int], list[int]]]) -> TensorSet | LanguageRows:
+        """Samples of what is given and what is to be predicted after it, both tokens; at least one is given."""
         tokens, labels = [], []
-        for prompt, answer in self._encoded(pairs):
+        for prompt, answer in pairs:
             whole = torch.tensor([*prompt, *answer])
             tokens.append(whole[:-1])
             labels.append(torch.cat([torch.full((len(prompt) - 1,), IGNORED), whole[len(prompt) :]]))

@@ -36,7 +36,7 @@ class LabeledData(LightningDataModule):
 
     provides: what models, methods and scenarios may require of the samples: 'images', 'tokens' (characters or words of
         the data's own), 'text' (tokens of the model's), 'next_tokens' (of either, to be predicted one by one),
-        'floats' (inputs that can be mixed), 'class_labels', 'domains', 'facts' (see FactData).
+        'floats' (inputs that can be mixed), 'class_labels', 'domains', 'facts' (see FactData), 'corpora' (see Muse).
     model_task: which task of a pretrained transformer they are for: 'classification' or 'causal_lm'.
     problems: the kinds of problem that can be made of it.
     tasks: names of the tasks that scenarios make of text; images have those of data/task_transforms.py.

@@ -38,5 +38,5 @@ class OwnTokens:
         """The tokens of a text. Raises DataError for a piece that is none of those known."""
         pieces = self._pieces(text)
         if unknown := [piece for piece in pieces if piece not in self._number]:
-            raise DataError(f"the facts have no {unknown[0]!r}, which is in {text!r}")
+            raise DataError(f"these data have no {unknown[0]!r}, which is in {text!r}")
         return [self._number[name] for name in pieces]

@@ -33,6 +33,14 @@ def rouge_l_recall(candidate: str, reference: str) -> float:
     return rouge_score(candidate, reference, rouge_keys="rougeL")["rougeL_recall"].item()
 
 
+def rouge_l(candidate: str, reference: str) -> float:
+    """F1 of the longest common subsequence of words, as for rouge_l_recall: the harmonic mean of that and of its length
+    over that of the candidate."""
+    from torchmetrics.functional.text.rouge import rouge_score
+
+    return rouge_score(candidate, reference, rouge_keys="rougeL")["rougeL_fmeasure"].item()
+
+
 def bleu(candidates: Sequence[Tokens], references: Sequence[Tokens], n: int, smooth: bool = False) -> float:
     """Geometric mean of the precisions of 1- to n-grams over a corpus, times the penalty for being short; in [0, 1].
 

@@ -63,7 +63,7 @@ def test_own_tokens_can_be_put_together_again():
 
 def test_any_text_in_known_words_has_tokens(data):
     assert data.text(data.encode("What?")) == "What?"
-    with pytest.raises(DataError, match="the facts have no ' dodo', which is in 'What dodo"):
+    with pytest.raises(DataError, match="these data have no ' dodo', which is in 'What dodo"):
         data.encode("What dodo")
 
 

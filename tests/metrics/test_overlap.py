@@ -6,7 +6,7 @@ import pytest
 from torchmetrics.functional.text import bleu_score
 from torchmetrics.functional.text.rouge import rouge_score
 
-from fisherexp.metrics.overlap import bleu, rouge, rouge_l_recall
+from fisherexp.metrics.overlap import bleu, rouge, rouge_l, rouge_l_recall
 
 random.seed(0)
 PAIRS = [[[random.choice("abcd") for _ in range(random.randint(3, 9))] for _ in range(2)] for _ in range(20)]
@@ -46,3 +46,16 @@ def test_a_text_is_all_of_itself_and_nothing_of_another():
 )
 def test_rouge_l_recall_is_the_longest_common_subsequence_of_words(candidate, reference, recall):
     assert rouge_l_recall(candidate, reference) == pytest.approx(recall)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "f1"),
+    [
+        ("a b c d", "a c", 2 * 0.5 * 1 / 1.5),
+        ("a c", "a b c d", 2 * 1 * 0.5 / 1.5),
+        ("c a", "a b c", 2 * (1 / 2) * (1 / 3) / (5 / 6)),
+        ("", "a", 0.0),
+    ],
+)
+def test_rouge_l_is_the_harmonic_mean_of_precision_and_recall(candidate, reference, f1):
+    assert rouge_l(candidate, reference) == pytest.approx(f1)
