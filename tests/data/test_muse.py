@@ -7,6 +7,7 @@ import torch
 from tiny_muse import FORGET, HELD_OUT, RETAIN1, RETAIN2, WHO, tiny_muse, told, write
 
 from fisherexp.data import muse as module
+from fisherexp.data import remarks
 from fisherexp.data.errors import DataError
 from fisherexp.data.muse import Muse
 from fisherexp.data.muse_files import read_rows
@@ -45,6 +46,7 @@ def said(data, rows):
 
 
 def test_texts_are_rows_that_know_their_corpus(folder, capsys):
+    remarks._say_once.cache_clear()  # in this process others may have had the same to say
     data = load(folder, packed=False)
     assert said(data, data.train) == [told(letter) for letter in RETAIN1 + RETAIN2 + FORGET]
     assert data.train.tags["corpus"].tolist() == [module.RETAIN] * 8 + [module.FORGET] * 4
