@@ -8,12 +8,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_language_model import TEMPLATE, save_tiny_language_model, write_story
 from tiny_muse import write
+from whole_runs import run, valid
 
 from fisherexp import quantization
-from fisherexp.config.explain import composed
-from fisherexp.config.validate import validate
 from fisherexp.curvature import fisher_diagonal
-from fisherexp.experiment import run_experiment
 from fisherexp.models.generation import generate
 from fisherexp.runs.workbench import Workbench
 
@@ -34,16 +32,9 @@ def config(place):
 
     def compose(*lines, kind="llama", data=story):
         model = ["model=huggingface", f"model.name={models[kind]}", f"output_dir={place / 'outputs'}"]
-        cfg = composed([*always, *model, *data, *lines])
-        assert validate(cfg) == []
-        return cfg
+        return valid([*always, *model, *data, *lines])
 
     return compose
-
-
-def run(cfg, folder):
-    folder.mkdir()
-    return run_experiment(cfg, folder, [])
 
 
 def test_plain_training_learns_from_the_weights_that_came_with_the_model(config, tmp_path):

@@ -4,12 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_bert import save_tiny_bert, write_reviews
+from whole_runs import run, valid
 
 from fisherexp.config.explain import composed
 from fisherexp.config.locations import located
-from fisherexp.config.validate import validate
 from fisherexp.curvature import fisher_diagonal
-from fisherexp.experiment import run_experiment
 from fisherexp.runs.workbench import Workbench
 
 transformers = pytest.importorskip("transformers")
@@ -30,16 +29,9 @@ def config(place):
     always += ["training.epochs=5", "training.lr=0.01", "progress=off", "threads=1", "trainer=cpu"]
 
     def compose(*lines):
-        cfg = composed([*always, f"output_dir={place / 'outputs'}", *lines])
-        assert validate(cfg) == []
-        return cfg
+        return valid([*always, f"output_dir={place / 'outputs'}", *lines])
 
     return compose
-
-
-def run(cfg, folder):
-    folder.mkdir()
-    return run_experiment(cfg, folder, [])
 
 
 def test_plain_training_learns_and_the_record_says_of_what(config, tmp_path):

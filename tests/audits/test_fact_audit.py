@@ -5,11 +5,10 @@ import logging
 
 import pytest
 import torch
+from whole_runs import run, valid
 
 from fisherexp.audits.facts import void
 from fisherexp.config.explain import composed, explain
-from fisherexp.config.validate import validate
-from fisherexp.experiment import run_experiment
 from fisherexp.metrics.truth_ratio import forget_quality
 from fisherexp.runs.workbench import Workbench
 
@@ -42,16 +41,9 @@ def config(place):
             "trainer=cpu",
             f"output_dir={place / 'outputs'}",
         ]
-        cfg = composed([*FACTS, *SMALL, *always, *lines])
-        assert validate(cfg) == []
-        return cfg
+        return valid([*FACTS, *SMALL, *always, *lines])
 
     return compose
-
-
-def run(cfg, folder):
-    folder.mkdir()
-    return run_experiment(cfg, folder, [])
 
 
 def test_the_oracle_knows_less_of_the_forgotten_and_a_retrained_model_is_it(config, tmp_path, caplog):

@@ -4,10 +4,9 @@ import json
 
 import pytest
 from tiny_muse import tiny_muse, write
+from whole_runs import run, valid
 
-from fisherexp.config.explain import composed, explain
-from fisherexp.config.validate import validate
-from fisherexp.experiment import run_experiment
+from fisherexp.config.explain import explain
 from fisherexp.metrics.muse import privacy_leakage
 
 TEXTS = ["scenario=text_forgetting", "data=muse", "model=small_gpt"]
@@ -29,16 +28,9 @@ def config(place):
     lines = [*TEXTS, *small, *always, "scenario.passage_tokens=12", "scenario.answer_tokens=6"]
 
     def compose(*more):
-        cfg = composed([*lines, f"data.path={place / 'muse'}", f"output_dir={place / 'outputs'}", *more])
-        assert validate(cfg) == []
-        return cfg
+        return valid([*lines, f"data.path={place / 'muse'}", f"output_dir={place / 'outputs'}", *more])
 
     return compose
-
-
-def run(cfg, folder):
-    folder.mkdir()
-    return run_experiment(cfg, folder, [])
 
 
 def test_the_oracle_knows_nothing_of_the_forgotten_and_a_retrained_model_is_it(config, tmp_path, caplog):
