@@ -65,8 +65,7 @@ class HuggingFace(Backbone):
         self.network, head = (_pretrained if pretrained else _new)(name, task, place, options)
         self.own = (head,)  # in a tuple: a part of the classifier, not of this backbone
         if gradient_checkpointing:
-            older = getattr(self.network, "gradient_checkpointing_enable", None)  # what it was called at first
-            getattr(self.network, "activation_checkpointing_enable", older)({"use_reentrant": False})
+            self.network.activation_checkpointing_enable({"use_reentrant": False})
         config = self.network.config
         self.num_features = config.hidden_size
         if vocabulary > (rows := self.network.get_input_embeddings().num_embeddings):
