@@ -83,13 +83,16 @@ class Collector:
     oftener for other inputs.
 
     layers: names. max_width: layers with more inputs have the diagonal alone. keep: rows that stay, see LayerStats.
+    whole: every pass goes to its end, for others that look at outputs.
     """
 
-    def __init__(self, model: nn.Module, layers: Iterable[str], max_width: int, keep: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, layers: Iterable[str], max_width: int, keep: int = 0, whole: bool = False
+    ) -> None:
         self.model, self.layers = model, {name: model.get_submodule(name) for name in layers}
         self.max_width, self.keep = max_width, keep
         self.stats: dict[str, LayerStats] = {}
-        self.once: bool | None = None  # whether the first pass called every layer once
+        self.once = False if whole else None  # whether the first pass called every layer once
 
     @property
     def diagonal(self) -> list[str]:

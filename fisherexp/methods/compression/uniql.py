@@ -38,7 +38,7 @@ from fisherexp.methods.compression.weight_transform import WeightTransform
 from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.recipe import Recipe
 from fisherexp.models.transformer_layers import TransformerLayer, transformer_layers
-from fisherexp.quantization import Collector, Integer, Kept, LayerStats, Plain, StoredWeight, matrix
+from fisherexp.quantization import Integer, Kept, LayerStats, Plain, StoredWeight, matrix
 from fisherexp.scenarios.setting import Setting
 
 
@@ -133,11 +133,9 @@ class UniQL(WeightTransform):
         elif batch_idx == trained + self.look_length - 1:
             self.edit(0, 1)
 
-    def watch(self, look: int) -> Collector:
-        collector = super().watch(look)
-        if not self.pairs:
-            collector.once = False  # every pass goes to its end: outputs of the last layer are looked at, too
-        return collector
+    @property
+    def looks_at_outputs(self) -> bool:
+        return not self.pairs  # for similarities of what goes into blocks and comes out, the last one's as well
 
     def look(self, batch: Batch) -> None:
         if self.pairs:

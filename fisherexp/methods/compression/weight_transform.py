@@ -66,6 +66,7 @@ class WeightTransform(CalibrateAndTrain):
     activation_bits: int | None = None
     activation_group: int | None = None
     keep: int = 0
+    looks_at_outputs = False  # whether a look needs whole passes through the model
     headings = {
         "weight_bits": "weight\nbits",
         "activation_bits": "act.\nbits",
@@ -129,7 +130,7 @@ class WeightTransform(CalibrateAndTrain):
             self.watch(sum(name in self.stored for name, *_ in self.blocks)).load(self._restored)
 
     def watch(self, look: int) -> Collector:
-        self.collector = Collector(self.model, self.blocks[look], self.max_width, self.keep)
+        self.collector = Collector(self.model, self.blocks[look], self.max_width, self.keep, self.looks_at_outputs)
         return self.collector
 
     def look(self, batch: Batch) -> None:
