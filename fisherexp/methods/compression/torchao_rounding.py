@@ -1,8 +1,10 @@
-"""Rounding as the library torchao does it: symmetric groups, scales by the largest weight or by HQQ.
+"""Rounding as the library torchao does it: symmetric groups, scales by the largest weight or by least squares.
 
-affine is `rtn` on a symmetric grid by another hand. hqq_scale_only moves each scale to where a norm of weights' errors
-that minds few large ones less is smallest (half-quadratic quantization, Badri, Shaji 2023,
-https://mobiusml.github.io/hqq_blog/). Scales are of 16 bits; codes and scales are stored as torchao finds them.
+    s = max|w| / half the range;   hqq_scale_only: q = round(w / s) and s = Σ w q / Σ q² in turn, 20 times at most
+
+affine is `rtn` on a symmetric grid by another hand. What torchao calls HQQ moves scales by least squares; HQQ as
+published (half-quadratic quantization, Badri, Shaji 2023) moves zero points, under a norm that minds few large errors
+less. Scales are of 16 bits; codes and scales are stored as torchao finds them.
 
 Library: https://github.com/pytorch/ao.
 """
@@ -25,7 +27,7 @@ class TorchaoRounding(WeightTransform):
     """
 
     name = "torchao"
-    paper = "the library torchao; HQQ: Badri, Shaji 2023"
+    paper = "the library torchao"
     package = "torchao"
 
     def __init__(

@@ -32,6 +32,18 @@ def test_codes_and_scales_decode_to_what_torchao_computes_with():
             torch.testing.assert_close(form.decode(parts, (48, 64)), expected, rtol=1e-3, atol=1e-6)
 
 
+def test_scales_of_hqq_are_those_of_least_squares_in_turn_with_rounding():
+    torch.manual_seed(0)
+    weight = torch.randn(32, 64)
+    groups, scale = weight.view(32, 2, 32), weight.view(32, 2, 32).abs().amax(2) / 4
+    for _ in range(20):
+        codes = (groups / scale[..., None]).round().clamp(-4, 3)
+        scale = (groups * codes).sum(2) / codes.square().sum(2)
+    found, scales = rounded(weight, 3, 32, "hqq_scale_only")
+    torch.testing.assert_close(scales.float(), scale, rtol=1e-3, atol=0)
+    assert (found.view(32, 2, 32) == (groups / scale[..., None]).round().clamp(-4, 3)).double().mean() > 0.99
+
+
 @pytest.mark.parametrize("bits", [3, 4])
 def test_affine_is_rounding_to_nearest_and_hqq_loses_less(bits):
     """On heavy tails; theirs has half a step less at one end."""
