@@ -19,6 +19,7 @@ TEXT_TESTS := tests/data/test_text_classification.py tests/data/test_instruction
   tests/models/test_causal_lm.py tests/models/test_generation.py tests/test_text_runs.py tests/test_language_runs.py \
   tests/test_language_unlearning.py tests/adapters/test_fused.py tests/models/test_streaming_bert.py \
   tests/methods/compression/test_uniql.py tests/methods/compression/test_torchao.py tests/quantization/test_grids.py \
+  tests/quantization/test_block_by_block.py \
   tests/methods/generation/test_prompt_story_transformers.py \
   tests/methods/generation/test_prompt_story_diffusers.py \
   tests/adapters/test_peft.py tests/adapters/test_peft_format.py tests/adapters/test_peft_others.py \

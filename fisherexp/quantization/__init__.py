@@ -5,6 +5,7 @@ Pure torch (and safetensors for files); importing this package imports no experi
 
 from .activations import fake_quantize, straight_through
 from .alternate import Iterate, alternate, iterates
+from .block_by_block import BlockByBlock
 from .cut import CutLinear, cut_to_size
 from .factored import Factored, apply_factored
 from .format import Format, num_bytes

@@ -1,7 +1,7 @@
 """What a layer's inputs are like, summed in float64 over the rows x (N, m) that its matrix is applied to."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -106,11 +106,11 @@ class Collector:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
     @torch.no_grad()
-    def look(self, inputs: Any, mask: Tensor | None = None) -> None:
-        """One forward pass. mask: of tokens (B, T) that count."""
+    def look(self, inputs: Any, mask: Tensor | None = None, run: Callable[[Any], Any] | None = None) -> None:
+        """One forward pass. mask: of tokens (B, T) that count. run: makes the pass in place of the model's call."""
         calls: Counter[str] = Counter()
         with self._watching(mask, calls), suppress(_AllSeen):
-            self.model(inputs)
+            (run or self.model)(inputs)
         if self.once is None:
             self.once = [*calls.values()] == [1] * len(self.layers)
 

@@ -4,20 +4,22 @@ A pass over calibration samples sums up what the inputs of each layer are like (
 each weight is then exchanged for what its stored form decodes to, and the run's folder keeps the stored form itself
 (quantized.safetensors). In order (`sequential`), the layers of one block after those of another, each block with a pass
 of its own through the model as compressed so far, but before any layer of the block itself is: layers within a block do
-not see each other's change (as in GPTQ's, SparseGPT's, Wanda's and EoRA's code). Otherwise all are judged in the
-untouched model (QERA).
+not see each other's change (as in GPTQ's, SparseGPT's, Wanda's and EoRA's code). In a chain of blocks that pass begins
+where the last one ended (fisherexp/quantization/block_by_block.py). Otherwise all are judged in the untouched model
+(QERA).
 
 The output error of a layer is √(E‖(W - Ŵ) x‖² / E‖W x‖²) over the inputs x that it was given in calibration; where
 inputs are rounded, too, it counts that, over the rows that were kept (`keep`).
 
-The peak is that of tensors alive while layers are compressed, what was summed up in calibration with it, the model
-without: unlike the memory of the process the same in every run (fisherexp.metrics.live_memory).
+The peak is that of tensors alive while layers are compressed, what was summed up in calibration with it and the inputs
+of a block, the model without: unlike the memory of the process the same in every run (fisherexp.metrics.live_memory).
 """
 
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -35,6 +37,7 @@ from fisherexp.methods.recipe import Recipe
 from fisherexp.metrics.live_memory import LiveMemory
 from fisherexp.models.eval_mode import eval_mode
 from fisherexp.quantization import (
+    BlockByBlock,
     Collector,
     Factored,
     LayerStats,
@@ -96,14 +99,17 @@ class WeightTransform(CalibrateAndTrain):
     ) -> None:
         names = layer_names(model, lambda name, layer: is_matrix(layer), exclude)
         refuse_shared(model, names)
-        self.blocks = in_blocks(names) if sequential else [names]
+        blocks = in_blocks(names) if sequential else {"": names}
+        self.blocks = list(blocks.values())
         super().__init__(model, Recipe(epochs=0), looks=len(self.blocks))
+        self.passes = BlockByBlock(model, blocks) if sequential else None
         self.samples, self.max_width = samples, max_width
         self.stored: dict[str, StoredWeight] = {}
         self.errors: dict[str, tuple[float, float]] = {}
         self.diagonal: list[str] = []
         self.peak = 0  # bytes
         self.collector: Collector | None = None
+        self.position = 0  # in its look, of the batch that is looked at
         self.drawn = 0
         self._restored: dict[str, Any] | None = None
 
@@ -130,13 +136,21 @@ class WeightTransform(CalibrateAndTrain):
             self.watch(sum(name in self.stored for name, *_ in self.blocks)).load(self._restored)
 
     def watch(self, look: int) -> Collector:
-        self.collector = Collector(self.model, self.blocks[look], self.max_width, self.keep, self.looks_at_outputs)
+        # In order, the passes for the first block go to the end, to see how the blocks are called.
+        whole = self.looks_at_outputs or (self.passes is not None and look == 0)
+        self.collector = Collector(self.model, self.blocks[look], self.max_width, self.keep, whole)
         return self.collector
 
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.position = batch_idx % self.look_length
+        super().training_step(batch, batch_idx)
+
     def look(self, batch: Batch) -> None:
-        collector = self.collector or self.watch(sum(name in self.stored for name, *_ in self.blocks))
+        look = sum(name in self.stored for name, *_ in self.blocks)
+        collector = self.collector or self.watch(look)
+        run = None if self.passes is None else partial(self.passes.run, look, self.position)
         with eval_mode(self.model):
-            collector.look(batch.inputs, batch.attention_mask)
+            collector.look(batch.inputs, batch.attention_mask, run)
 
     @torch.no_grad()
     def edit(self, step: int, look: int) -> None:
@@ -151,7 +165,8 @@ class WeightTransform(CalibrateAndTrain):
                 weight = matrix(self.model.get_submodule(name)).double().clone()
                 found[name] = self.compress(name, weight, stats[name])
                 self.errors[name] = self.errors_of(weight, found[name], stats[name])
-        self.peak = max(self.peak, self.collector.num_bytes + memory.peak)
+        summed = self.collector.num_bytes + (0 if self.passes is None else self.passes.num_bytes)
+        self.peak = max(self.peak, summed + memory.peak)
         for name, stored in found.items():
             self.install(name, stored)
         self.stored |= found
@@ -216,6 +231,7 @@ class WeightTransform(CalibrateAndTrain):
         checkpoint["stored"] = {name: (stored.tensors(), stored.about()) for name, stored in self.stored.items()}
         checkpoint["errors"], checkpoint["diagonal"], checkpoint["peak"] = self.errors, self.diagonal, self.peak
         checkpoint["sums"] = None if self.collector is None else self.collector.state()
+        checkpoint["links"] = None if self.passes is None else self.passes.links
         checkpoint["compression"] = self.outcome
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -223,6 +239,8 @@ class WeightTransform(CalibrateAndTrain):
         self.stored = {name: StoredWeight.of(*stored) for name, stored in checkpoint["stored"].items()}
         self.errors, self.diagonal, self.peak = (checkpoint[name] for name in ("errors", "diagonal", "peak"))
         self._restored, self.outcome = checkpoint["sums"], checkpoint["compression"]
+        if self.passes is not None:
+            self.passes.links = checkpoint["links"]
 
 
 def halved(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,10 +248,10 @@ def halved(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     return up.half(), down.half()
 
 
-def in_blocks(names: list[str]) -> list[list[str]]:
+def in_blocks(names: list[str]) -> dict[str, list[str]]:
     """Names in their order, those together that agree up to the first number in them ("blocks.3.mlp.0": "blocks.3")."""
     block = re.compile(r"(?:.*?\.)?\d+(?=\.|$)")
-    return [list(some) for _, some in groupby(names, lambda name: (block.match(name) or [name])[0])]
+    return {of: list(some) for of, some in groupby(names, lambda name: (block.match(name) or [name])[0])}
 
 
 def refuse_shared(model: nn.Module, names: list[str]) -> None:

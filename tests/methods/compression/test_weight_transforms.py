@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from fisherexp.contract.method import StopAfter, Stopped
 from fisherexp.methods.compression.rtn import RTN
 from fisherexp.methods.compression.sparsity import row_mask
 from fisherexp.methods.compression.svdquant import SVDQuant, exponents, smoothing
 from fisherexp.methods.compression.weight_transform import in_blocks
-from fisherexp.quantization import Factored, LayerStats, fake_quantize, load, psd_root, weighted_low_rank
+from fisherexp.quantization import BlockByBlock, Factored, LayerStats, fake_quantize, load, psd_root, weighted_low_rank
 
 LAYERS = ["backbone.layers.1", "backbone.layers.3"]
 ROUNDED = ["method.bits=2", "method.group=16"]
@@ -104,9 +105,46 @@ def test_the_error_is_that_of_the_outputs_and_order_is_as_it_is_said(fitted, seq
         x = (x @ (after if sequential else before).T + source[f"{name}.bias"].double()).relu()
 
 
+DEEP_VIT = ["model=vit_tiny", "model.dim=16", "model.depth=3", "model.heads=2"]
+IN_ORDER = ["method.bits=3", "method.group=16", "method.samples=120", "data.batch_size=32", "checkpoint_every=0"]
+
+
+@pytest.mark.parametrize("stop", [2, 7, 9])
+def test_a_transformer_goes_from_block_to_block_as_from_the_start_and_after_a_stop(
+    compressed, monkeypatch, tmp_path, stop
+):
+    """Four batches a look: stopped in the first look, in the second, in the third."""
+    began = []
+    monkeypatch.setattr(BlockByBlock, "_recording", recorded(BlockByBlock._recording, began))
+    fit, _ = compressed("gptq", *IN_ORDER, model=DEEP_VIT)
+    # The patches' layer is no link of the chain.
+    assert [len(fit.blocks), *began] == [4, *4 * [0], *4 * [1]]
+    with pytest.raises(Stopped):
+        compressed("gptq", *IN_ORDER, model=DEEP_VIT, folder=tmp_path, callbacks=[StopAfter(stop)])
+    resumed, _ = compressed("gptq", *IN_ORDER, model=DEEP_VIT, folder=tmp_path)
+    monkeypatch.setattr(BlockByBlock, "run", lambda self, block, batch, inputs: self.model(inputs))
+    whole, _ = compressed("gptq", *IN_ORDER, model=DEEP_VIT)
+    for other in (resumed, whole):
+        for name, tensor in fit.model.state_dict().items():
+            assert torch.equal(tensor, other.model.state_dict()[name]), name
+        assert other.outcome["layers"] == fit.outcome["layers"]
+    assert whole.outcome["metrics"]["peak_mib"] < fit.outcome["metrics"]["peak_mib"]
+
+
+def recorded(recording, began):
+    """It, which leaves the block that a pass from the start is for."""
+
+    def made(self, wanted, batch):
+        began.append(wanted)
+        return recording(self, wanted, batch)
+
+    return made
+
+
 def test_layers_of_a_block_are_together():
     names = ["embed", "blocks.0.attention.query", "blocks.0.mlp.2", "blocks.1.mlp.0", "layers.1", "layers.3", "7"]
-    assert in_blocks(names) == [names[:1], names[1:3], *([name] for name in names[3:])]
+    blocks = {"embed": names[:1], "blocks.0": names[1:3], "blocks.1": names[3:4]}
+    assert in_blocks(names) == blocks | {name: [name] for name in names[4:]}
 
 
 def test_both_sides_of_kfac_lower_its_quadratic_model(transformed):
