@@ -19,25 +19,30 @@ BLOCK = 128  # columns whose updates are made at once: a matter of speed
 
 
 def inverse_factor(moment: Tensor, damping: float) -> Tensor:
-    """U (m, m), float64, of E[x xᵀ] (m, m), or of its diagonal (m,). damping: δ."""
-    moment = moment.double()
-    moment = torch.diag(moment) if moment.dim() == 1 else moment.clone()
-    diagonal = moment.diagonal()
+    """U, float64: (m, m) of E[x xᵀ] (m, m), its diagonal (m,) of a diagonal (m,). damping: δ."""
+    moment = moment.double().clone()
+    diagonal = moment if moment.dim() == 1 else moment.diagonal()
     never = diagonal == 0
     diagonal += damping * diagonal.mean()
     diagonal[never] = 1.0  # not before: the mean is that of inputs, at whatever scale
+    if moment.dim() == 1:
+        return diagonal.rsqrt()
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moment)), upper=True)
 
 
 def column_by_column(
     weight: Tensor, factor: Tensor, choose: Callable[[int, Tensor], Tensor], multiple: int = 1
 ) -> Tensor:
-    """W (n, m) after all columns, float64. factor: U.
+    """W (n, m) after all columns, float64. factor: U, or its diagonal (m,): nothing is made up for.
 
     choose: q_j (n,) of j and columns j … (n, …) as they are by then: those up to the next multiple of `multiple`
     columns at least.
     """
     left, chosen = weight.double().clone(), torch.empty_like(weight, dtype=torch.float64)
+    if factor.dim() == 1:
+        for j in range(weight.shape[1]):
+            chosen[:, j] = choose(j, left[:, j:])
+        return chosen
     width, columns = multiple * max(1, BLOCK // multiple), weight.shape[1]
     for start in range(0, columns, width):
         stop = min(start + width, columns)

@@ -29,12 +29,13 @@ def sparsegpt(
     """W (n, m) with zeros, float64. moment: E[x xᵀ] (m, m) or its diagonal (m,)."""
     factor = inverse_factor(moment, damping)
     occurs = (moment.diagonal() if moment.dim() == 2 else moment) > 0
+    ends = factor.diagonal() if factor.dim() == 2 else factor
     width = 4 if pattern == "two_four" else BLOCK
     kept = torch.empty(len(weight), width, dtype=torch.bool, device=weight.device)
 
     def choose(j: int, rest: Tensor) -> Tensor:
         if j % width == 0:
-            saliency = (rest[:, :width] / factor.diagonal()[j : j + width]).square() * occurs[j : j + width]
+            saliency = (rest[:, :width] / ends[j : j + width]).square() * occurs[j : j + width]
             count = saliency.shape[1]
             kept[:, :count] = two_of_four(saliency) if pattern == "two_four" else _all_but(saliency, sparsity)
         return rest[:, 0] * kept[:, j % width]

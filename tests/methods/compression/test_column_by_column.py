@@ -48,6 +48,7 @@ def test_how_columns_are_put_together_changes_nothing(multiple, monkeypatch):
     "form", [Integer(3), Integer(3, 16), Integer(4, 7, "asymmetric"), Integer(2, 16, "mx")], ids=str
 )
 def test_gptq_with_uncorrelated_inputs_is_rounding_to_nearest(form, act_order):
+    assert inverse_factor(DIAGONAL.diagonal(), 0.01).shape == (40,)
     for moment in (DIAGONAL, DIAGONAL.diagonal()):
         parts = gptq(W, moment, form, act_order=act_order)
         assert torch.equal(form.decode(parts, W.shape), form(W))

@@ -85,6 +85,33 @@ def test_the_scale_of_a_norm_is_what_it_does_and_not_what_it_holds():
     torch.testing.assert_close(found.heads.value[0], expected)
 
 
+@pytest.mark.parametrize("widths", [(4, 4), (16, 8)])
+def test_a_norm_of_queries_and_keys_has_its_scale_folded(widths):
+    """Of each head, or of all together: what a head reads is its normalized query but for the length."""
+    layer = nn.Module()
+    layer.self_attn, layer.input_layernorm = Attention(), nn.RMSNorm(16)
+    attention = layer.self_attn
+    attention.q_norm, attention.k_norm = (OneMore(width) for width in widths)
+    for norm in (layer.input_layernorm, attention.q_norm, attention.k_norm):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+    (found,) = attention_layers(nn.ModuleList([layer]))
+    x = torch.randn(7, 16)
+    with torch.no_grad():
+        for matrices, projection, norm in (
+            (found.heads.query, attention.q_proj, attention.q_norm),
+            (found.heads.key[::2], attention.k_proj, attention.k_norm),
+        ):
+            projected = projection(layer.input_layernorm(x))
+            whole = len(norm.weight) == projection.out_features
+            wanted = (norm(projected) if whole else norm(projected.unflatten(-1, (-1, 4))).flatten(-2)).unflatten(
+                -1, (-1, 4)
+            )
+            made = (layer.input_layernorm(x) / layer.input_layernorm.weight) @ matrices
+            for head in range(len(matrices)):
+                torch.testing.assert_close(F.normalize(made[head], dim=-1), F.normalize(wanted[:, head], dim=-1))
+    assert torch.equal(found.heads.value[0], (layer.input_layernorm.weight * attention.v_proj.weight[:4]).T)
+
+
 def test_models_whose_heads_are_not_read_are_refused():
     layer = nn.Module()
     layer.self_attn, layer.input_layernorm = Attention(), nn.LayerNorm(16)
