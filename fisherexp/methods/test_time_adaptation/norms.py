@@ -46,7 +46,8 @@ class MixedBatchNorm(_BatchNorm):
     remember=True: the mixture becomes what is stored, gradients go through the batch's part, its variance is
         biased (RoTTA).
 
-    Takes over parameters and statistics of `source`; the names in its state are those of a BatchNorm.
+    Takes over parameters and statistics of `source`, and the layers in it that follow the normalization (timm's
+    BatchNormAct2d holds its activation); the names in its state are those of `source`.
     """
 
     def __init__(self, source: _BatchNorm, share: float, remember: bool) -> None:
@@ -54,9 +55,17 @@ class MixedBatchNorm(_BatchNorm):
         self.weight, self.bias = source.weight, source.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             setattr(self, name, getattr(source, name).clone())
+        for name, layer in source.named_children():
+            self.add_module(name, layer)
         self.share, self.remember, self.mixing = share, remember, True
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self._normalized(x)
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+    def _normalized(self, x: Tensor) -> Tensor:
         mean, var = self.running_mean, self.running_var
         if not self.mixing:
             return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)

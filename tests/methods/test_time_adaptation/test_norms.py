@@ -74,6 +74,25 @@ def test_without_mixing_it_is_the_stored_norm_and_changes_nothing():
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize("remember", [False, True])
+def test_activations_inside_a_norm_stay(remember):
+    """timm's networks have layers that normalize, drop and activate in one."""
+    layer = pytest.importorskip("timm.layers").BatchNormAct2d(4, act_layer=nn.PReLU, act_kwargs={"init": 0.1})
+    model = nn.Sequential(layer).double()
+    layer.load_state_dict(trained_norm().state_dict(), strict=False)
+    expected, names = model.eval()(X), set(model.state_dict())
+    assert (expected < 0).any()
+    mix_statistics(model, 0.3, remember)
+    set_mixing(model, False)
+    torch.testing.assert_close(model.eval()(X), expected)
+    assert set(model.state_dict()) == names
+    set_mixing(model, True)
+    norm = trained_norm()
+    norm.load_state_dict({name: tensor for name, tensor in model[0].state_dict().items() if "act" not in name})
+    plain = MixedBatchNorm(norm, 0.3, remember)(X)
+    torch.testing.assert_close(model(X), torch.where(plain < 0, 0.1 * plain, plain))
+
+
 def test_gradients_go_through_remembered_statistics_alone():
     weight = torch.randn_like(X)
     for remember in (True, False):
