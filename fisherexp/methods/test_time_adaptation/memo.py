@@ -78,6 +78,10 @@ class MEMO(Adaptation):
         mix_statistics(self.model, 1 / (self.prior + 1), remember=False)
         self.model.requires_grad_(True)
 
+    def predict(self, images: Tensor) -> Tensor:
+        """Each image by itself, as after a step: the statistics of a batch would mix it with others."""
+        return torch.cat(list(map(super().predict, images.split(1))))
+
     def adapt(self, images: Tensor) -> Tensor:
         # As many images' views at a time as memory has room for: their operations are small.
         together = max(1, ROOM // (self.views * images[0].numel()))

@@ -143,6 +143,14 @@ def test_memo_on_the_image_itself_is_a_step_of_tent_on_all_parameters(make, stre
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-4)
 
 
+def test_memo_frozen_predicts_images_one_by_one_as_well(make, stream, follow):
+    """Statistics of the batch, a share of the mixture, are those of the image itself, however many come together."""
+    alone, together = (torch.cat(follow(make("memo"), stream(Segment(adapt=False), size=n))) for n in (1, 50))
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    still = make("memo", "update.lr=1e-12", "views=1")
+    torch.testing.assert_close(torch.cat(follow(still, stream(NEVER, images=20))), alone[:20], rtol=1e-4, atol=1e-4)
+
+
 def test_memo_makes_the_views_that_its_options_say():
     options = {"views": 4, "prior": 16, "episodic": True, "flip": False}
     found = []
