@@ -108,7 +108,9 @@ class ETA(Tent):
         return torch.where(chosen, weights, 0.0) / (n2 if self.over == "kept" else len(log_p))
 
     def summary(self) -> dict[str, Any]:
+        """With the shares of reliable and of kept samples among those that it could adapt on."""
         found = super().summary()
+        met = sum(c["samples"] for c, s in zip(self.counts, self.setting.segments, strict=True) if s.adapt)
         for name in ("reliable", "kept"):
-            found[f"{name}_share"] = found.get(name, 0) / max(1, found["samples"])
+            found[f"{name}_share"] = found.get(name, 0) / max(1, met)
         return found

@@ -162,6 +162,15 @@ def test_over_the_batch_a_step_shrinks_with_the_kept_share(make, stream, follow)
     assert by_batch.outcome["distance"] == pytest.approx(share * by_kept.outcome["distance"], rel=1e-4)
 
 
+def test_shares_are_of_the_samples_that_it_could_adapt_on(make, stream, follow):
+    """Frozen stretches, of which nothing can be kept, do not count."""
+    alone, watched = make("eta", *FAST), make("eta", *FAST)
+    follow(alone, stream(NEVER))
+    follow(watched, stream(NEVER, Segment(adapt=False)))
+    for name in ("reliable", "kept"):
+        assert alone.outcome[f"{name}_share"] == watched.outcome[f"{name}_share"] == alone.outcome[name] / 200
+
+
 def test_what_the_official_reset_leaves(make, stream, follow):
     for option, kept_mean in (("everything", False), ("official", True)):
         method = make("eta", *FAST, f"reset={option}")
