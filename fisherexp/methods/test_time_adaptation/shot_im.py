@@ -20,6 +20,7 @@ from fisherexp.methods.test_time_adaptation.adaptation import Adaptation
 from fisherexp.methods.test_time_adaptation.entropy import entropy, log_softmax
 from fisherexp.methods.test_time_adaptation.norms import use_batch_statistics
 from fisherexp.methods.test_time_adaptation.update import UpdateRule
+from fisherexp.scenarios.setting import Setting
 
 
 def information(logits: Tensor) -> Tensor:
@@ -42,10 +43,24 @@ class ShotIM(Adaptation):
         use_batch_statistics(self.model)
         self.model.backbone.requires_grad_(True)
 
+    def evaluate(self, setting: Setting) -> None:
+        """Raises ValueError where it learns nothing, from single images, or forgets before every batch what it did."""
+        if self.passes and any(segment.reset == "each_batch" for segment in setting.segments):
+            raise ValueError(
+                f"shot_im: with method.passes={self.passes} it learns a segment before its first batch, and this "
+                "scenario forgets before every batch: take method.passes=0, or scenario=reset_each_shift"
+            )
+        if _together(setting) == 1:
+            raise ValueError(
+                "shot_im: the information in the prediction of a single image is 0, so it learns nothing from one; "
+                "set scenario.batch_size or scenario.window"
+            )
+        super().evaluate(setting)
+
     def begin(self, part: str) -> None:
         if not self.passes:
             return
-        size = self.setting.stream_batch_size or self.setting.data.eval_batch_size
+        size = _together(self.setting)
         single = len(self.setting.parts[part]) % size == 1
         loader = self.setting.loader(part, shuffle=True, batch_size=size, drop_last=single)
         steps = self.passes * len(loader)
@@ -65,3 +80,8 @@ class ShotIM(Adaptation):
         self.tally(forward_samples=len(images), backward_samples=len(images))
         self.step()
         return logits
+
+
+def _together(setting: Setting) -> int:
+    """How many images it learns from in a step."""
+    return setting.window or setting.stream_batch_size or setting.data.eval_batch_size

@@ -291,3 +291,23 @@ def test_roid_prior_multiplies_what_its_option_says(make, stream, follow):
     torch.testing.assert_close(logits, plain * prior)
     joint = plain.softmax(1) * prior
     torch.testing.assert_close(bayes.softmax(1), joint / joint.sum(1, keepdim=True))
+
+
+def test_shot_learns_offline_from_windows_where_images_come_alone(make, stream, follow):
+    method = make("shot_im", "passes=2", "update.lr=0.05")
+    follow(method, stream(NEVER, size=1, window=25, images=100))
+    assert method.outcome["updates"] == 8
+    assert method.outcome["distance"] > 0.01  # of single images the information is 0 up to rounding
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_shot_refuses_what_it_could_not_learn_from(make, stream, passes):
+    with pytest.raises(ValueError, match=r"single image is 0.*scenario.window$"):
+        make("shot_im", f"passes={passes}").evaluate(stream(NEVER, size=1))
+
+
+def test_shot_refuses_to_forget_before_every_batch_what_it_learned_before_the_first(make, stream):
+    episodic = stream(Segment(reset="each_batch"))
+    with pytest.raises(ValueError, match=r"passes=2 .* forgets before every batch: take method.passes=0"):
+        make("shot_im", "passes=2").evaluate(episodic)
+    make("shot_im").evaluate(episodic)
