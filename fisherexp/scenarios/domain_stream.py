@@ -45,14 +45,19 @@ class DomainStream:
         """Parts: train; one for each domain of the stream, by its name; 'clean', what is put aside; test, which is
         'clean', or else the last domain.
 
-        Raises ValueError for the name of no domain, for more images than a domain has, and for a holdout that leaves
-        no image on one of its sides.
+        Raises ValueError for the name of no domain, for a domain of the stream that is called as another part, for
+        more images than a domain has, and for a holdout that leaves no image on one of its sides.
         """
         domains = {name: d for name, d in data.domains(self.seed).items() if name not in data.only_evaluated}
         first = next(iter(domains)) if self.trained_on is None else self.trained_on
         if first not in domains:
             raise ValueError(f"scenario.trained_on={first} is no domain of these data; there are {', '.join(domains)}")
         train, aside = self._split(first, domains.pop(first))
+        if taken := sorted({"train", "test", CLEAN} & domains.keys()):
+            raise ValueError(
+                f"the domain '{taken[0]}' cannot be told from the part of the same name; rename it, or train on it: "
+                f"scenario.trained_on={taken[0]}"
+            )
         parts = {name: self._drawn(name, samples) for name, samples in domains.items()}
         names = tuple(parts)
         stretches = names

@@ -47,6 +47,16 @@ def test_others_than_the_one_trained_on_come_in_random_order(data):
     assert places(again.parts["white"]) == places(setting.parts["white"]) != places(other.parts["white"])
 
 
+@pytest.mark.parametrize("name", ["train", "test", "clean"])
+def test_a_domain_that_is_called_as_another_part_is_refused(data, name, monkeypatch):
+    """Else the source model would be trained on it, or it would vanish from the stream."""
+    found = {name if domain == "gray" else domain: images for domain, images in data.domains(0).items()}
+    monkeypatch.setattr(Three, "domains", lambda self, seed: dict(found))
+    with pytest.raises(ValueError, match=f"the domain '{name}' cannot be told .* rename it"):
+        DomainStream("black").setting(data, seed=0)
+    assert places(DomainStream(name).setting(data, seed=0).parts["train"]) == list(range(7))
+
+
 def test_the_mean_is_over_domains(data):
     """Of 6 and 4 images, the first domain is always wrong, the second one never."""
     setting = DomainStream("gray", images=4).setting(data, seed=0)
