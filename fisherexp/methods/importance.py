@@ -104,6 +104,8 @@ class FisherPass(ModelMethod):
     def __init__(self, model: nn.Module, importance: Curvature) -> None:
         super().__init__(model)
         self.importance = importance
+        # An estimator may have dropped the statistics of BatchNorm when its state was saved; here they still are.
+        self.strict_loading = False
         self.label_seed, self.likelihood = 0, "cross_entropy"
         self.accumulator: Any = None
         self.fisher: Any = None

@@ -11,6 +11,7 @@ from fisherexp.curvature import KFAC, LowRankFisher, batch_gradients, fisher_dia
 from fisherexp.experiment import run_experiment
 from fisherexp.methods.importance import FisherPass, Importance
 from fisherexp.methods.structured import GradientRows, KroneckerFactors
+from fisherexp.methods.test_time_adaptation.anchor import AnchorImportance
 from fisherexp.runs.workbench import Workbench
 
 SMALL = ["data=digits", "model=mlp", "model.hidden=[6]", "scenario=none", "training.epochs=1", "progress=off"]
@@ -123,3 +124,19 @@ def test_a_killed_computation_leaves_no_half_and_the_next_one_goes_on(bench, mon
     assert isinstance(found, KFAC | LowRankFisher) or kind == "fisher"
     for name, tensor in expected.tensors().items():
         assert torch.equal(found.tensors()[name], tensor), name
+
+
+def test_a_killed_pass_that_dropped_stored_statistics_goes_on(bench, monkeypatch, tmp_path):
+    """An anchor of batch means normalizes by the batch, so that its state has no statistics of BatchNorm."""
+    importance = AnchorImportance(gradients="batch_mean", samples=300)
+    here = bench("model.batch_norm=true", "checkpoint_every=0")
+    source = here.reference("source")
+    with monkeypatch.context() as patch:
+        killed_after(patch, 2)
+        with pytest.raises(Killed):
+            here.fisher(importance, source)
+    found, _ = here.fisher(importance, source)
+    other = bench("model.batch_norm=true", f"output_dir={tmp_path / 'other'}")
+    expected, _ = other.fisher(importance, source)
+    assert found.count == 5
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
