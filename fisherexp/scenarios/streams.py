@@ -18,7 +18,7 @@ from torch import Tensor
 from fisherexp.config.types import AtLeastOne, Corruption, Count, NonNegative, Size
 from fisherexp.data.corruptions import BENCHMARK, Suite
 from fisherexp.data.corruptions.suite import Images, joined
-from fisherexp.data.corruptions.tables import JPEG_QUALITY
+from fisherexp.data.corruptions.tables import JPEG_QUALITY, table_of
 from fisherexp.data.image_data import ImageData
 from fisherexp.metrics.stream import CLEAN, StreamMetrics
 from fisherexp.scenarios.correlation import correlated_order, effective_classes
@@ -91,7 +91,8 @@ class Stream:
     def setting(self, data: ImageData, seed: int, store: Store | None = None) -> Setting:
         """Parts: train, test, and those of the stream by name; 'clean' is the part of the test set that is used.
 
-        Raises ValueError for more images than there are, and for no or repeated corruptions.
+        Raises ValueError for more images than there are, for no or repeated corruptions, and for options of generated
+        images where published ones are taken.
         """
         suite = self._suite(data, store)
         # Clean images are evaluated before a frozen stream begins: what is lost later is the method's, not the model's.
@@ -115,7 +116,7 @@ class Stream:
             segments=tuple(Segment(adapt[stretch.name], stretch.reset) for stretch in stream),
             stream_batch_size=self.batch_size,
             window=self.window,
-            altered=self.images is not None or self.severity != 5 or set(self.corruptions) != set(BENCHMARK),
+            altered=self._altered(data, suite),
             about={
                 "corruptions": str(suite.folder) if suite.folder else f"generated, {self.table} table{saved}",
                 "classes_per_batch": fmean(classes),
@@ -131,7 +132,26 @@ class Stream:
         order = torch.randperm(available, generator=generator("stream", self.seed))[: self.images]
         frost = None if self.frost_textures is None else data.locate(self.frost_textures)
         options = {"table": self.table, "seed": self.seed, "frost_folder": frost, "quality": self._quality}
-        return Suite(data.test, order, folder=self._published(data), **options, store=store)
+        folder = self._published(data)
+        if folder is not None:
+            self._refuse_idle(data, folder)
+        return Suite(data.test, order, folder=folder, **options, store=store)
+
+    def _refuse_idle(self, data: ImageData, folder: Path) -> None:
+        own = self.published == "auto" and table_of(data.published_corruptions) == "cifar"
+        # The default table says nothing of ImageNet-C, which is taken as it was published.
+        idle = {"table": own and self.table != "cifar", "saved": self.saved != "auto"}
+        idle["frost_textures"] = self.frost_textures is not None
+        if given := [name for name, counts in idle.items() if counts]:
+            raise ValueError(
+                f"scenario.{given[0]}={getattr(self, given[0])} is of generated images, and {folder} has published "
+                "ones; scenario.published=null generates them"
+            )
+
+    def _altered(self, data: ImageData, suite: Suite) -> bool:
+        own = table_of(data.published_corruptions)
+        made = suite.folder is None and (self.table, self._quality) != (own, JPEG_QUALITY[own])
+        return made or self.images is not None or self.severity != 5 or set(self.corruptions) != set(BENCHMARK)
 
     @property
     def _quality(self) -> int | None:

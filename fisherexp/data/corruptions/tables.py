@@ -100,3 +100,8 @@ TABLES: dict[str, dict[str, list[tuple]]] = {"cifar": CIFAR, "imagenet": IMAGENE
 # How the published sets were saved: CIFAR-10-C in arrays, ImageNet-C in JPEG files of this quality, whatever the
 # corruption. JPEG smooths noise: what was made with the same constants and not saved so is not comparable.
 JPEG_QUALITY: dict[str, int | None] = {"cifar": None, "imagenet": 85}
+
+
+def table_of(published: str | None) -> str:
+    """The table that published copies, by the name of their folder, were made with."""
+    return "imagenet" if published == "ImageNet-C" else "cifar"

@@ -90,6 +90,49 @@ def test_a_published_folder_is_preferred_and_recorded(tmp_path):
     assert not (ignoring.parts["fog"].inputs == 77).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "refused"),
+    [
+        ({}, "CIFAR-10-C", None),
+        ({"table": "imagenet"}, "CIFAR-10-C", "table=imagenet"),
+        ({"saved": "jpeg"}, "CIFAR-10-C", "saved=jpeg"),
+        ({"frost_textures": "."}, "CIFAR-10-C", "frost_textures=."),
+        ({}, "ImageNet-C", None),
+        ({"table": "imagenet"}, "ImageNet-C", None),
+    ],
+)
+def test_options_of_generated_images_are_refused_beside_published_ones(tmp_path, options, name, refused):
+    data = Digits(root=str(tmp_path)).load()
+    data.published_corruptions = name
+    (tmp_path / name).mkdir()
+    np.save(tmp_path / name / "fog.npy", np.full((5 * len(data.test), 8, 8, 1), 77, np.uint8))
+    np.save(tmp_path / name / "labels.npy", data.test.targets.repeat(5).numpy())
+    Continual(["fog"], published=None, **options).setting(data, 0)
+    if refused is None:
+        assert (Continual(["fog"], **options).setting(data, 0).parts["fog"].inputs == 77).all()
+        return
+    with pytest.raises(ValueError, match=rf"scenario\.{refused} is of generated images, and .*published=null"):
+        Continual(["fog"], **options).setting(data, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "altered"),
+    [
+        (None, {}, False),
+        (None, {"table": "imagenet"}, True),
+        (None, {"saved": "jpeg"}, True),
+        ("ImageNet-C", {}, True),  # with the constants of CIFAR-10-C
+        ("ImageNet-C", {"table": "imagenet"}, False),
+        ("ImageNet-C", {"table": "imagenet", "saved": "lossless"}, True),
+    ],
+)
+def test_images_made_otherwise_than_the_published_ones_are_of_another_protocol(tmp_path, name, options, altered):
+    data = Digits(root=str(tmp_path)).load()
+    data.published_corruptions = name
+    data.test = data.test.subset(range(10))
+    assert Continual(**options).setting(data, 0).altered == altered
+
+
 @pytest.mark.parametrize("scale", [0.2, 1])
 def test_generated_textures_are_as_bright_as_the_photographs(scale):
     textures = generated(32, 32, scale)
