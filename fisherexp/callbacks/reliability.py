@@ -13,7 +13,8 @@ from fisherexp.ranks import over_ranks
 class Reliability(Callback):
     """Leaves reliability.png and reliability.pdf in the run's folder, drawn from the sums of the run's own metrics.
 
-    Raises ValueError where the scenario does not evaluate by calibration. Of several evaluated parts it draws the last.
+    Raises ValueError where the scenario does not evaluate by calibration. Of several evaluated parts it draws the last,
+    and nothing of a method whose outputs are no logits.
     """
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -22,7 +23,7 @@ class Reliability(Callback):
 
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         sums = over_ranks({"bins": module.evaluation.bins})["bins"][-1].cpu()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not module.raw_outputs:
             draw(sums, module.evaluation.names[-1], Path(trainer.default_root_dir) / "reliability")
 
 

@@ -73,7 +73,7 @@ class ModelMethod(Method, LightningModule):
     weighs_samples: it gives every sample the weight it has in its batch, in losses and in curvature. Weighted data are
         refused otherwise. A subclass with another loss says anew whether it does.
     raw_outputs: outputs approach one-hot targets themselves, by squared error; they are no logits, and a softmax of
-        them is no probability.
+        them is no probability: it is not evaluated by likelihood and calibration.
     """
 
     start: ClassVar[str] = "scratch"
@@ -118,6 +118,7 @@ class ModelMethod(Method, LightningModule):
     def evaluate(self, setting: Setting) -> None:
         """Be evaluated as `setting` says in the next test loop, which goes through its evaluated parts in order."""
         self.evaluation = setting.evaluation().to(self.device)
+        self.evaluation.raw_outputs = self.raw_outputs
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.evaluation.update(dataloader_idx, self.model(batch.inputs), batch.targets)

@@ -80,6 +80,8 @@ class CalibrationMetrics(ClassificationMetrics):
 
     def compute(self) -> dict[str, float]:
         found = super().compute()
+        if self.raw_outputs:
+            return found
         for i, name in enumerate(self.names):
             found[f"{name}_ece"], found[f"{name}_mce"] = calibration_errors(self.bins[i])
             found[f"{name}_brier"] = (self.brier[i] / self.count[i]).item()

@@ -31,5 +31,6 @@ class ClassificationMetrics(Evaluation):
         found = {}
         for i, name in enumerate(self.names):
             found[f"{name}_accuracy"] = 100 * (self.correct[i] / self.count[i]).item()
-            found[f"{name}_nll"] = (self.nll[i] / self.count[i]).item()
+            if not self.raw_outputs:
+                found[f"{name}_nll"] = (self.nll[i] / self.count[i]).item()
         return found

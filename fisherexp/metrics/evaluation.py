@@ -11,11 +11,14 @@ class Evaluation(Metric):
 
     headings: metric -> its heading, for those that tables show; a "%" in it means one decimal.
     better: metric -> 'higher' or 'lower', for those of which an extreme is the goal.
+    raw_outputs: it is fed with outputs that are no logits (see ModelMethod); what takes their softmax for probabilities
+        is left out.
     """
 
     full_state_update = False
     headings: dict[str, str] = {}
     better: dict[str, str] = {}
+    raw_outputs = False
 
     def update(self, part: int, outputs: Tensor, targets: Tensor) -> None:
         """outputs, targets: of a batch of the part of this number."""

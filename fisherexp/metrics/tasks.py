@@ -19,7 +19,8 @@ class TaskMetrics(ClassificationMetrics):
 
     def compute(self) -> dict[str, float]:
         found = super().compute()
-        means = {f: statistics.fmean(found[f"{name}_{f}"] for name in self.names) for f in ("accuracy", "nll")}
+        kinds = ("accuracy",) if self.raw_outputs else ("accuracy", "nll")
+        means = {f: statistics.fmean(found[f"{name}_{f}"] for name in self.names) for f in kinds}
         return {f"mean_{figure}": value for figure, value in means.items()} | found
 
 
@@ -51,7 +52,7 @@ class SequenceMetrics(TaskMetrics):
         accuracies = [found[f"{task}_accuracy"] for task in self.tasks]
         metrics = {"mean_accuracy": statistics.fmean(accuracies)}
         metrics["validation_accuracy"] = statistics.fmean(found[f"{task}_aside_accuracy"] for task in self.tasks)
-        metrics |= {name: found[name] for task in self.tasks for name in (f"{task}_accuracy", f"{task}_nll")}
+        metrics |= {n: found[n] for task in self.tasks for n in (f"{task}_accuracy", f"{task}_nll") if n in found}
         if self.history:
             metrics["forgetting"] = forgetting([*self.history, accuracies])
         if self.losses:

@@ -2,6 +2,8 @@
 
 import copy
 from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +27,8 @@ from fisherexp.methods.mixup.mixup import Mixup
 from fisherexp.methods.mixup.same_class_mixup import SameClassMixup
 from fisherexp.methods.recipe import Recipe
 from fisherexp.methods.training.erm import ERM
+from fisherexp.metrics.calibration import CalibrationMetrics
+from fisherexp.metrics.tasks import TaskMetrics
 from fisherexp.models.classifier import Classifier
 from fisherexp.models.mlp import MLP
 from fisherexp.models.small_cnn import SmallCNN
@@ -225,3 +229,16 @@ def test_label_smoothing_is_the_cross_entropy_to_the_smoothed_target():
     torch.testing.assert_close(
         made(LabelSmoothing, epsilon=0.0).loss(Batch(IMAGES, LABELS)), made(ERM).loss(Batch(IMAGES, LABELS))
     )
+
+
+@pytest.mark.parametrize(("metrics", "kept"), [(CalibrationMetrics, set()), (TaskMetrics, {"mean_accuracy"})])
+def test_outputs_that_are_no_logits_are_evaluated_by_accuracy_alone(metrics, kept):
+    """A softmax of outputs near one-hot targets is never far from 1/C: no likelihood, no confidence."""
+    found = {}
+    for loss in ("ce", "mse"):
+        method = made(Mixup, loss=loss)
+        method.evaluate(SimpleNamespace(evaluation=partial(metrics, ("test",))))
+        method.test_step(Batch(IMAGES, LABELS), 0)
+        found[loss] = method.evaluation.compute()
+    assert set(found["mse"]) == {"test_accuracy"} | kept < set(found["ce"])
+    assert found["mse"]["test_accuracy"] == found["ce"]["test_accuracy"]
