@@ -63,6 +63,9 @@ class Torchvision(Imported):
             title, preprocessing = f"torchvision {name} ({chosen.name})", of_torchvision(chosen.transforms())
         if of_file:
             title, own = _from_file(network, weights, linear[-1], f"torchvision {name}")
+            if hasattr(network, "transform_input"):
+                # GoogLeNet's and Inception's weights are of images in [-1, 1], which torchvision's loading sees to.
+                network.transform_input = True
         images = {"mean": mean, "std": std, "resize": resize}
         images |= {"freeze_batch_norm": freeze_batch_norm, "frozen": frozen}
         super().__init__(network, title, input_shape, preprocessing, own, own_head, of_file, **images)

@@ -174,6 +174,26 @@ def test_a_file_of_torchvisions(tmp_path):
     assert ours.origin()["trained_with"]["size"] == 224
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+def test_a_file_of_googlenets_meets_the_images_it_was_trained_on(tmp_path):
+    """As torchvision makes it for its weights: of images brought from ImageNet's constants to [-1, 1]."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    theirs = models.googlenet(num_classes=5, aux_logits=False, transform_input=True, init_weights=False)
+    images = torch.rand(4, 3, 32, 32)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalized = (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        theirs(normalized)
+        torch.save(theirs.eval().state_dict(), tmp_path / "mine.pth")
+        ours = classifier(Torchvision("googlenet", weights=str(tmp_path / "mine.pth"), input_shape=(3, 32, 32)))
+        torch.testing.assert_close(ours(images), theirs(normalized), atol=1e-4, rtol=1e-4)
+
+
 def test_what_torchvision_says_of_its_weights():
     from torchvision.models import ResNet50_Weights, ViT_B_16_Weights
 
