@@ -50,6 +50,7 @@ class Colored(DomainData):
     class_names = ["5 to 9", "0 to 4"]
     one_logit = True
     only_evaluated = ("gray",)
+    published_holdout = 0.0
     mean = [0.0, 0.0]
     std = [1.0, 1.0]
     mirrors = False

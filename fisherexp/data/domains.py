@@ -19,10 +19,12 @@ class DomainData(ImageData):
     domains but the last, and the last.
 
     only_evaluated: names of domains that are variants of the target (in gray, say) and never trained on.
+    published_holdout: share of every domain that is held out where its figures were published; DomainBed's.
     """
 
     provides = ("images", "floats", "class_labels", "domains")
     only_evaluated: ClassVar[tuple[str, ...]] = ()
+    published_holdout: ClassVar[float] = 0.2
 
     @abstractmethod
     def domains(self, seed: int) -> dict[str, TensorSet | FileSet]:

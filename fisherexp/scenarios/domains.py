@@ -84,7 +84,8 @@ class Domains:
         if left_out is not None:
             evaluated["left_out"] = kept[left_out]
         evaluated = {name: images for name, images in (evaluated | variants).items() if len(images)}
-        altered = self.label_shift > 0 or left_out is not None
+        altered = self.label_shift > 0 or left_out is not None or target != list(domains)[-1]
+        altered |= isinstance(data, DomainData) and self.holdout != data.published_holdout
         evaluation = partial(DomainMetrics, tuple(evaluated))
         return Setting(data, parts | evaluated, tuple(evaluated), evaluation, seed, altered=altered)
 

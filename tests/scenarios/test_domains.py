@@ -47,6 +47,21 @@ def test_leaving_out_the_target_leaves_out_no_further_domain(target):
         assert torch.equal(cut.parts[name].inputs, plain.parts[name].inputs)
 
 
+@pytest.mark.parametrize(
+    ("options", "altered"),
+    [
+        ({"holdout": 0.0}, False),
+        ({"holdout": 0.0, "target": "e90"}, False),
+        ({}, True),  # the default is DomainBed's
+        ({"holdout": 0.0, "target": "e20"}, True),
+        ({"holdout": 0.0, "leave_out": "e10"}, True),
+        ({"holdout": 0.0, "label_shift": 0.5}, True),
+    ],
+)
+def test_figures_of_colored_digits_are_of_all_images_and_the_last_domain(options, altered):
+    assert Domains(**options).setting(ColoredDigits().load(), 0).altered == altered
+
+
 def test_labels_shift(digits):
     for shift in (0.5, 1.0):
         cut = Domains(label_shift=shift, holdout=0.0).setting(digits, seed=0)
