@@ -75,10 +75,8 @@ class RoTTA(Adaptation):
         return [self.model, self.student]
 
     def blank(self) -> dict[str, Any]:
-        return {
-            "memory": BalancedMemory(self.capacity, self.model.head.out_features, self.by_age, self.by_entropy),
-            "seen": 0,
-        }
+        classes = max(2, self.model.head.out_features)  # a single output is of two
+        return {"memory": BalancedMemory(self.capacity, classes, self.by_age, self.by_entropy), "seen": 0}
 
     def adapt(self, images: Tensor) -> Tensor:
         logits = self.predict(images)

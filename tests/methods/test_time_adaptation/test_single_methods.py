@@ -200,7 +200,7 @@ def test_affinities_by_definition():
     assert all(distances[i][near[i] > 0].max() < distances[i][(near[i] == 0)].sort().values[1] for i in range(7))
 
 
-@pytest.mark.parametrize("name", ["lame", "roid"])
+@pytest.mark.parametrize("name", ["lame", "roid", "rotta"])
 def test_two_classes_by_one_output_are_those_by_two(name, make):
     """A head of one output z stands for the logits (0, z): what is answered is what a head of both answers."""
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
@@ -209,9 +209,10 @@ def test_two_classes_by_one_output_are_those_by_two(name, make):
     with torch.no_grad():
         two.head.weight.copy_(torch.cat([torch.zeros(1, 4), one.head.weight]))
         two.head.bias.copy_(torch.cat([torch.zeros(1), one.head.bias]))
-    options = ["consistency=false", "update.optimizer=sgd"] if name == "roid" else []
+    options = {"roid": ["consistency=false", "update.optimizer=sgd"], "rotta": ["capacity=4", "interval=3"]}
     found = [
-        alone.answers(make(name, *options, model=model), [alone.images(9), alone.images(9, 3)]) for model in (one, two)
+        alone.answers(make(name, *options.get(name, []), model=model), [alone.images(9), alone.images(9, 3)])
+        for model in (one, two)
     ]
     torch.testing.assert_close(*found)
 
