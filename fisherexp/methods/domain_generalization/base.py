@@ -27,17 +27,26 @@ class DomainMethod(ModelMethod):
     """A subclass says what is to be alike in all domains by `misalignment`, and may weigh their losses by `risk`.
 
     penalizes: whether it has a penalty at all; without one no weight changes, and no optimizer begins anew.
+    by_bias: whether its penalty is of derivatives by the head's bias, too, which must then be there.
 
     training: one epoch is a pass over the largest domain. penalty: how the penalty joins the loss.
+
+    Raises ValueError for a head without the bias that it needs.
     """
 
     scenarios = ("domains",)
     requires = ("class_labels", "features")
     fits_on = "domains"
     penalizes: ClassVar[bool] = True
+    by_bias: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, training: Recipe, penalty: Penalty) -> None:
         super().__init__(model)
+        if self.by_bias and model.head.bias is None:
+            raise ValueError(
+                f"{type(self).__name__} compares derivatives by the head's weight and bias, and this head has no bias: "
+                "take head=linear, or method=cma, which knows none"
+            )
         self.training_recipe, self.penalty = training, penalty
         self.epochs = training.epochs
         self.setting: Setting | None = None

@@ -49,6 +49,7 @@ def hessian_distances(domains: Sequence[Domain]) -> Tensor:
 class CMA(TwoTerms):
     """scaled: g_e / √d and H_e / dC, as the code has it. gradient: all of its rows, or the official first one."""
 
+    by_bias = False
     paper = "Chen, Si, Zhang, Zhao, UAI 2025, arXiv 2506.07378"
     counts_with = {
         "scaled": {"penalty.before": 5.0, "penalty.weight": 5.0},

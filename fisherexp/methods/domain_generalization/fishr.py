@@ -36,6 +36,7 @@ def fishr_penalty(variances: Tensor, over: Over = "sum") -> Tensor:
 class Fishr(DomainMethod):
     """ema: decay of the moving average of variances; 0 for none."""
 
+    by_bias = True
     paper = "Rame et al., ICML 2022, arXiv 2109.02934"
     without_effect = {
         "penalty.detach_center": "its gradient is the same",

@@ -30,6 +30,7 @@ def gradient_penalty(domains: Sequence[Domain], over: Over = "sum") -> Tensor:
 class GradientAlignment(DomainMethod):
     """Penalize differences of the head's gradient between domains."""
 
+    by_bias = True
     paper = "Hemati et al., ICCV 2023, arXiv 2308.11778"
     without_effect = {
         "penalty.detach_center": "its gradient is the same",

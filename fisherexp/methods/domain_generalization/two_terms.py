@@ -15,6 +15,7 @@ from fisherexp.methods.recipe import Recipe
 class TwoTerms(DomainMethod):
     """alpha, beta: weights of the Hessian and of the gradient term; both 1 with penalty.terms=equal."""
 
+    by_bias = True
     counts_with = {
         "alpha": {"penalty.before": 5.0, "penalty.weight": 5.0, "penalty.terms": "own"},
         "beta": {"penalty.before": 5.0, "penalty.weight": 5.0, "penalty.terms": "own"},

@@ -16,6 +16,8 @@ from fisherexp.methods.domain_generalization.group_dro import updated
 from fisherexp.methods.domain_generalization.iga import iga_penalty
 from fisherexp.methods.domain_generalization.mmd import mmd_penalty
 from fisherexp.methods.domain_generalization.penalty import Penalty
+from fisherexp.models.classifier import Classifier
+from fisherexp.models.heads import etf_head
 from fisherexp.runs.workbench import Workbench
 
 SMALL = [
@@ -225,3 +227,16 @@ def test_what_a_step_sees_is_counted_and_is_the_models_own(tmp_path, data):
     torch.testing.assert_close(logits, method.model.head(features))
     bench.fit(method, tmp_path / "fit", "fit")
     assert bench.costs["fit"]["backward_samples"] == bench.costs["fit"]["forward_samples"] > 0
+
+
+@pytest.mark.parametrize("name", ["fishr", "gradient_alignment", "hgp", "hutchinson", "hessian_exact", "cma", "irm"])
+def test_derivatives_by_a_bias_need_one(name):
+    """For a head without, they would be of a bias that no one has."""
+    bench = Workbench(composed(["data=rotated_mnist", "model=mlp", f"method={name}"]))
+    model = Classifier(torch.nn.Identity(), 4, 3, head=etf_head(num_features=4, num_classes=3))
+    make = bench.make("method", _partial_=True)
+    if name in ("cma", "irm"):
+        assert make(model=model).model is model
+        return
+    with pytest.raises(ValueError, match=r"this head has no bias: take head=linear, or method=cma"):
+        make(model=model)
