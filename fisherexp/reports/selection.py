@@ -1,7 +1,8 @@
 """Which run and which of its checkpoints count: the three selection methods of DomainBed, never mixed.
 
 Gulrajani, Lopez-Paz, ICLR 2021, arXiv 2007.01434. All read the checkpoints that callbacks=[domain_selection] or
-[domain_watch] record; a sweep is one method on one target with several draws of its hyper-parameters.
+[domain_watch] record; a sweep is one method on one target, and on the same samples, with several draws of its
+hyper-parameters.
 
     training-domain validation: the run and checkpoint with the best mean accuracy on held-out data of the training
         domains. Needs scenario.holdout > 0.
@@ -22,6 +23,9 @@ from fisherexp.reports.table import Grid, mean_and_deviation
 from fisherexp.runs.identity import digest
 
 Record = dict[str, Any]
+# Options of data that say how samples are read and handed out, not which they are: some are drawn as hyper-parameters.
+# The seed of a choice of images goes with the run's.
+HANDLING = {"batch_size", "eval_batch_size", "augment", "in_memory", "workers", "root", "download", "seed"}
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,13 @@ ORDER = [selection.name for selection in SELECTIONS]
 
 def selected(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Rows {data, model, method, target, seed, selection, runs, step, accuracy} for each sweep and each selection
-    method that its runs allow."""
+    method that its runs allow. Runs whose samples differ are of different sweeps; `data` then says by which options."""
+    followed = [record for record in records if checkpoints(record)]
     sweeps: dict[tuple, list[Record]] = {}
-    for record in records:
-        if checkpoints(record):
-            names = tuple(record["names"][key] for key in ("data", "model", "method"))
-            key = (*names, record["config"]["scenario"]["target"] or "last domain", record["seed"])
-            sweeps.setdefault(key, []).append(record)
+    for record, title in zip(followed, _titles(followed), strict=True):
+        names = (title, *(record["names"][key] for key in ("model", "method")))
+        key = (*names, record["config"]["scenario"]["target"] or "last domain", record["seed"])
+        sweeps.setdefault(key, []).append(record)
     rows = []
     for key, runs in sorted(sweeps.items()):
         for selection in SELECTIONS:
@@ -150,6 +154,31 @@ def grids(rows: list[dict[str, Any]]) -> list[Grid]:
         note = "accuracy on the target; ways of selection use different data and are not to be compared; n seeds each"
         found.append(Grid(f"{data}, {model}", heads, 2, lines, [note]))
     return found
+
+
+def _titles(records: list[Record]) -> list[str]:
+    """For each record the name of its data, with the options in which others of that name have other samples."""
+    options = [_samples(record) for record in records]
+    values: dict[tuple[str, str], set[str]] = {}
+    for record, found in zip(records, options, strict=True):
+        for name, value in found.items():
+            values.setdefault((record["names"]["data"], name), set()).add(value)
+    titles = []
+    for record, found in zip(records, options, strict=True):
+        data = record["names"]["data"]
+        titles.append(", ".join([data, *(f"{n}={v}" for n, v in found.items() if len(values[data, n]) > 1)]))
+    return titles
+
+
+def _samples(record: Record) -> dict[str, str]:
+    """Options that say which samples there are, but for the target and what is left out beside it."""
+    nodes = {"data": HANDLING, "scenario": {"target", "leave_out"}}
+    return {
+        f"{node}.{name}": str(value)
+        for node, others in nodes.items()
+        for name, value in record["config"].get(node, {}).items()
+        if name not in others
+    }
 
 
 def _best(choices: Iterable[Choice]) -> Choice | None:

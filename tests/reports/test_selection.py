@@ -61,6 +61,23 @@ def test_rows_name_their_selection_and_keep_targets_and_seeds_apart():
     }
 
 
+def test_runs_on_other_samples_are_no_draws_of_one_sweep():
+    """Else the easier ones would be chosen, under the name of all."""
+    easy, hard, small = run([(90, 0, 80, 0)]), run([(70, 0, 30, 0)]), run([(95, 0, 20, 0)])
+    for record, shift, size in ((easy, 0.0, 8), (hard, 0.5, 8), (small, 0.5, 32)):
+        record["config"] = {
+            "scenario": record["config"]["scenario"] | {"label_shift": shift, "holdout": 0.2},
+            "data": {"batch_size": size, "seed": size, "train_images": None},
+        }
+    rows = [row for row in selected([easy, hard, small]) if row["selection"] == "training-domain validation"]
+    assert [(row["data"], row["runs"], row["accuracy"]) for row in rows] == [
+        ("d, scenario.label_shift=0.0", 1, 80),
+        ("d, scenario.label_shift=0.5", 2, 20),  # batch sizes are drawn, and so may images be
+    ]
+    assert [grid.title for grid in grids(rows)] == [f"d, scenario.label_shift={s}, m" for s in (0.0, 0.5)]
+    assert {row["data"] for row in selected([hard, small])} == {"d"}
+
+
 def test_a_sweep_over_all_domains_holds_the_whole_run():
     """scenario.leave_out=t, the target: nothing further was left out."""
     whole = run([(0, 0, 40, 0), (0, 0, 50, 0)])
