@@ -21,15 +21,17 @@ from torch import Tensor, nn
 from fisherexp.config.types import NonNegative
 from fisherexp.curvature.head_gradients import head_gradient_mean
 from fisherexp.curvature.head_hessian import frobenius_gram
+from fisherexp.data.composite import SideBySide
 from fisherexp.methods.domain_generalization.domain import Domain, losses
 from fisherexp.methods.domain_generalization.penalty import Penalty
 from fisherexp.methods.domain_generalization.two_terms import TwoTerms
 from fisherexp.methods.recipe import Recipe
+from fisherexp.scenarios.setting import Setting
 
 
-def shares(domains: Sequence[Domain]) -> Tensor:
-    """The share of all samples that lie in each domain, (E,)."""
-    sizes = domains[0].logits.new_tensor([len(domain.labels) for domain in domains])
+def shares(domains: Sequence[Domain], sizes: Sequence[int] | None = None) -> Tensor:
+    """The share of all samples that lie in each domain, (E,). sizes: of whole domains of which these are batches."""
+    sizes = domains[0].logits.new_tensor(sizes or [len(domain.labels) for domain in domains])
     return sizes / sizes.sum()
 
 
@@ -70,9 +72,15 @@ class CMA(TwoTerms):
         super().__init__(model, alpha, beta, training, penalty)
         self.scaled = scaled
         self.rows = slice(1) if gradient == "official" else slice(None)
+        self.sizes: list[int] | None = None
+
+    def batches(self, setting: Setting) -> SideBySide:
+        # Batches are of one size, whatever the domains'.
+        self.sizes = setting.parts["domains"].tags["domain"].bincount().tolist()
+        return super().batches(setting)
 
     def risk(self, domains: Sequence[Domain]) -> Tensor:
-        return shares(domains) @ losses(domains)
+        return shares(domains, self.sizes) @ losses(domains)
 
     def hessian_term(self, domains: Sequence[Domain]) -> Tensor:
         entries = domains[0].features.shape[1] * domains[0].logits.shape[1]
@@ -84,5 +92,5 @@ class CMA(TwoTerms):
 
     def _over(self, domains: Sequence[Domain], distances: Tensor) -> Tensor:
         """Their mean by the domains' shares; penalty.over=sum: E times that, the sum where domains are alike."""
-        mean = shares(domains) @ distances
+        mean = shares(domains, self.sizes) @ distances
         return mean if self.penalty.over == "mean" else len(domains) * mean

@@ -5,12 +5,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fisherexp.data.digits import Digits
+from fisherexp.data.tensors import TensorSet
 from fisherexp.methods.domain_generalization.cma import CMA, gradient_distances, hessian_distances, shares
 from fisherexp.methods.domain_generalization.domain import Domain
 from fisherexp.methods.domain_generalization.gradient_alignment import gradient_penalty
 from fisherexp.methods.domain_generalization.hessian_exact import hessian_penalty
 from fisherexp.methods.domain_generalization.penalty import Penalty
 from fisherexp.methods.recipe import Recipe
+from fisherexp.scenarios.setting import Setting
 
 HEADS = ["softmax", "binary"]
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
@@ -64,6 +67,22 @@ def test_larger_domains_count_more_and_losses_are_pooled():
     torch.testing.assert_close(cma().misalignment(domains), expected, **CLOSE)
     pooled = oracles.loss(theta, torch.cat([h for h, _ in data]), torch.cat([y for _, y in data]))
     torch.testing.assert_close(cma().risk(domains), pooled, **CLOSE)
+
+
+def test_batches_of_one_size_count_as_the_domains_that_they_are_from():
+    theta, data = oracles.problem(sizes=(4, 4, 4))
+    domains = oracles.domains(theta, data)
+    images = TensorSet(torch.zeros(48, 1, 2, 2, dtype=torch.uint8), torch.zeros(48, dtype=torch.int64))
+    domain = torch.arange(3).repeat_interleave(torch.tensor([8, 24, 16]))
+    method = cma()
+    batches = method.batches(Setting(Digits(batch_size=4), {"domains": images.tagged(domain=domain)}, (), None))
+    assert next(iter(batches)).tags["domain"].bincount().tolist() == [4, 4, 4]
+    each = torch.stack([oracles.loss(theta, *part) for part in data])
+    weights = torch.tensor([8, 24, 16], dtype=torch.float64) / 48
+    torch.testing.assert_close(method.risk(domains), weights @ each, **CLOSE)
+    gradients, hessians = explicit(theta, data)
+    expected = sum(w * (5 * g + 3 * h) for w, g, h in zip(weights, gradients, hessians, strict=True))
+    torch.testing.assert_close(method.misalignment(domains), expected, **CLOSE)
 
 
 def test_scaling_of_the_code():
