@@ -30,7 +30,8 @@ class Domains:
         itself leaves out no further one, so that a sweep over all domains has every choice of it and the whole run.
     holdout: share of every domain that is held out of training; 0 to evaluate training domains on what they trained on.
     label_shift: how far the training domains differ in their classes: each keeps all samples of the classes whose
-        number is its own modulo the number of training domains, and the share 1 - label_shift of the others.
+        number is its own modulo the number of training domains, and the share 1 - label_shift of the others; what is
+        held out of them is of the same classes.
     made_by, angles (degrees), agreement: domains of data that have none, one for each angle or agreement.
     """
 
@@ -70,11 +71,11 @@ class Domains:
         names = [name for name in domains if name not in (target, left_out)]
         if not names:
             raise ValueError(f"with target {target} no domain of {', '.join(domains)} is left to train on")
+        for number, name in enumerate(names):
+            domains[name] = self._shifted(number, len(names), name, domains[name], seed)
         kept, out = {}, {}
         for name, images in domains.items():
             kept[name], out[name] = self._split(name, images, seed)
-        for number, name in enumerate(names):
-            kept[name] = self._shifted(number, len(names), name, kept[name], seed)
         train = pooled([kept[name] for name in names])
         domain = torch.arange(len(names)).repeat_interleave(torch.tensor([len(kept[name]) for name in names]))
         parts = {"train": train, "test": domains[target], "domains": train.tagged(domain=domain)}

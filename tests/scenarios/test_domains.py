@@ -75,6 +75,16 @@ def test_labels_shift(digits):
         assert len(cut.parts["target"]) == len(plain.parts["target"])
 
 
+def test_what_is_held_out_of_a_shifted_domain_is_shifted_too(digits):
+    """Else the choice by held-out data would know classes that the domain never shows."""
+    cut = Domains(label_shift=1.0, holdout=0.25).setting(digits, seed=0)
+    for number, name in enumerate(("0", "30")):
+        train, out = (cut.parts[f"{part}_{name}"].targets for part in ("train", "held_out"))
+        assert {*(train % 2).tolist(), *(out % 2).tolist()} == {number}
+        assert len(out) == round(0.25 * (len(train) + len(out)))
+    assert len(cut.parts["target_held_out"].targets.unique()) == 10
+
+
 def test_patch_agrees_with_parity_as_often_as_said(digits):
     cut = Domains(made_by="patch", agreement=[1.0, 0.7, 0.0], holdout=0.0).setting(digits, seed=0)
     for name, agreement in (("train_a100", 1.0), ("train_a70", 0.7), ("target", 0.0)):
