@@ -144,6 +144,21 @@ def test_forgetting_takes_the_clean_stretches_in_order():
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["before", "fog", "snow"]
 
 
+@pytest.mark.parametrize(
+    ("stretches", "ticks"),
+    [
+        (["clean", "fog", "clean", "snow", "clean"], ["before", "fog", "snow"]),
+        (["fog", "clean", "snow", "clean"], ["fog", "snow"]),  # clean images to adapt on come behind alone
+        (["clean", "fog_4", "fog_5", "clean"], ["before", "fog 5"]),
+    ],
+)
+def test_forgetting_names_what_came_before_each_look(stretches, ticks):
+    found = stream("tent", 0, 10.0)
+    found["metrics"]["after"] = {f"curve/{i:03d}_{name}": 10.0 for i, name in enumerate(stretches)}
+    (axes,) = drawn("forgetting", [found]).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ticks
+
+
 def test_corruptions_stand_side_by_side():
     figure = drawn("corruptions", [stream("tent", 0, 10.0), stream("eata", 0, 5.0)])
     found = {name: [y for _, y in points] for name, points in lines(figure.axes[0]).items()}

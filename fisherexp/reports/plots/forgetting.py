@@ -18,7 +18,9 @@ def draw(records: list[Record], request: Request) -> Any:
     clean = [metric for metric, name in points if name == CLEAN]
     if len(clean) < 2:
         raise ValueError("these runs have no clean stretches: run the stream with scenario.clean=frozen or online")
-    ticks = ["before", *(name.replace("_", " ") for _, name in points if name != CLEAN)][: len(clean)]
+    # What came last before each look; of a stream that adapts on clean images there is none before it all.
+    last = ["before", *(name for _, name in points[:-1])]
+    ticks = [name.replace("_", " ") for name, (_, here) in zip(last, points, strict=True) if here == CLEAN]
     found = named(rows(records, request.over))
     figure, axes = canvas(size=(8.6, 4.6))
     for name, look in looks(found, request.methods).items():
@@ -39,5 +41,6 @@ def draw(records: list[Record], request: Request) -> Any:
 
 def _stretches(record: Record) -> list[tuple[str, str]]:
     """(metric, name of the stretch), in the order of the stream."""
-    curve = sorted(name for name in record["metrics"]["after"] if name.startswith("curve/"))
+    curve = [name for name in record["metrics"]["after"] if name.startswith("curve/")]
+    curve.sort(key=lambda name: int(name.removeprefix("curve/").partition("_")[0]))  # there may be a thousand
     return [(name, name.partition("_")[2]) for name in curve]
