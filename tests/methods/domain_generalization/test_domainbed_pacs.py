@@ -32,6 +32,7 @@ def test_first_batch_runs(folder, tmp_path, method):
     weights = {"hgp": (1e-4, 5e-3), "hessian_exact": (1e-3, 5e-3)}
     assert (config.method.alpha, config.method.beta) == weights[method]
     assert (config.training.lr, config.training.weight_decay) == (5e-5, 0.0)
+    assert config.model.weights == "IMAGENET1K_V1"
     record = run_experiment(config, tmp_path / "run", overrides)
     assert record["trial"]
     (point,) = record["outcome"]["domain_watch"]
