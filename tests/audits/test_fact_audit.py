@@ -67,6 +67,20 @@ def test_the_oracle_knows_less_of_the_forgotten_and_a_retrained_model_is_it(conf
     assert json.dumps(record)
 
 
+@pytest.mark.parametrize(
+    ("line", "figure"),
+    [("scenario.wrong_average=arithmetic", "forget_truth_ratio"), ("scenario.max_new_tokens=2", "retain_rouge")],
+)
+def test_models_compared_with_are_asked_as_the_outcome_is(config, tmp_path, line, figure):
+    """Not found as another run asked them: what changes nothing leaves the source's figures."""
+    still = ["method=gradient_ascent", "method.lr=1e-30"]
+    plain, other = (run(config(*still, *more), tmp_path / str(len(more)))["metrics"] for more in ([], [line]))
+    for metrics in (plain, other):
+        assert metrics["after"][figure] == metrics["before"][figure]
+    for stage in ("before", "oracle"):
+        assert other[stage][figure] != plain[stage][figure]
+
+
 @pytest.mark.parametrize(("lr", "words"), [("1e-30", "nothing changed"), ("1.0", "the model is destroyed")])
 def test_void_comparisons_are_told_in_one_line(config, tmp_path, caplog, lr, words):
     with caplog.at_level(logging.WARNING):
