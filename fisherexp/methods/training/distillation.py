@@ -4,7 +4,8 @@
 
 Hinton, Vinyals, Dean 2015, arXiv 1503.02531. One teacher of the same size makes this self-distillation, several
 put an ensemble into one network (Kim et al., "Pre-training under infinite compute", ICLR 2026, arXiv 2509.14786).
-Teachers speak of the training data only; no text is sampled of them.
+Teachers speak of the training data only; no text is sampled of them. Of a sequence, KL is the mean over the tokens that
+are predicted.
 """
 
 import copy
@@ -60,5 +61,5 @@ class Distillation(ERM):
         with torch.no_grad():
             taught = mean_logits([teacher(batch.inputs) for teacher in self.teachers])
         logits = self.model(batch.inputs)
-        alike = self.temperature**2 * kl_to_teacher(logits, taught, self.temperature).mean()
+        alike = self.temperature**2 * kl_to_teacher(logits, taught, self.temperature, batch.targets).mean()
         return (1 - self.teacher_weight) * self.objective.loss(logits, batch.targets) + self.teacher_weight * alike

@@ -5,7 +5,8 @@ random weights and p_θ the student, which begins as the source,
 
     L(θ) = (1/|B|) Σ_{i ∈ B} [ KL(T_s(x_i) || p_θ(x_i)) if i ∈ D_r, KL(T_u(x_i) || p_θ(x_i)) if i ∈ D_f ]
 
-over mixed batches of D_f and a random share of D_r. No label is used.
+over mixed batches of D_f and a random share of D_r. No label is used. Of a sequence, KL is the mean over the tokens
+that are predicted: not of a prompt, and not of padding, by which a loss would depend on the neighbours in a batch.
 
 Where the official code differs (and so does that of SSD, arXiv 2308.07707, whose settings these are): its KL is a
 mean over samples and classes, hence C times smaller: official=true. Under Adam that scale is all but lost.
@@ -32,10 +33,12 @@ def bad_teaching(
     forget: Tensor,
     temperature: float = 1.0,
     official: bool = False,
+    targets: Tensor | None = None,
 ) -> Tensor:
-    """Mean KL of the student (B, C) to the teacher of each sample, told by the mask `forget` (B,)."""
+    """Mean KL of the student (B, C) to the teacher of each sample, told by the mask `forget` (B,). targets: see
+    kl_to_teacher."""
     teacher = torch.where(forget.view(-1, *[1] * (student.dim() - 1)), incompetent, competent)
-    loss = kl_to_teacher(student, teacher, temperature).mean()
+    loss = kl_to_teacher(student, teacher, temperature, targets).mean()
     return loss / student.shape[-1] if official else loss
 
 
@@ -43,6 +46,7 @@ class BadTeacher(Taught, ERM):
     """retain_share: of the retained part, drawn once from the run's seed. official: KL divided by the classes."""
 
     paper = "Chundawat et al., arXiv 2205.08096"
+    requires = ("class_labels or next_tokens",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"
@@ -81,4 +85,5 @@ class BadTeacher(Taught, ERM):
         with torch.no_grad():
             competent, incompetent = self.teacher(batch.inputs), self.untrained(batch.inputs)
         forget, student = batch.tags["forgotten"], self.model(batch.inputs)
-        return bad_teaching(student, competent, incompetent, forget, self.temperature, self.official)
+        teachers = competent, incompetent
+        return bad_teaching(student, *teachers, forget, self.temperature, self.official, batch.targets)

@@ -6,6 +6,7 @@ Paper: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", arXiv 2402.193
 
 takes the place of the Fisher in SSD; selection I_f > α I_D and shrinkage min(λ I_D / I_f, 1) stay. No label is used,
 but as in the official code batches follow [retain sorted by class, forget], since the gradient is of a batch's mean.
+f of a sequence: its logits wherever a token is predicted, and not at padding, of which neighbours in a batch decide.
 
 No α is published with the code. For batches of one I_D = (|D_f| I_f + |D_r| I_r) / |D| as for SSD, so that ratios
 have the bound |D|/|D_f|; `alpha_relative` is α as a share of it.
@@ -22,13 +23,16 @@ from fisherexp.data.composite import InTurn
 from fisherexp.methods.importance import Importance
 from fisherexp.methods.method import ModelMethod
 from fisherexp.methods.unlearning.dampening import dampen_model, one_then_forgotten, warn_if_idle
+from fisherexp.objectives.token_prediction import IGNORED, wide
 
 
-def length_gradient(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """|∂ mean ||f(x)||² / ∂θ| by parameter, with the model in the mode it is in."""
+def length_gradient(model: nn.Module, inputs: Any, targets: Tensor | None = None) -> dict[str, Tensor]:
+    """|∂ mean ||f(x)||² / ∂θ| by parameter, with the model in the mode it is in. targets: of sequences, (B, T)."""
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    length = model(images).square().flatten(1).sum(1).mean()
-    gradients = torch.autograd.grad(length, list(weights.values()))
+    squares = wide(model(inputs)).square()
+    if targets is not None:
+        squares = squares * (targets != IGNORED).unsqueeze(-1)
+    gradients = torch.autograd.grad(squares.flatten(1).sum(1).mean(), list(weights.values()))
     return {name: gradient.abs() for name, gradient in zip(weights, gradients, strict=True)}
 
 
@@ -67,7 +71,8 @@ class LFSSD(ModelMethod):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         part = "forget" if batch.tags["forget_pass"].all() else "train"
         self.model.eval()
-        for name, gradient in length_gradient(self.model, batch.inputs).items():
+        targets = batch.targets if self.objective.likelihood == "sequence" else None
+        for name, gradient in length_gradient(self.model, batch.inputs, targets).items():
             # At least 32 bits, however narrow the weights: small terms would be lost in the sum.
             gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
             self.sums[part][name] = self.sums[part][name] + gradient if name in self.sums[part] else gradient

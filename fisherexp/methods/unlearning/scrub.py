@@ -9,7 +9,7 @@ model, the student p_θ begins there, and with d(x) = T² KL(t(x) || p_θ(x)), b
 The max epoch comes first. Later epochs pass over D_f without a step. With rewind=true (SCRUB+R) the result is not
 the last state but, of those at the ends of epochs, the one whose error on D_f is closest to the error of the last
 state on validation data of the same classes: what a model that never saw D_f would make of it. Left out: the moving
-average of the weights.
+average of the weights. Of a sequence, d is the mean over the tokens that are predicted; it has no class to rewind by.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ from fisherexp.metrics.over_batches import gathered
 from fisherexp.models.eval_mode import eval_mode
 
 
-def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² KL(teacher || student) of a batch of logits (B, C), mean over the batch."""
-    return temperature**2 * kl_to_teacher(student, teacher, temperature).mean()
+def distance(student: Tensor, teacher: Tensor, temperature: float, targets: Tensor | None = None) -> Tensor:
+    """T² KL(teacher || student) of a batch of logits (B, C), mean over the batch. targets: see kl_to_teacher."""
+    return temperature**2 * kl_to_teacher(student, teacher, temperature, targets).mean()
 
 
 def error(model: nn.Module, batches: Any) -> float:
@@ -44,6 +44,7 @@ class SCRUB(Taught, Finetune):
     and distance on retained data. rewind: SCRUB+R, which needs data.validation."""
 
     paper = "Kurmanji et al., NeurIPS 2023, arXiv 2302.09880"
+    requires = ("class_labels or next_tokens",)
     scenarios = ("forgetting",)
     start = "source"
     fits_on = "train"
@@ -75,6 +76,8 @@ class SCRUB(Taught, Finetune):
     def batches(self, setting: Any) -> InTurn:
         """Raises ValueError where SCRUB+R finds no validation sample of the forgotten classes."""
         if self.rewind:
+            if "class_labels" not in setting.data.provides:
+                raise ValueError("method.rewind compares with validation data of the forgotten classes: set it false")
             forget, unseen = setting.parts["forget"], setting.data.validation
             alike = unseen and torch.nonzero(torch.isin(unseen.targets, forget.targets.unique())).flatten()
             if unseen is None or not len(alike):
@@ -107,7 +110,7 @@ class SCRUB(Taught, Finetune):
         with torch.no_grad():
             wanted = self.teacher(batch.inputs)
         logits = self.model(batch.inputs)
-        away = distance(logits, wanted, self.temperature)
+        away = distance(logits, wanted, self.temperature, batch.targets)
         if batch.tags["forgotten"].all():  # InTurn never mixes the two
             return -away
         return self.gamma * self.objective.loss(logits, batch.targets) + self.alpha * away

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fisherexp.methods.method import ModelMethod
+from fisherexp.methods.unlearning.sequence_losses import lengths
+from fisherexp.objectives.token_prediction import IGNORED, wide
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -14,12 +16,14 @@ def frozen(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).requires_grad_(False)
 
 
-def kl_to_teacher(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)) of each sample, of a sequence the mean over its tokens: logits
-    (B, C) or (B, T, V) -> (B,)."""
-    wanted, given = (F.log_softmax(logits / temperature, dim=-1) for logits in (teacher, student))
+def kl_to_teacher(student: Tensor, teacher: Tensor, temperature: float = 1.0, targets: Tensor | None = None) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)) of each sample, of a sequence the mean over the tokens that
+    count in targets (B, T), or over all: logits (B, C) or (B, T, V) -> (B,). 0 of a sequence in which none counts."""
+    wanted, given = (F.log_softmax(wide(logits) / temperature, dim=-1) for logits in (teacher, student))
     each = (wanted.exp() * (wanted - given)).sum(-1)
-    return each if each.dim() == 1 else each.mean(1)
+    if each.dim() == 1 or targets is None:
+        return each if each.dim() == 1 else each.mean(1)
+    return (each * (targets != IGNORED)).sum(1) / lengths(targets).clamp_min(1)
 
 
 class Taught(ModelMethod):
