@@ -51,7 +51,7 @@ class AnsweredData(LabeledData):
 
     @property
     def end(self) -> int | None:
-        return self.tokens.end
+        return self.tokens.answer_end
 
     @property
     def architecture_options(self) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class JsonlInstructions(TokenizedText):
         super().__init__(path, tokenizer, **options)
         self.prompt, self.response, self.max_length = prompt, response, max_length
 
+    @property
+    def end(self) -> int | None:
+        return self.tokenizer.answer_end
+
     def described(self) -> dict[str, Any]:
         template = hashlib.blake2b((self.tokenizer.template or "").encode(), digest_size=8).hexdigest()
         columns, length = [self.prompt, self.response], self.at_most("max_length", self.max_length)

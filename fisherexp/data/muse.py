@@ -56,6 +56,11 @@ class Muse(AnsweredData):
         self.names = {"forget": forget, "retain": retain}
         self.names |= {"members": ["privleak/forget"], "held_out": ["privleak/holdout"]}
 
+    @property
+    def end(self) -> int | None:
+        """That of texts: neither they nor its questions are written by a template."""
+        return self.tokens.end
+
     @cached_property
     def texts(self) -> dict[str, list[str]]:
         """'forget' and 'retain', and with which an attack tells what was learned: 'members' and 'held_out'."""

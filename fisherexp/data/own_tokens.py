@@ -13,7 +13,7 @@ PIECES = {"words": re.compile(r" ?\w+| ?[^\w\s]|\s"), "characters": re.compile(r
 class OwnTokens:
     """The words or characters of some texts, in the order of their code points, behind a token that ends an answer."""
 
-    end = padding = 0
+    end = answer_end = padding = 0
 
     def __init__(self, texts: Iterable[str], unit: Literal["words", "characters"]) -> None:
         self._pieces = PIECES[unit].findall

@@ -54,6 +54,16 @@ class Tokenizer:
         return self._tokenizer.eos_token_id
 
     @cached_property
+    def answer_end(self) -> int | None:
+        """The token that ends an answer: `end`, but where a template ends turns with another mark, that mark."""
+        if self.template is None:
+            return self.end
+        (text,) = self._written([_turns("Why?", "42")])
+        (behind,) = self.unmarked([text.rpartition("42")[2]])
+        marks = [token for token in behind if token in self._tokenizer.added_tokens_decoder]
+        return self.end if self.end in marks or not marks else marks[0]
+
+    @cached_property
     def begin(self) -> list[int]:
         """What the model's texts begin with: one token, or none."""
         # Asked of a text: an empty one does not tell a mark before it from one behind it, and they may be the same.
@@ -82,20 +92,18 @@ class Tokenizer:
 
         Raises ValueError for a template that writes a prompt otherwise where an answer follows.
         """
-        asked = self.asked(prompts)
+        asked, end = self.asked(prompts), [] if self.answer_end is None else [self.answer_end]
         if self.template is None:
-            end = [] if self.end is None else [self.end]
             return [(prompt, row + end) for prompt, row in zip(asked, self.unmarked(responses), strict=True)]
-        roles = [zip(("user", "assistant"), pair, strict=True) for pair in zip(prompts, responses, strict=True)]
-        turns = [[{"role": role, "content": text} for role, text in pair] for pair in roles]
+        turns = [_turns(*pair) for pair in zip(prompts, responses, strict=True)]
         found = []
         for prompt, row in zip(asked, self.unmarked(self._written(turns)), strict=True):
             if row[: len(prompt)] != prompt:
                 raise ValueError(f"model.name={self.name}: its chat template changes a prompt that is answered")
             answer = row[len(prompt) :]
-            if self.end in answer:  # what a template writes behind it belongs to the next turn
-                answer = answer[: len(answer) - answer[::-1].index(self.end)]
-            found.append((prompt, answer))
+            if self.answer_end in answer:  # what a template writes behind it belongs to the next turn
+                answer = answer[: len(answer) - 1 - answer[::-1].index(self.answer_end)]
+            found.append((prompt, answer + end))
         return found
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -121,3 +129,7 @@ class Tokenizer:
         if loader == "AutoTokenizer" and not found.is_fast:
             raise ValueError(f"model.name={self.name}: its tokenizer has no tokenizer.json and is not read")
         return found
+
+
+def _turns(prompt: str, response: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]

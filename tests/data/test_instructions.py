@@ -21,8 +21,11 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizers(place):
-    """By name: with a template, without one, without a token that ends a text, with a template that knows answers."""
+    """By name: with a template, without one, without a token that ends a text, with templates
+    that end answers otherwise, or not, or know them."""
     made = {"chat": {"template": TEMPLATE}, "plain": {}, "endless": {"end": False}}
+    made["turns"] = {"template": TEMPLATE.replace("<end> ", "<pad> the ")}  # no end of a text, a mark of its own
+    made["open"] = {"template": TEMPLATE.replace("<end> ", "")}
     made["telling"] = {"template": "{{ 'dog ' if messages | length > 1 else 'cat ' }}" + TEMPLATE}
     for name, options in made.items():
         save_tiny_tokenizer(place / name, **options)
@@ -68,8 +71,17 @@ def test_without_a_template_there_are_two_lines_and_an_end_where_there_is_one(lo
     assert (load("endless").train.targets >= 0).sum(1).tolist() == [3, 5, 1]
 
 
+@pytest.mark.parametrize(("name", "end"), [("chat", "<end>"), ("turns", "<pad>"), ("open", "<end>")])
+def test_an_answer_has_its_end_whatever_the_template_ends_it_with(load, tokenizers, name, end):
+    """A model could not learn to stop otherwise, nor would it be stopped where it does."""
+    data, tokenizer = load(name), tokenizers[name]
+    assert said(tokenizer, [data.end, tokenizer.end]) == [end, "<end>"]
+    for row, (_, response) in zip(data.train.targets, ROWS, strict=True):
+        assert said(tokenizer, row[row >= 0]) == [*response.split(), end]
+
+
 def test_a_prompt_alone_is_how_a_row_begins(tokenizers):
-    for name in ("chat", "plain"):
+    for name in ("chat", "plain", "turns", "open"):
         prompts, responses = zip(*ROWS, strict=True)
         answered = tokenizers[name].answered(prompts, responses)
         assert [prompt for prompt, _ in answered] == tokenizers[name].asked(prompts)
