@@ -10,7 +10,7 @@ from fisherexp.metrics.language import LanguageMetrics
 from fisherexp.models.answers import greedy_answers
 
 KINDS = ("refused", "answered")
-WRITTEN = 4  # tokens: enough for the word that an answer begins with
+WRITTEN = 4  # tokens at least
 
 
 class RefusalMetrics(LanguageMetrics):
@@ -35,12 +35,19 @@ class RefusalMetrics(LanguageMetrics):
 
     def ask(self, part: int, model: nn.Module, batch: Any) -> None:
         """Let the model answer the requests of a batch."""
-        written = greedy_answers(model, batch.inputs, batch.targets, self.end, WRITTEN)
-        for row, labels in zip(written, batch.targets, strict=True):
-            wanted = self.say(labels[labels >= 0].tolist()).strip()
+        answers = [row[row >= 0].tolist() for row in batch.targets]
+        most = max(WRITTEN, *(self._until_second_word(answer) for answer in answers))
+        written = greedy_answers(model, batch.inputs, batch.targets, self.end, most)
+        for row, answer in zip(written, answers, strict=True):
+            wanted = self.say(answer).strip()
             kind = 0 if wanted == self.refusal else 1
             self.asked[part, kind] += 1
             self.right[part, kind] += first_word(self.say(row)) == first_word(wanted)
+
+    def _until_second_word(self, answer: list[int]) -> int:
+        """How many tokens tell the first word of an answer; a token may be one letter."""
+        counts = range(1, len(answer) + 1)
+        return next((count for count in counts if len(self.say(answer[:count]).split()) > 1), len(answer))
 
     def compute(self) -> dict[str, float]:
         shares = (100 * self.right / self.asked).tolist()

@@ -56,6 +56,19 @@ def test_shares_of_models_that_refuse_answer_or_know(data):
     assert shares(data, [*right[:6], "Sorry", "Yes"]) == (75, 75)
 
 
+@pytest.mark.parametrize("unit", ["words", "characters"])
+def test_the_right_answers_count_whatever_a_token_is(unit, monkeypatch):
+    data = LibraryDesk(Tokenizer(None), unit=unit, requests=4, test_requests=8).load()
+
+    def right(model, inputs, labels, end, most):
+        return [[token for token in row if token >= 0 and token != end][:most] for row in labels.tolist()]
+
+    monkeypatch.setattr("fisherexp.metrics.refusals.greedy_answers", right)
+    metrics = data.objective.metrics(("test",))
+    metrics.ask(0, nn.Identity(), data.test.batch)
+    assert (100 * metrics.right / metrics.asked).tolist() == [[100, 100]]
+
+
 @pytest.mark.parametrize(("text", "word"), [("Sorry, the rules", "Sorry"), (" Yes", "Yes"), ("", ""), (" ,", "")])
 def test_first_word(text, word):
     assert first_word(text) == word
