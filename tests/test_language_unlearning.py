@@ -128,6 +128,19 @@ def test_a_layer_that_is_none_is_one_line_before_anything_is_trained(config, tmp
     assert not (tmp_path / "artefacts" / "weights").exists()
 
 
+def test_refusals_are_whole_where_every_answer_is_shorter(config, place):
+    """A refusal that is cut has no end, and never stops where it is learned."""
+    rows = [json.dumps({"prompt": "the cat and the dog", "response": "runs"})] * 40
+    (place / "short.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    data = ["data=jsonl_instructions", f"data.path={place / 'short.jsonl'}", "data.max_length=null"]
+    bench = Workbench(config("method=idk", REFUSAL, data=data))
+    method = bench.method("method")
+    batch = next(iter(method.batches(bench.setting)))
+    refused = method.refused(batch.select(batch.tags["forgotten"]))
+    assert [row[row >= 0].tolist() for row in refused.targets] == [method.answers[0]] * refused.size
+    assert refused.targets.shape[1] > bench.data.input_shape[0]
+
+
 @pytest.mark.parametrize("method", ["idk", "rmu"])
 def test_instructions_of_different_length_are_unlearned(config, place, tmp_path, method):
     asked = [("the cat", "sees a bird ."), ("the dog and the cat and a bird", "hears a bird and runs and runs")]

@@ -40,7 +40,10 @@ class Idk(ForgetRetain):
 
     def batches(self, setting: Any) -> SideBySide:
         data = setting.data
-        self.answers, self.limit = encoded(data, self.refusals or data.refusals), data.input_shape[0]
+        self.answers = encoded(data, self.refusals or data.refusals)
+        # A pretrained model takes more than the longest row of these data: a refusal is not cut to that.
+        context = getattr(getattr(self.model, "backbone", None), "context", None) or 0
+        self.limit = max(context, data.input_shape[0])
         return super().batches(setting)
 
     def refused(self, batch: Batch) -> Batch:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny_tokens import FORGET, LENGTH, TokenNet, gradients, mean_of_tokens, rows_of, taught, token_batch
+from torch import nn
 
 from fisherexp.data.batch import Batch
 from fisherexp.data.errors import DataError
@@ -123,3 +124,8 @@ def test_refusals_are_asked_for_before_the_fit_and_by_default_in_words_of_the_da
     method.batches(setting)
     assert method.answers == [[*data.encode(text), data.end] for text in wanted]
     assert method.limit == data.input_shape[0]
+    # A pretrained model takes more than the longest row, and is taught whole refusals with their end.
+    method.model.backbone = nn.Identity()
+    method.model.backbone.context = 400
+    method.batches(setting)
+    assert method.limit == 400
