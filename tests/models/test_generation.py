@@ -87,14 +87,14 @@ def test_of_a_long_prompt_the_last_tokens_are_read(model):
 
 @pytest.mark.parametrize("most", [4, 20, 200])
 def test_a_question_is_read_whole_and_answered_as_far_as_there_is_room(model, most):
-    """Not cut to make room for an answer that could be longer than any is."""
-    prompts = [[5 + number % 7 for number in range(CONTEXT - 8)], [9, 6, 5]]
-    inputs = torch.zeros(2, CONTEXT, dtype=torch.int64)
+    """Not cut to make room for an answer that could be longer than any is, nor ended by a neighbour's length."""
+    prompts = [[5 + number % 7 for number in range(CONTEXT - 8)], [9, 6, 5], [8, 7, 6]]
+    inputs = torch.zeros(len(prompts), CONTEXT, dtype=torch.int64)
     labels = torch.full_like(inputs, -100)
     for row, prompt in enumerate(prompts):
         inputs[row, : len(prompt)], labels[row, len(prompt) - 1] = torch.tensor(prompt), 7
     found = greedy_answers(model, {"input_ids": inputs, "attention_mask": inputs.sign()}, labels, None, most)
-    assert found == [one_by_one(model, prompt, min(most, 8)) for prompt in prompts]
+    assert found == [one_by_one(model, prompt, min(most, CONTEXT - len(prompt))) for prompt in prompts]
 
 
 @pytest.mark.parametrize(
