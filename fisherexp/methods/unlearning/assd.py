@@ -59,6 +59,7 @@ class ASSD(ModelMethod):
         self.percentile, self.seed = float("nan"), 0
         self.accumulators: dict[str, DiagonalAccumulator] = {}
         self._restored: dict[str, dict[str, Tensor]] = {}
+        self._drawn_from: dict[str, Tensor] = {}  # states of what sampled labels are drawn from
 
     def batches(self, setting: Any) -> InTurn:
         self.percentile = percentile_for(len(setting.parts["forget"]), len(setting.parts["train"]))
@@ -72,6 +73,8 @@ class ASSD(ModelMethod):
             )
             if part in self._restored:
                 self.accumulators[part].load_sums(self._restored[part])
+            if part in self._drawn_from:
+                self.accumulators[part].generator.set_state(self._drawn_from[part].cpu())
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         part = "forget" if batch.tags["forget_pass"].all() else "retain"
@@ -94,7 +97,9 @@ class ASSD(ModelMethod):
         super().on_save_checkpoint(checkpoint)
         sums = {part: accumulator.sums() for part, accumulator in self.accumulators.items()}
         checkpoint["fishers"] = {part: {n: total.clone() for n, total in found.items()} for part, found in sums.items()}
+        streams = {part: accumulator.generator for part, accumulator in self.accumulators.items()}
+        checkpoint["labels"] = {part: stream.get_state() for part, stream in streams.items() if stream is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self._restored = checkpoint["fishers"]
+        self._restored, self._drawn_from = checkpoint["fishers"], checkpoint["labels"]

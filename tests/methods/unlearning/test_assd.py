@@ -7,7 +7,9 @@ import pytest
 import torch
 from pairs import pairs
 
+from fisherexp.catalogue import entries
 from fisherexp.config.explain import composed
+from fisherexp.contract.method import Contract
 from fisherexp.curvature import fisher_diagonal
 from fisherexp.methods.unlearning.assd import percentile_for, percentile_ratio
 from fisherexp.runs.workbench import Workbench
@@ -50,3 +52,10 @@ def test_edit_uses_both_parts_and_dampens_the_share_it_announces(tmp_path):
     assert fit.outcome["selected"] / fit.outcome["weights"] == pytest.approx(share, abs=0.01)
     moved = sum(int((tensor != source[name]).sum()) for name, tensor in fit.model.state_dict().items())
     assert 0 < moved <= fit.outcome["selected"]
+
+
+def test_sampled_labels_go_on_where_a_stopped_run_left_them(tmp_path):
+    (entry,) = (entry for entry in entries("method", []) if entry.name == "assd")
+    contract = Contract(entry, tmp_path, [])
+    contract.overrides += ["method.importance.labels=sampled", "method.importance.batch_size=8"]
+    contract.check_repeats_and_resumes_exactly()
