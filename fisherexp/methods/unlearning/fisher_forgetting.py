@@ -10,7 +10,8 @@ class without retained samples the rows of the head get μ = 0 and v = 1e-4; of 
 text has. Last, v is ten times as large in the head and for one-dimensional weights (biases, batch normalization); so
 that forgotten rows have 1e-3.
 
-The code tells the head by its number of rows, here it is `head`: another layer of C rows is not taken for one.
+The code tells the head by its number of rows, here it is `head`: another layer of C rows is not taken for one, but an
+embedding that a language model's head is tied to is one.
 """
 
 from typing import Any
@@ -83,7 +84,8 @@ class FisherForgetting(FisherPass):
             if name not in self.fisher.names:
                 continue
             fisher = self.fisher[name].to(weight.device)
-            mean, variance = noise_of(weight, fisher, self.alpha, name.startswith("head."), self.forgotten)
+            is_head = any(weight is own for own in self.model.head.parameters())  # by another name, where it is tied
+            mean, variance = noise_of(weight, fisher, self.alpha, is_head, self.forgotten)
             noise = torch.randn(weight.shape, generator=stream).to(mean)
             weight.copy_(mean + variance.sqrt() * noise)
             deviations[name] = variance.mean().sqrt().item()

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from pairs import pairs
+from torch import nn
 
 from fisherexp.config.explain import composed
-from fisherexp.curvature import fisher_diagonal
-from fisherexp.methods.unlearning.fisher_forgetting import noise_of
+from fisherexp.curvature import FisherDiagonal, fisher_diagonal
+from fisherexp.methods.importance import Importance
+from fisherexp.methods.unlearning.fisher_forgetting import FisherForgetting, noise_of
 from fisherexp.runs.workbench import Workbench
 
 torch.manual_seed(0)
@@ -60,6 +62,23 @@ def test_without_noise_only_the_rows_of_the_forgotten_class_change(tmp_path):
         assert name.startswith("head.") or torch.equal(tensor, source[name])
     assert fit.model.head.weight[3].abs().max() < 6 * 1e-3**0.5
     assert not torch.equal(fit.model.head.weight[3], source["head.weight"][3])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_is_one_by_any_name(tied):
+    """Tied to an embedding it goes by that one's, which comes first."""
+    model = nn.Module()
+    model.embed, model.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+    if tied:
+        model.head.weight = model.embed.weight
+    method = FisherForgetting(model, alpha=0.0, importance=Importance(labels="sampled"))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    squares = {name: weight**2 for name, weight in before.items()}
+    method.fisher, method.forgotten = FisherDiagonal(squares, None, 1), [2]
+    method.edit()
+    moved = {name: (weight != before[name]).all(1).tolist() for name, weight in model.named_parameters()}
+    row = [False, False, True, False, False]
+    assert moved == ({"embed.weight": row} if tied else {"embed.weight": 5 * [False], "head.weight": row})
 
 
 def test_no_row_is_reset_when_every_class_is_retained(tmp_path):
