@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
 from fisherexp.methods.method import ModelMethod
+from fisherexp.quantization import input_rows
 from fisherexp.ranks import over_ranks
 from fisherexp.scenarios.setting import Setting
 
@@ -14,7 +15,8 @@ from fisherexp.scenarios.setting import Setting
 class GramPass(ModelMethod):
     """One epoch that changes nothing and leaves `sums`: name of a linear layer -> XᵀX (d, d), float64.
 
-    A bias adds no column of ones: it is merged apart. Inputs with further axes count each vector as a sample.
+    A bias adds no column of ones: it is merged apart. Inputs with further axes count each vector as a sample, padding
+    none.
     """
 
     start = "source"
@@ -23,6 +25,7 @@ class GramPass(ModelMethod):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.sums: dict[str, Tensor] = {}
+        self.counted: Tensor | None = None  # tokens (B, T) of the batch at hand that are no padding
         for name, layer in model.named_modules():
             if isinstance(layer, nn.Linear):
                 self.sums[name] = torch.zeros(layer.in_features, layer.in_features, dtype=torch.float64)
@@ -30,7 +33,7 @@ class GramPass(ModelMethod):
 
     def _adding_to(self, name: str) -> Any:
         def add(layer: nn.Linear, inputs: tuple[Tensor]) -> None:
-            x = inputs[0].detach().flatten(0, -2).double()
+            x = input_rows(layer, inputs[0].detach(), self.counted).double()
             self.sums[name] = self.sums[name].to(x.device) + x.T @ x
 
         return add
@@ -40,6 +43,7 @@ class GramPass(ModelMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.model.eval()
+        self.counted = batch.attention_mask
         with torch.no_grad():
             self.model(batch.inputs)
 

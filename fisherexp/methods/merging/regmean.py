@@ -4,7 +4,8 @@
 
 Jin et al., ICLR 2023, arXiv 2212.09849. Off-diagonal entries of G_k are multiplied by `scale`. Biases, and all that is
 no linear layer, are averaged, as in the authors' code. Where that differs: it divides each G_k by its number of rows.
-Here they are sums, as in the paper; all tasks have equally many images, so the merged weights are the same.
+Here they are sums, as in the paper; all tasks have equally many images, so the merged weights are the same. Of texts
+the rows are tokens, without padding, and a task of longer texts counts for more.
 
 Ours adds a small multiple of the identity to every G_k, so that where no expert ever had an input (a dead unit, a pixel
 that is always black) it is the mean, and no singular system.

@@ -1,10 +1,13 @@
 """RegMean: the least-squares solution, and the Gram matrices it is made from."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from fisherexp.config.explain import composed
+from fisherexp.data.batch import Batch
 from fisherexp.methods.merging.grams import GramPass
 from fisherexp.methods.merging.merging import mean_of
 from fisherexp.methods.merging.regmean import regression_mean
@@ -78,3 +81,29 @@ def test_gram_matrices_are_those_of_each_layers_inputs(tmp_path):
     assert list(grams.sums) == list(expected)
     for name, gram in expected.items():
         torch.testing.assert_close(grams.sums[name], gram.detach(), rtol=1e-5, atol=1e-3)
+
+
+class Reader(nn.Module):
+    """A linear layer on every token, the mean of those that count, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.each, self.head = nn.Embedding(9, 4), nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, inputs):
+        mask = inputs["attention_mask"][..., None]
+        return self.head((self.each(self.tokens(inputs["input_ids"])) * mask).sum(1) / mask.sum(1))
+
+
+def test_padding_is_no_input():
+    model, texts = Reader(), [[3, 1, 4, 1, 5], [2, 6], [7]]
+    together, apart = GramPass(copy.deepcopy(model)), GramPass(model)
+    padded = torch.tensor([text + [0] * (5 - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (5 - len(text)) for text in texts])
+    together.training_step(Batch({"input_ids": padded, "attention_mask": mask}, torch.zeros(3)), 0)
+    for text in texts:
+        alone = torch.tensor([text])
+        apart.training_step(Batch({"input_ids": alone, "attention_mask": torch.ones_like(alone)}, torch.zeros(1)), 0)
+    assert list(together.sums) == ["each", "head"]
+    for name, gram in apart.sums.items():
+        torch.testing.assert_close(together.sums[name], gram)
