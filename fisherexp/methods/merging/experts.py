@@ -12,7 +12,9 @@ from fisherexp.seeds import derive
 
 def experts(bench: Any, method: Any, source: Any) -> dict[str, tuple[Any, Any]]:
     """For each task the workbench that sees this task alone, and the weights that `method.experts` (makes a training
-    method from a model) arrives at there, from those of the source."""
+    method from a model) arrives at there, from those of the source.
+
+    Raises ValueError for a training method that needs more than the source's weights."""
     found = {}
     for task, setting in bench.setting.tasks.items():
         alone = bench.variation(f"{task}:", derive("expert", bench.seed, task), setting)
@@ -22,9 +24,13 @@ def experts(bench: Any, method: Any, source: Any) -> dict[str, tuple[Any, Any]]:
 
 def _expert(bench: Any, method: Any, source: Any) -> Any:
     trained = method.experts(model=bench.classifier("expert"))
+    if trained.needs:
+        needed = ", ".join(need.name for need in trained.needs)
+        raise ValueError(f"method.experts: {type(trained).__name__} needs {needed}, which no expert is given; try erm")
 
     def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         trained.model.load_state_dict(source.tensors)
+        bench.announce(trained)
         bench.fit(trained, scratch, "training the expert")
         return trained.model.state_dict(), {"cost": bench.costs["training the expert"], "outcome": trained.outcome}
 

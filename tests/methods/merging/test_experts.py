@@ -57,6 +57,23 @@ def test_an_expert_without_training_is_the_source(bench_of):
         assert all(torch.equal(state[name], tensor) for name, tensor in source.items())
 
 
+def test_experts_are_trained_as_their_method_says(bench_of):
+    """The control, full, moves the weights by a matrix of any rank."""
+    ranks = {}
+    for method in ("full", "lora", "head_only"):
+        bench = bench_of("method=average", f"method@method.experts={method}", "method.experts.finetune.epochs=3")
+        states, start = given(bench)["experts"].values(), bench.reference("source").tensors["backbone.layers.1.weight"]
+        moved = [(state["backbone.layers.1.weight"] - start).double() for state in states]
+        ranks[method] = [int(torch.linalg.matrix_rank(change, rtol=1e-5)) for change in moved]
+    assert ranks == {"full": [12, 12], "lora": [4, 4], "head_only": [0, 0]}
+
+
+def test_experts_that_need_more_than_weights_are_refused(bench_of):
+    bench = bench_of("method=average", "method@method.experts=eva")
+    with pytest.raises(ValueError, match="EVA needs directions"):
+        given(bench)
+
+
 def test_experts_know_their_own_task(bench_of):
     bench = bench_of("method=average", epochs=15)
     model, correct = bench.classifier("evaluate").eval(), {}
