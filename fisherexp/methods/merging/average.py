@@ -17,5 +17,3 @@ class Average(WeightedMerging):
 
     def merged(self, base: State, models: list[State], weights: list[float]) -> State:
         return mean_of(models, weights)
-
-    merged_buffers = merged

@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 from fisherexp.config.types import Size
 from fisherexp.methods.merging.coefficients import coefficients
-from fisherexp.methods.merging.merging import Merging
+from fisherexp.methods.merging.merging import Merging, State, mean_of
 from fisherexp.scenarios.setting import Setting
 
 
 class WeightedMerging(Merging):
-    """draws: sets of weights to try besides equal ones. choose_on: validation samples of all tasks, or of the first."""
+    """draws: sets of weights to try besides equal ones. choose_on: validation samples of all tasks, or of the first.
+
+    Statistics of BatchNorm are averaged with the same weights.
+    """
 
     counts_with = {**Merging.counts_with, "choose_on": {"draws": 20}}
 
@@ -26,6 +29,9 @@ class WeightedMerging(Merging):
         experts = len(self.given["experts"])
         alone = [[1.0] + [0.0] * (experts - 1)] if self.choose_on == "first" else []
         return [{"weights": weights} for weights in coefficients(experts, self.draws) + alone]
+
+    def merged_buffers(self, base: State, models: list[State], weights: list[float]) -> State:
+        return mean_of(models, weights)
 
     def batches(self, setting: Setting) -> Any:
         batches = super().batches(setting)

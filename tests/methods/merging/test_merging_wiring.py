@@ -211,5 +211,15 @@ def test_gram_matrices_are_of_eval_mode():
 
 def test_statistics_are_the_mean_of_the_experts(make, base, models, assert_same):
     expected = {n: sum(m[n] for m in models) / 3 for n in base}
-    for cls, options in ((TIES, {"keep": 0.2, "scales": [1.0]}), (FisherMerging, {"importance": None})):
-        assert_same(make(cls, **options).merged_buffers(base, models), expected)
+    method = make(TIES, keep=0.2, scales=[1.0])
+    assert_same(method.merged_buffers(base, models, **method.grid()[0]), expected)
+
+
+@pytest.mark.parametrize(("cls", "more"), [(Average, {}), (FisherMerging, {"importance": None})])
+def test_statistics_have_the_weights_of_the_experts(make, base, models, assert_same, cls, more):
+    """So that the first expert alone, one of the choices, has its own."""
+    method = make(cls, draws=2, choose_on="first", **more)
+    for choice in method.grid():
+        expected = {n: sum(c * m[n] for c, m in zip(choice["weights"], models, strict=True)) for n in base}
+        assert_same(method.merged_buffers(base, models, **choice), expected, tolerance=1e-6)
+    assert_same(method.merged_buffers(base, models, **method.grid()[-1]), models[0])
