@@ -8,7 +8,6 @@ the rotation is found anew in every tenth batch only, and left out in those betw
 """
 
 import copy
-from itertools import islice
 from typing import Any
 
 import torch
@@ -101,12 +100,14 @@ class DRTune(FineTuning):
     def on_train_start(self) -> None:
         """Fill the queue with frozen features, of the training samples as often as it takes, unless a saved state has
         filled it."""
-        filled = self.trainer.global_step > 0
-        loader = self.setting.loader(self.fits_on, rank=0, world_size=1)
+        filled = self.size if self.trainer.global_step else 0
+        batches = endless(self.setting.loader(self.fits_on, rank=0, world_size=1))
         with eval_mode(self.encoder):
-            for batch in () if filled else islice(endless(loader), -(-self.size // loader.batch_size)):
+            while filled < self.size:
+                batch = next(batches)
                 features = self.encoder.features(batch.inputs.to(self.device))
                 self.queue.add(features, features, batch.targets.to(self.device))
+                filled += batch.size
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.turns = bool(self.rotate_every) and batch_idx % self.rotate_every == 0
