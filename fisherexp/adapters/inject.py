@@ -34,14 +34,17 @@ def inject(
         others none: query and value of a fused projection, {"qkv$": [(0, d), (2 * d, 3 * d)]}.
     dropout: probability, on the inputs of the update W' - W; the frozen W sees all inputs.
     factored: False forms W' also where low-rank factors could be applied to the inputs: another rounding.
-    trained: pattern of names of parameters that stay as they are, as r"bias$|^head".
+    trained: pattern of names of parameters that stay as they are, as r"bias$|^head". A shared one has its first name.
 
     Raises ValueError with all that is wrong; the model is then as it was.
     """
     options, rows = options or {}, rows or {}
     layers = {name: model.get_submodule(name) for name in layer_names(model, targets, exclude)}
     spans = {name: _spans(layer, first_match(rows, name)) for name, layer in layers.items()}
-    if problems := [*_unmatched(layers, options, rows), *_unfit(model, layers, spans, dropout, factored)]:
+    problems = [*_unmatched(layers, options, rows), *_unfit(model, layers, spans, dropout, factored)]
+    if trained is not None and not finds_parameters(model, trained):
+        problems.append(f"trained: '{trained}' is found in no name of a parameter")
+    if problems:
         raise ValueError("; ".join(problems))
     made = {}
     for name, layer in layers.items():
@@ -58,6 +61,11 @@ def inject(
         for adapter, span in zip(made[name], spans[name], strict=True):
             layer.add(adapter.train(layer.training), span)
     return layers
+
+
+def finds_parameters(model: nn.Module, pattern: str) -> bool:
+    """Whether the name of a parameter has the pattern in it, or one of the names of a shared one."""
+    return any(re.search(pattern, name) for name, _ in model.named_parameters(remove_duplicate=False))
 
 
 def merge(model: nn.Module) -> nn.Module:

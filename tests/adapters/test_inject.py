@@ -93,6 +93,14 @@ def tied():
     return model
 
 
+def test_a_shared_parameter_is_trained_by_its_first_name():
+    """The second is no error: it is what a head's default names in networks where the head is the token embedding."""
+    for pattern, expected in (("^head", False), ("^tokens", True)):
+        model = tied()
+        inject(model, "mlp", partial(LoRA, rank=1), trained=pattern)
+        assert model.head.weight.requires_grad == expected
+
+
 def renormalized():
     model = net()
     model.tokens = nn.Embedding(9, 4, max_norm=1.0)
@@ -119,6 +127,7 @@ LORA = partial(LoRA, rank=1)
         (net, ("query", LORA, {"rows": {"query": []}}), r"within 0 … 4"),
         (net, ("query", LORA, {"dropout": 1.0}), r"dropout=1.0 is no probability below 1"),
         (net, ("embedding", LORA, {"dropout": 0.1}), r"'tokens' is an embedding, whose inputs dropout cannot act on"),
+        (net, ("query", LORA, {"trained": "^haed"}), r"trained: '\^haed' is found in no name of a parameter"),
         (tied, ("head", LORA), r"'head' shares its weight with tokens.weight"),
         (renormalized, ("tokens", LORA), r"'tokens' has max_norm"),
         (net, ("query", partial(LoRA, rank=0)), r"rank=0 must be at least 1"),

@@ -32,7 +32,7 @@ class FineTuning(ERM):
     """A subclass freezes what it does not train (`freeze`).
 
     finetune: the recipe; epochs=0 leaves the source as it is. head_lr: learning rate of the head, None for that of the
-        recipe.
+        recipe. Raises ValueError for a rate of a head that is not trained, or that is the token embedding.
 
     outcome: under "metrics" trained_numbers: of the adapters those that each says it trains (see Adapter.num_trainable;
         of Maestro those that are left), and all that is trained beside them; trained_share, in % of the model's
@@ -73,6 +73,8 @@ class FineTuning(ERM):
         for group in self.training_recipe.groups_of(self.model):
             rest.append(group | {"params": [p for p in group["params"] if p not in head]})
             own.append(group | {"params": [p for p in group["params"] if p in head]})
+        if self.head_lr and not any(group["params"] for group in own):
+            raise ValueError(f"method.head_lr={self.head_lr}: no parameter of the head alone is trained; nearest: null")
         own = [group | {"lr": self.head_lr or group["lr"]} for group in own]
         return self.training_recipe.configure_groups([g for g in rest + own if g["params"]], self.steps_per_epoch)
 

@@ -47,6 +47,8 @@ class HeadOnly(FineTuning):
     def freeze(self) -> None:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name.startswith(HEAD))
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError("method=head_only: this network has no head to train that is not its token embedding, too")
 
     def batches(self, setting: Setting) -> Any:
         if self.features == "each_pass":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fisherexp import adapters
+from fisherexp.adapters.inject import finds_parameters
 from fisherexp.config.types import AtLeastOne, Pattern, Positive
 from fisherexp.methods.finetuning.finetuning import HEAD, MergedTuning
 from fisherexp.methods.finetuning.peft_library import LOOK, SUBTRACTED, Peft, library
@@ -41,7 +42,7 @@ class PeftAdapter(MergedTuning):
     """peft: which adapter, with which options. targets, exclude: layers, as for AdapterTuning. trained: an expression
     for parameters that are trained beside the adapters. Further options: see FineTuning.
 
-    Raises ModuleNotFoundError without peft.
+    Raises ModuleNotFoundError without peft, ValueError where `trained` is found in no name.
     """
 
     name = "peft_adapter"
@@ -71,6 +72,8 @@ class PeftAdapter(MergedTuning):
         self.subtracted: dict[str, Tensor] = {}  # adapters at the start, where these were taken out of the weights
 
     def freeze(self) -> None:
+        if self.trained is not None and not finds_parameters(self.model, self.trained):
+            raise ValueError(f"method.trained: '{self.trained}' is found in no name of a parameter")
         self.weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.open = [name for name, p in self.model.named_parameters() if p.requires_grad]
         self.layers = adapters.layer_names(self.model, self.targets, self.exclude)

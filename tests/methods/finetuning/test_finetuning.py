@@ -1,5 +1,7 @@
 """What every fine-tuning method owes: which bytes move, by how much, how many numbers; merged, saved, gone on with."""
 
+import copy
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -10,6 +12,11 @@ from safetensors.torch import load_file
 from fisherexp import adapters
 from fisherexp.config.explain import composed
 from fisherexp.experiment import run_experiment
+from fisherexp.methods.finetuning.full import Full
+from fisherexp.methods.finetuning.head_only import HeadOnly
+from fisherexp.methods.recipe import Recipe
+from fisherexp.models.char_gpt import CharGPT
+from fisherexp.models.classifier import Classifier
 from fisherexp.runs.finished import finished
 
 HIDDEN = {"backbone.layers.1.weight": (16, 64), "backbone.layers.3.weight": (12, 16)}
@@ -383,3 +390,29 @@ def test_the_run_says_what_it_started_from_and_what_it_trained(tmp_path):
     assert record["headings"]["trained_share"] == "trained %"
     assert record["metrics"]["after"]["trained_numbers"] == FACTORS + HEAD
     assert {file.name for file in (tmp_path / "run").iterdir()} >= {"adapter.safetensors", "weights.safetensors"}
+
+
+def test_options_for_what_is_not_there_are_refused(make_bench):
+    def started(*options):
+        method = make_bench(*options).method("method")
+        method.source_loaded()
+        return method.configure_optimizers()
+
+    with pytest.raises(ValueError, match="'haed' is found in no name"):
+        started("lora", "method.trained=haed")
+    with pytest.raises(ValueError, match=r"method\.head_lr=0\.5: no parameter of the head alone is trained"):
+        started("lora", "method.trained=null", "method.head_lr=0.5")
+    started("lora", "method.trained=null")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_is_the_token_embedding_has_no_rate_and_is_not_trained_alone(tied):
+    network = Classifier(CharGPT(8, 1, 2, tied=tied, input_shape=(4,), vocabulary=5), 8, 5)
+    for kind, options, message in (
+        (Full, {"head_lr": 0.5}, "no parameter of the head alone"),
+        (HeadOnly, {}, "no head"),
+    ):
+        method = kind(copy.deepcopy(network), Recipe(), **options)
+        with pytest.raises(ValueError, match=message) if tied else nullcontext():
+            method.source_loaded()
+            method.configure_optimizers()
