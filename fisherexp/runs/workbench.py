@@ -116,7 +116,8 @@ class Workbench(Described):
         return curve.rows
 
     def announce(self, method: ModelMethod) -> None:
-        """Tell a method that the weights it starts with are in its model."""
+        """Tell a method that the weights it starts with are in its model, and what the data's objective is."""
+        method.objective = self.setting.data.objective
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive("source_loaded", self.seed, method.stream_name()))
             method.source_loaded()

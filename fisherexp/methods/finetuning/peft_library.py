@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fisherexp.adapters.peft_format import trained_beside
 from fisherexp.config.problem import nearest
 from fisherexp.config.types import Count
+from fisherexp.models.eval_mode import eval_mode
 
 INITIALIZATIONS = ("olora", "orthogonal", "mica", "corda", "lora_ga")  # of LoRA
 SUBTRACTED = ("olora", "corda", "lora_ga")  # their start is taken out of the weights
@@ -107,17 +109,21 @@ class Peft:
             if self.name == "corda":
                 from peft.tuners.lora.corda import preprocess_corda
 
-                parts = [part for batch in batches for part in _fed(model, layers[0], batch.inputs)]
-                preprocess_corda(model, config, lambda: [model(part) for part in parts])
-                model.train()
+                with eval_mode(model):
+                    parts = [part for batch in batches for part in _fed(model, layers[0], batch.inputs)]
+                    preprocess_corda(model, config, lambda: [model(part) for part in parts])
             if self.name == "lora_ga":
                 from peft.tuners.lora.loraga import preprocess_loraga
 
-                def step() -> None:
+                def step() -> None:  # in train mode, but statistics of BatchNorm stay those of the source
+                    for layer in model.modules():
+                        if isinstance(layer, _BatchNorm):
+                            layer.eval()
                     for batch in batches:
                         loss(batch).backward()
 
-                preprocess_loraga(model, config, step)
+                with eval_mode(model):  # for the mode to be restored
+                    preprocess_loraga(model, config, step)
                 model.zero_grad()
             return peft.get_peft_model(model, config)
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -84,6 +84,44 @@ def test_lora_of_peft_is_lora_of_ours(peft, make_bench, source, tmp_path):
     assert [int(rank) for rank in ranks] == [2, 2]
 
 
+@pytest.mark.parametrize("name", ["olora", "corda", "lora_ga"])  # the first looks at nothing: a control
+def test_looking_at_batches_moves_no_statistics(name, peft, make_bench, tmp_path):
+    options = ["method.peft.options={r: 2}", "model.batch_norm=true", "model.hidden=[16,12]"]
+    bench = make_bench("peft_adapter", f"method.peft.name={name}", *options)
+    method, _ = finished(bench, tmp_path, own=True)
+    start = bench.reference("source").tensors
+    buffers = {n: buffer for n, buffer in method.model.named_buffers() if "running" in n or "tracked" in n}
+    assert len(buffers) == 6
+    assert all(torch.equal(buffer, start[n]) for n, buffer in buffers.items())
+
+
+def test_gradients_looked_at_are_those_of_the_datas_objective(peft, make_bench, tmp_path):
+    """Of one output, softmax cross-entropy has none."""
+    line = [
+        "data=friedman",
+        "source=trained",
+        "model=mlp",
+        "model.batch_norm=true",
+        "method.peft.name=lora_ga",
+        "method.peft.options={r: 2}",
+    ]
+    bench = make_bench("peft_adapter", *line)
+    method = bench.method("method")
+    method.model.load_state_dict(bench.reference("source").tensors)
+    method.given["batches"] = [next(iter(bench.setting.loader("train")))]
+    loss, seen = method.loss, []
+    method.loss = lambda batch: seen.append(loss(batch)) or seen[-1]
+    bench.announce(method)
+    with torch.no_grad():
+        (batch,) = method.given["batches"]
+        outputs = bench.classifier("oracle")
+        outputs.load_state_dict(bench.reference("source").tensors)
+        expected = bench.data.objective.loss(outputs.eval()(batch.inputs), batch.targets)
+    torch.testing.assert_close(seen[0].detach(), expected)
+    assert expected > 0.1
+    assert all(layer.training for layer in method.model.modules())
+
+
 @pytest.mark.parametrize("name", ["corda", "vera"])
 def test_a_transformer_of_texts(name, peft, make_bench, tmp_path):
     """CorDA looks at sequences one by one, as matrices."""
