@@ -17,11 +17,13 @@ from fisherexp.adapters import Adapter
 from fisherexp.config.types import Count, NonNegative, Positive, Probability
 from fisherexp.methods.finetuning.finetuning import AdapterTuning
 
+TOGETHER = {"initial", "final", "every"}
+
 
 class AdaLoRA(AdapterTuning):
     """rank: r at the start. target: mean rank at the end. alpha: α. penalty: γ. initial, final: shares of all steps
     before the budget falls and after. every: steps between allocations. beta1, beta2: of the score. Others as for
-    AdapterTuning.
+    AdapterTuning; initial, final and every are those of all layers.
 
     outcome: also ranks, how many triplets each layer has kept.
     """
@@ -50,6 +52,8 @@ class AdaLoRA(AdapterTuning):
         **options: Any,
     ) -> None:
         super().__init__(model, **options)
+        if given := sorted({option for own in (self.by_layer or {}).values() for option in own} & TOGETHER):
+            raise ValueError(f"method.by_layer: {', '.join(given)} are of all layers together, as their budget is")
         self.penalty = penalty
         self.allocation = {"rank": rank, "target": target, "alpha": alpha, "initial": initial, "final": final}
         self.allocation |= {"every": every, "beta1": beta1, "beta2": beta2}

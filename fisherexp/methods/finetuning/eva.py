@@ -25,7 +25,7 @@ from fisherexp.methods.finetuning.lora import LoRA
 class EVA(LoRA):
     """rho: ρ, directions sought per layer as a multiple of the rank; 1 gives every layer the same. tau: how near a
     direction has to be to its last estimate to count as found, a cosine. whiten: divide each by its standard deviation.
-    Others as for LoRA. Linear layers only.
+    Others as for LoRA, but no rank by layer: the variances say these. Linear layers only.
 
     outcome: also ranks, by layer; 0 for a layer without an adapter. batches, looked at for the directions.
     """
@@ -41,6 +41,8 @@ class EVA(LoRA):
         self, model: nn.Module, rho: Positive = 2.0, tau: Probability = 0.99, whiten: bool = False, **options: Any
     ) -> None:
         super().__init__(model, **options)
+        if any("rank" in given for given in (self.by_layer or {}).values()):
+            raise ValueError("method.by_layer: a layer's rank is what its explained variance says; nearest: alpha")
         self.rho, self.tau, self.whiten = rho, tau, whiten
 
     def adapter(self, weight: Tensor, **options: Any) -> Adapter:
@@ -49,6 +51,9 @@ class EVA(LoRA):
     def freeze(self) -> None:
         found = self.given["directions"]
         ranks = redistributed(found.ratios, self.rank)
+        for pattern in self.by_layer or {}:
+            if not any(re.search(pattern, name) for name in ranks):
+                raise ValueError(f"method.by_layer: '{pattern}' matches none of the layers that are meant")
         given = {}
         for name in (name for name, rank in ranks.items() if rank):
             rows = found.whitened(name) if self.whiten else found.directions[name]

@@ -405,6 +405,20 @@ def test_options_for_what_is_not_there_are_refused(make_bench):
     started("lora", "method.trained=null")
 
 
+@pytest.mark.parametrize(
+    ("name", "by_layer", "message"),
+    [
+        ("lora", "{layer.9: {rank: 2}}", "'layer.9' matches none"),
+        ("eva", "{layer.9: {alpha: 2.0}}", "'layer.9' matches none"),
+        ("eva", "{layers: {rank: 2}}", "a layer's rank is what its explained variance says"),
+        ("adalora", "{layers: {every: 2, rank: 7}}", "every are of all layers together"),
+    ],
+)
+def test_what_layers_cannot_have_of_their_own_is_refused(name, by_layer, message, make_bench, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        finished(make_bench(name, f"method.by_layer={by_layer}"), tmp_path)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_head_that_is_the_token_embedding_has_no_rate_and_is_not_trained_alone(tied):
     network = Classifier(CharGPT(8, 1, 2, tied=tied, input_shape=(4,), vocabulary=5), 8, 5)
