@@ -8,6 +8,7 @@ were not to be had, so this is what its description says, written out:
     z_l  = share of the entries of layer l, of all experts, below `sparse` times the largest one
     k_l  = round(k (1 - z_l) / mean_l (1 - z_l)), between 1 and k,   k = ⌊min(n, m) / T⌋
 
+A layer that no expert has changed is in no mean.
 It gives no evidence for or against the published figures.
 """
 
@@ -45,8 +46,9 @@ def reweighted_merge(
     """The merged change by name. reweight, adapt: the two additions; without both it is TSVM."""
     merged = mean_of(deltas)
     views = [matrices(delta, kernels) for delta in deltas]
-    dense = {name: 1 - sparsity([view[name] for view in views], sparse) for name in views[0]}
-    mean = sum(dense.values()) / len(dense)
+    changed = [name for name in views[0] if any(view[name].any() for view in views)]
+    dense = {name: 1 - sparsity([view[name] for view in views], sparse) for name in changed}
+    mean = sum(dense.values()) / max(1, len(dense))
     for name, share in dense.items():
         given = [view[name] for view in views]
         most = full_rank(given[0].shape, len(given))

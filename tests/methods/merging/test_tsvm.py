@@ -72,3 +72,13 @@ def test_ranks_follow_sparsity():
         merged = reweighted_merge(deltas, 0.01, reweight=False, adapt=adapt)
         assert torch.linalg.matrix_rank(merged["sparse"]) == 2 * rank
         assert torch.linalg.matrix_rank(merged["dense"]) == 8
+
+
+def test_layers_that_no_expert_changed_change_nothing():
+    drawn = [matrix(16, 16, seed=number) for number in (1, 2)]
+    deltas = [{"dense": change, "sparse": change * (matrix(16, 16) > 0)} for change in drawn]
+    frozen = {f"frozen {number}": torch.zeros(16, 16, dtype=torch.float64) for number in range(6)}
+    alone, beside = (reweighted_merge([delta | more for delta in deltas], 0.01) for more in ({}, frozen))
+    assert all(torch.equal(beside[name], merged) for name, merged in alone.items())
+    assert not any(beside[name].any() for name in frozen)
+    assert not torch.equal(alone["sparse"], reweighted_merge(deltas, 0.01, adapt=False)["sparse"])  # ranks do count
