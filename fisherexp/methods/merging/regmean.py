@@ -35,6 +35,8 @@ def regression_mean(
         weight = merged[name]
         given = [gram[layer].to(weight.device, torch.float64) for gram in grams]
         least = ridge * torch.stack([gram.diagonal().mean() for gram in given]).mean()
+        if not least:  # no expert ever had an input other than zero
+            continue
         scaled = [scale * gram + torch.diag((1 - scale) * gram.diagonal() + least) for gram in given]
         right = sum(gram @ model[name].double().T for gram, model in zip(scaled, models, strict=True))
         merged[name] = torch.linalg.solve(sum(scaled), right).T.to(weight.dtype).contiguous()

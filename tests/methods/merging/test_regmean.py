@@ -59,6 +59,10 @@ def test_inputs_that_never_occur_get_the_mean(models):
     torch.testing.assert_close(merged["a.bias"], mean_of(models)["a.bias"])
 
 
+def test_a_layer_without_inputs_gets_the_mean(models, assert_same):
+    assert_same(regression_mean(models, [{"a": torch.zeros(5, 5, dtype=torch.float64)}] * 3), mean_of(models))
+
+
 def test_gram_matrices_are_those_of_each_layers_inputs(tmp_path):
     small = [
         "model=mlp",
