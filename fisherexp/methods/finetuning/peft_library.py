@@ -157,7 +157,8 @@ class Peft:
 
 
 def _fed(model: nn.Module, layer: str, inputs: Any) -> Iterator[Any]:
-    """A batch as corda's covariances want it, whose layers must see matrices: as it is, or of sequences one by one."""
+    """A batch as corda's covariances want it, whose layers must see matrices: as it is, or of sequences one by one,
+    without their padding."""
     seen: list[int] = []
     hook = model.get_submodule(layer).register_forward_pre_hook(lambda _, given: seen.append(given[0].ndim))
     with torch.no_grad():
@@ -166,10 +167,15 @@ def _fed(model: nn.Module, layer: str, inputs: Any) -> Iterator[Any]:
     if seen[0] == 2:
         yield inputs
         return
-    count = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
-    for i in range(count):
-        one = slice(i, i + 1)
-        yield {name: part[one] for name, part in inputs.items()} if isinstance(inputs, Mapping) else inputs[one]
+    if not isinstance(inputs, Mapping):
+        yield from inputs.split(1)
+        return
+    mask = inputs.get("attention_mask")
+    for i in range(len(next(iter(inputs.values())))):
+        one = {name: part[i : i + 1] for name, part in inputs.items()}
+        if mask is not None:
+            one = {n: part[:, mask[i].bool()] if part.shape[1:] == mask.shape[1:] else part for n, part in one.items()}
+        yield one
 
 
 def _first_line(error: Exception) -> str:

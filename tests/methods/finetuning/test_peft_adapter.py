@@ -10,7 +10,7 @@ from fisherexp.catalogue import check
 from fisherexp.config import fit
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
-from fisherexp.methods.finetuning.peft_library import Peft
+from fisherexp.methods.finetuning.peft_library import Peft, _fed
 from fisherexp.runs.finished import finished
 
 SMALL = dict.fromkeys(("hra", "gralora", "shira", "psoft", "lora_ga"), "{r: 2}")  # for layers of 16 and 12
@@ -120,6 +120,21 @@ def test_gradients_looked_at_are_those_of_the_datas_objective(peft, make_bench, 
     torch.testing.assert_close(seen[0].detach(), expected)
     assert expected > 0.1
     assert all(layer.training for layer in method.model.modules())
+
+
+def test_sequences_come_one_by_one_without_their_padding():
+    class Tokens(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.each = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            return self.each(self.tokens(inputs["input_ids"]))
+
+    ids, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    found = [*_fed(Tokens(), "each", {"input_ids": ids, "attention_mask": mask})]
+    assert [one["input_ids"].tolist() for one in found] == [[[1, 2, 3]], [[4]]]
+    assert [one["attention_mask"].tolist() for one in found] == [[[1, 1, 1]], [[1]]]
 
 
 @pytest.mark.parametrize("name", ["corda", "vera"])
