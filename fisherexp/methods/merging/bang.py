@@ -17,12 +17,17 @@ from fisherexp.methods.mixup.mixup import Mixup
 
 
 class SmoothedMixup(Mixup):
-    """Mixup with cross-entropy to smoothed targets. epsilon: probability spread over all classes; else as mixup."""
+    """Mixup with cross-entropy to smoothed targets. epsilon: probability spread over all classes; else as mixup.
+
+    Raises ValueError for loss='mse'.
+    """
 
     paper = "Lin et al., ICLR 2024, arXiv 2309.17230"
 
     def __init__(self, epsilon: Probability = 0.1, **options: Any) -> None:
         super().__init__(**options)
+        if self.raw_outputs:
+            raise ValueError("experts.loss=mse: smoothed targets are those of the cross-entropy; nearest: loss=ce")
         self.epsilon = epsilon
         self.mixed_loss = self._smoothed
 

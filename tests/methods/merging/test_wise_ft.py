@@ -52,3 +52,8 @@ def test_smoothed_mixup_is_cross_entropy_to_the_mixed_and_smoothed_target():
     method = SmoothedMixup(model=nn.Linear(1, 1), training=Recipe(), epsilon=0.2)
     target = 0.8 * (0.3 * F.one_hot(labels, 3) + 0.7 * F.one_hot(others, 3)) + 0.2 / 3
     torch.testing.assert_close(method.mixed_loss(logits, labels, others, lam), F.cross_entropy(logits, target))
+
+
+def test_a_squared_error_has_no_smoothed_targets():
+    with pytest.raises(ValueError, match="loss=mse"):
+        SmoothedMixup(model=nn.Linear(1, 1), training=Recipe(), loss="mse")
