@@ -265,10 +265,11 @@ def refuse_influence(
             raise coupled("the gradients")
 
 
-def refuse_in_double(model: nn.Module, inputs, batch: int, part: Part, seeds: Tensor | None, names: list[str]) -> None:
-    """Raise CoupledSamples if a copy of the model in float64 shows that samples influence each other.
+def refuse_in_double(model: nn.Module, inputs, batch: int, part: Part, seeds: Tensor | None, names: list[str]) -> bool:
+    """Raise CoupledSamples if a copy of the model in float64 shows that samples influence each other; whether it could
+    tell. A model that cannot be copied or evaluated so is left to its own dtype.
 
-    seeds: None to compare outputs only. A model that cannot be copied or evaluated so is left to its own dtype.
+    seeds: None to compare outputs only.
     """
     try:
         copy = deepcopy(model).double()
@@ -277,12 +278,13 @@ def refuse_in_double(model: nn.Module, inputs, batch: int, part: Part, seeds: Te
         again.evaluate(copy, inputs, batch)
         whole = outputs_of(copy, inputs)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
-        return
+        return False
     eps = torch.finfo(torch.float64).eps
     if rounding(whole) > eps:
-        return
+        return False
     if not same_outputs(whole[part.rows], again.outputs, eps):
         raise coupled("the outputs")
     if seeds is not None:
         parameters = {name: p for name, p in copy.named_parameters() if name in set(names)}
         refuse_influence(copy, inputs, batch, again, seeds.double(), parameters, eps)
+    return True

@@ -8,7 +8,7 @@ from fisher_oracles import Residual, Shared, one_at_a_time, worst
 from torch import nn
 from torch.nn import functional as F
 
-from fisherexp.curvature import DiagonalAccumulator, Use, fisher_diagonal, register_rule
+from fisherexp.curvature import DiagonalAccumulator, Use, fisher_diagonal, register_rule, verification
 
 
 def residual(n=5):
@@ -518,3 +518,43 @@ def test_nothing_of_a_batch_is_kept():
     for name, total in other.sums().items():
         if name.startswith("sum."):
             torch.testing.assert_close(accumulator.sums()[name] - before[name], total, rtol=1e-9, atol=1e-12)
+
+
+class NearlyZero(nn.Module):
+    """Inputs of a ReLU so near to 0 that in float32 rounding, which goes with the size of the batch, decides."""
+
+    def __init__(self, distance):
+        super().__init__()
+        self.first, self.last, self.distance = nn.Linear(5, 3), nn.Linear(3, 3), distance
+
+    def forward(self, x):
+        h = self.first(x)
+        rounding = torch.finfo(h.dtype).eps * (1 if len(h) > 2 else -1)
+        return self.last(h.tanh()) + (h - h.detach() + self.distance + rounding).relu()
+
+
+def test_gradients_that_change_by_rounding_alone_are_taken_one_by_one():
+    """In float64 no sample influences another. The control: at a distance of 0 they do in float64, too."""
+    x, y = torch.randn(8, 5, dtype=torch.float32), torch.randint(3, (8,))
+    model = NearlyZero(1e-9).to(torch.float32)
+    with pytest.warns(UserWarning, match="run one by one"):
+        found = fisher_diagonal(model, [(x, y)], labels="empirical")
+    assert worst(found, one_at_a_time(model, x, y)) < 1e-5
+    with pytest.raises(ValueError, match="gradients of a sample change with the other samples"):
+        fisher_diagonal(NearlyZero(0.0).to(torch.float32), [(x, y)], labels="empirical")
+
+
+@pytest.mark.filterwarnings("ignore:.*run one by one")
+def test_a_verified_network_whose_gradients_change_by_rounding_goes_on(monkeypatch):
+    """It is no proof that the batches before were wrong."""
+    monkeypatch.setattr(verification, "NOW_AND_THEN", 1)
+    model = NearlyZero(1.0).to(torch.float32)
+    accumulator = DiagonalAccumulator(model, labels="empirical")
+    batches = [(torch.randn(8, 5, dtype=torch.float32), torch.randint(3, (8,))) for _ in range(4)]
+    expected = []
+    for number, (x, y) in enumerate(batches):
+        model.distance = 1.0 if number < 2 else 1e-9
+        accumulator.update(x, y)
+        expected.append(one_at_a_time(model, x, y))
+    mean = {name: sum(each[name] for each in expected) / 4 for name in expected[0]}
+    assert worst(accumulator.result(), mean) < 1e-5
