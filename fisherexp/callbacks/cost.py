@@ -52,6 +52,11 @@ class Cost(Callback):
         self.forward_samples = int(state["forward_samples"])
         self.backward_samples = int(state["backward_samples"])
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Cost":
+        """For a copy of the model, as the curvature engine makes to compare with: its passes are not counted here, and
+        neither the trainer nor its batches, which Lightning ties to a callback, are copied."""
+        return Cost()
+
     def _begin(self, model: nn.Module) -> None:
         self._begun = time.perf_counter()
         self._hook = model.register_forward_hook(self._count)

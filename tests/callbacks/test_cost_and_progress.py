@@ -1,5 +1,7 @@
 """What a phase is said to cost is what it costs; what it prints is one line."""
 
+import copy
+
 import pytest
 import torch
 from pytorch_lightning import LightningModule
@@ -50,6 +52,18 @@ def test_a_resumed_loop_goes_on_counting():
     cost = Cost()
     cost.load_state_dict({"seconds": 10.0, "forward_samples": 7, "backward_samples": 5})
     assert cost.counts() == {"seconds": 10.0, "forward_samples": 7, "backward_samples": 5}
+
+
+def test_a_watched_model_can_be_copied_and_the_copy_is_not_counted():
+    """The curvature engine judges rounding by a copy in float64; what Lightning ties to a callback, as the trainer with
+    its batches, nothing may be able to copy."""
+    cost, module = Cost(), Walks(1)
+    cost.log = (batch for batch in BATCHES)
+    cost.on_fit_start(None, module)
+    copy.deepcopy(module.model)(torch.zeros(4, 3))
+    assert cost.forward_samples == 0
+    module.model(torch.zeros(4, 3))
+    assert cost.forward_samples == 4
 
 
 @pytest.mark.parametrize(("how", "lines"), [("lines", 1), ("off", 0), ("auto", 1)])
