@@ -13,6 +13,8 @@ from fisherexp.models.weight_files import file_of_weights, read_weights
 from fisherexp.models.weights import load_headless, unwrapped
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+# Of torchvision's models those whose weights are of images in [-1, 1], to which the network itself brings them.
+BETWEEN_MINUS_ONE_AND_ONE = ("googlenet", "inception_v3")
 
 
 class Torchvision(Imported):
@@ -63,9 +65,8 @@ class Torchvision(Imported):
             title, preprocessing = f"torchvision {name} ({chosen.name})", of_torchvision(chosen.transforms())
         if of_file:
             title, own = _from_file(network, weights, linear[-1], f"torchvision {name}")
-            if hasattr(network, "transform_input"):
-                # GoogLeNet's and Inception's weights are of images in [-1, 1], which torchvision's loading sees to.
-                network.transform_input = True
+            if name in BETWEEN_MINUS_ONE_AND_ONE:
+                network.transform_input = True  # which torchvision sets where it loads weights itself
         images = {"mean": mean, "std": std, "resize": resize}
         images |= {"freeze_batch_norm": freeze_batch_norm, "frozen": frozen}
         super().__init__(network, title, input_shape, preprocessing, own, own_head, of_file, **images)

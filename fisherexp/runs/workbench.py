@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from fisherexp.methods.importance import FisherPass
 from fisherexp.methods.method import ModelMethod
 from fisherexp.models.backbone import origin_of
 from fisherexp.ranks import take_buffers_of_first
-from fisherexp.runs.artefact import Artefact, weights_digest
+from fisherexp.runs.arguments import arguments
+from fisherexp.runs.artefact import Artefact
 from fisherexp.runs.code import code_of, targets
 from fisherexp.runs.described import Described
 from fisherexp.runs.identity import name_of, run_folder, semantic
@@ -225,7 +226,6 @@ class Workbench(Described):
 
         key: what decides the weights, plain containers; `weights(scratch)` are they, asked for only if needed.
         """
-        asked = self.setting.evaluation
 
         def build(scratch: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             method = ModelMethod(self.classifier("evaluated"))
@@ -237,9 +237,11 @@ class Workbench(Described):
             "weights": key,
             "samples": {part: self.setting.checksum(part) for part in self.setting.evaluated},
             "order": list(self.setting.evaluated),
-            "asked": _plain([getattr(asked, "args", ()), getattr(asked, "keywords", {})]),  # of a partial
+            "asked": arguments(self.setting.evaluation),
             "trainer": self.semantic["trainer"],
-            "code": self.code_of(Workbench.evaluation, type(asked()), *targets(self.semantic["scenario"])),
+            "code": self.code_of(
+                Workbench.evaluation, type(self.setting.evaluation()), *targets(self.semantic["scenario"])
+            ),
         }
         return self.store.get("metrics", parts, build)
 
@@ -294,19 +296,6 @@ def _refuse_weights(method: ModelMethod, setting: Setting) -> None:
             f"the samples of '{weighted[0]}' have weights, and {type(method).__name__} would count all alike; "
             "give it data without weights, or take method=erm, which weights its loss"
         )
-
-
-def _plain(value: Any) -> Any:
-    """Arguments as plain containers: tensors by their hash, functions by their name."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, Tensor):
-        return weights_digest({str(tuple(value.shape)): value})
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _watchers(callbacks: list[Callback]) -> list[Watcher]:

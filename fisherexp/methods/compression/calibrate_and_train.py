@@ -32,6 +32,7 @@ class CalibrateAndTrain(ModelMethod):
         self.finetune, self.looks = finetune, looks
         self.epochs = steps
         self.look_length, self.train_length = 1, 0
+        self.position = 0  # in its look, of the batch that is looked at
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
         """Loaders of one look, and how many batches of each. By default one batch, for a loop needs one."""
@@ -57,12 +58,12 @@ class CalibrateAndTrain(ModelMethod):
         return Chained(*loaders, *epochs * [train], lengths=lengths + epochs * [len(train)])
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        look, position = divmod(batch_idx, self.look_length)
+        look, self.position = divmod(batch_idx, self.look_length)
         if look >= self.looks:
             self.train_on(batch)
             return
         self.look(batch)
-        if position == self.look_length - 1:
+        if self.position == self.look_length - 1:
             self.edit(self.current_epoch, look)
 
     def train_on(self, batch: Batch) -> None:

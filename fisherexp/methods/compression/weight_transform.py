@@ -109,7 +109,6 @@ class WeightTransform(CalibrateAndTrain):
         self.diagonal: list[str] = []
         self.peak = 0  # bytes
         self.collector: Collector | None = None
-        self.position = 0  # in its look, of the batch that is looked at
         self.drawn = 0
         self._restored: dict[str, Any] | None = None
 
@@ -133,7 +132,12 @@ class WeightTransform(CalibrateAndTrain):
         for name, stored in self.stored.items():
             self.install(name, stored)
         if self._restored is not None:
-            self.watch(sum(name in self.stored for name, *_ in self.blocks)).load(self._restored)
+            self.watch(self.due).load(self._restored)
+
+    @property
+    def due(self) -> int:
+        """The number of the look that is due: so many blocks are compressed."""
+        return sum(name in self.stored for name, *_ in self.blocks)
 
     def watch(self, look: int) -> Collector:
         # In order, the passes for the first block go to the end, to see how the blocks are called.
@@ -141,14 +145,9 @@ class WeightTransform(CalibrateAndTrain):
         self.collector = Collector(self.model, self.blocks[look], self.max_width, self.keep, whole)
         return self.collector
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        self.position = batch_idx % self.look_length
-        super().training_step(batch, batch_idx)
-
     def look(self, batch: Batch) -> None:
-        look = sum(name in self.stored for name, *_ in self.blocks)
-        collector = self.collector or self.watch(look)
-        run = None if self.passes is None else partial(self.passes.run, look, self.position)
+        collector = self.collector or self.watch(self.due)
+        run = None if self.passes is None else partial(self.passes.run, self.due, self.position)
         with eval_mode(self.model):
             collector.look(batch.inputs, batch.attention_mask, run)
 

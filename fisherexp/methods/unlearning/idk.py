@@ -18,6 +18,7 @@ from fisherexp.data.batch import Batch, joined
 from fisherexp.data.composite import SideBySide
 from fisherexp.methods.unlearning.forget_retain import ForgetRetain
 from fisherexp.methods.unlearning.refusals import answered, drawn_answers, encoded
+from fisherexp.models.huggingface import HuggingFace
 
 
 class Idk(ForgetRetain):
@@ -42,8 +43,9 @@ class Idk(ForgetRetain):
         data = setting.data
         self.answers = encoded(data, self.refusals or data.refusals)
         # A pretrained model takes more than the longest row of these data: a refusal is not cut to that.
-        context = getattr(getattr(self.model, "backbone", None), "context", None) or 0
-        self.limit = max(context, data.input_shape[0])
+        backbone = self.model.backbone
+        context = backbone.context if isinstance(backbone, HuggingFace) else None
+        self.limit = max(context or 0, data.input_shape[0])
         return super().batches(setting)
 
     def refused(self, batch: Batch) -> Batch:

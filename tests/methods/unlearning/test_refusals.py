@@ -14,6 +14,7 @@ from fisherexp.data.reports import END, Reports
 from fisherexp.methods.unlearning.dpo import DPO
 from fisherexp.methods.unlearning.idk import Idk
 from fisherexp.methods.unlearning.refusals import REFUSALS, answered, drawn_answers, encoded
+from fisherexp.models.huggingface import HuggingFace
 from fisherexp.models.tokenizer import Tokenizer
 
 GIVEN = {"refusals": None, "forget_weight": 0.7, "retain_weight": 0.4, "epochs": 1, "lr": 1e-3, "weight_decay": 0.0}
@@ -106,6 +107,14 @@ def test_dpo(options):
     torch.testing.assert_close(gradients(method.loss(BATCH), method.model), gradients(expected, plain))
 
 
+class Pretrained(HuggingFace):
+    """Of one only how much it takes."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.context = 400
+
+
 @pytest.mark.parametrize(
     ("data", "asked", "wanted"),
     [
@@ -121,11 +130,11 @@ def test_refusals_are_asked_for_before_the_fit_and_by_default_in_words_of_the_da
         data=data, parts={"retain": samples, "forget": samples}, loader_of=lambda samples, **options: samples
     )
     method = Idk(TokenNet(), **GIVEN | {"refusals": asked})
+    method.model.backbone = nn.Identity()
     method.batches(setting)
     assert method.answers == [[*data.encode(text), data.end] for text in wanted]
     assert method.limit == data.input_shape[0]
     # A pretrained model takes more than the longest row, and is taught whole refusals with their end.
-    method.model.backbone = nn.Identity()
-    method.model.backbone.context = 400
+    method.model.backbone = Pretrained()
     method.batches(setting)
     assert method.limit == 400
