@@ -14,6 +14,7 @@ The last stage of a network stays as it is. Where the official code differs from
 It skips layers by parts of their names, `norm` as a whole name only: that of a ViT, not Swin's downsample.norm.
 """
 
+import logging
 import math
 from typing import Any, Literal
 
@@ -23,9 +24,12 @@ from torch import Tensor, nn
 from fisherexp.config.types import NonNegative
 from fisherexp.methods.test_time_adaptation.adaptation import Adaptation
 from fisherexp.methods.test_time_adaptation.entropy import entropy, entropy_gradient, log_softmax
+from fisherexp.methods.test_time_adaptation.norms import affine_parameters
 from fisherexp.methods.test_time_adaptation.update import UpdateRule
 
 MOMENTUM = 0.9
+
+log = logging.getLogger(__name__)
 
 
 class SAR(Adaptation):
@@ -51,6 +55,11 @@ class SAR(Adaptation):
 
     def prepare(self) -> None:
         self.adapt_norms(self.skip)
+        if self.skip and len(affine_parameters(self.model, self.skip)) == len(affine_parameters(self.model)):
+            log.warning(
+                "SAR leaves a network's last stage as it is, and method.skip names no normalization layer of this one: "
+                "all of them adapt. Name that stage's layers in method.skip, or say method.skip=[]"
+            )
 
     def blank(self) -> dict[str, Any]:
         return {"average": None}

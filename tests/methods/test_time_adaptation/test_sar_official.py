@@ -5,6 +5,7 @@ import copy
 import math
 
 import torch
+import torchvision
 from alone import CLASSES, answers, images, network
 from torch import nn
 
@@ -98,3 +99,12 @@ def test_layers_that_adapt_are_those_of_the_official_code():
         assert list(found) == [f"{prefix}{name}.{kind}" for name in adapts for kind in ("weight", "bias")]
     assert "layers.1.downsample.norm" in adapts
     assert not any("downsample" in name for name in affine_parameters(nested(LAYERS), ["norm"]))  # the other choice
+
+
+def test_the_vit_of_torchvision_keeps_what_that_of_timm_keeps():
+    network = torchvision.models.VisionTransformer(32, 16, num_layers=12, num_heads=1, hidden_dim=4, mlp_dim=4)
+    wrapped = nn.ModuleDict({"network": network})
+    every, found = affine_parameters(wrapped), affine_parameters(wrapped, composed(["method=sar"]).method.skip)
+    blocks = {int(name.split("encoder_layer_")[1].split(".")[0]) for name in found}
+    assert blocks == set(range(9))
+    assert len(every) - len(found) == 2 * (3 * 2 + 1)

@@ -114,6 +114,12 @@ def test_sar_leaves_skipped_layers_alone(make, stream, follow):
     assert not torch.equal(before["backbone.layers.5.weight"], after["backbone.layers.5.weight"])
 
 
+@pytest.mark.parametrize(("skip", "said"), [("layer4", True), ("backbone.layers.1", False), ("", False)])
+def test_sar_says_where_no_layer_is_skipped(make, stream, follow, caplog, skip, said):
+    follow(make("sar", f"skip=[{skip}]"), stream(NEVER))
+    assert ("method.skip names no normalization layer" in caplog.text) == said
+
+
 # --- MEMO ------------------------------------------------------------------------------------------------
 
 
