@@ -88,6 +88,71 @@ def _assert_equal(one: dict, two: dict) -> None:
         torch.testing.assert_close(tensor.double(), two[name].double(), rtol=1e-10, atol=1e-14)
 
 
+SHARES = ["trainer.accelerator=cpu", "method=erm", "scenario=none", "model=small_vit"]
+SHARES += ["training.epochs=3", "trainer.gradient_clip_val=1.0", "data.train_size=200"]
+
+DIES = """
+import os, sys
+from pathlib import Path
+
+sys.path.insert(0, {repository!r})
+from fisherexp.app import main
+from fisherexp.callbacks.resumable import Resumable
+
+dead, begun = Path({dead!r}), Path({begun!r})
+save = Resumable._save
+
+def begin(self, trainer, module):
+    begun.write_text(str(trainer.current_epoch))
+
+def die(self, trainer):
+    save(self, trainer)
+    trainer.strategy.barrier()
+    if trainer.current_epoch == 1:
+        if trainer.is_global_zero:
+            dead.touch()
+        os._exit(1)
+
+Resumable.on_train_start = begin
+if not dead.exists():
+    Resumable._save = die
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.end_to_end
+def test_shares_train_as_whole_weights_do_and_go_on_after_a_kill(tmp_path):
+    """FSDP has the numbers of DDP, and those of a run that nothing has killed."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "NODE_RANK")}
+    script = tmp_path / "dies.py"
+    dead, begun = tmp_path / "dead", tmp_path / "begun"
+    script.write_text(DIES.format(repository=str(forked.REPOSITORY), dead=str(dead), begun=str(begun)))
+    weights, figures = {}, {}
+    lines = {"ddp": ["run.py"], "fsdp": ["run.py"], "killed": [str(script)]}
+    for name, command in lines.items():
+        folder = tmp_path / name
+        options = [f"trainer={name if name == 'ddp' else 'fsdp'}", *SHARES, f"output_dir={folder}"]
+        if name == "killed":
+            done = forked.run(*command, *options, env=environment, timeout=300)
+            assert done.returncode == 1
+            assert not list(folder.glob("erm/digits/*/run.json"))
+            assert len(list(folder.rglob("last.ckpt"))) == 1
+            assert begun.read_text() == "0"
+        done = forked.run(*command, *options, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+        (file,) = folder.glob("erm/digits/*/run.json")
+        weights[name], figures[name] = load_file(file.parent / "weights.safetensors"), json.loads(file.read_text())
+    assert begun.read_text() == "2"
+    for name in ("fsdp", "killed"):
+        for key, tensor in weights["ddp"].items():
+            torch.testing.assert_close(weights[name][key], tensor, rtol=1e-5, atol=1e-5)
+        assert figures[name]["identity"] == figures["ddp"]["identity"]
+        assert figures[name]["metrics"]["after"]["test_nll"] == pytest.approx(
+            figures["ddp"]["metrics"]["after"]["test_nll"], rel=1e-5
+        )
+
+
 def test_a_stream_is_not_cut_into_shares():
     options = ["method=eata", "scenario=continual", "trainer=ddp", "trainer.accelerator=cpu"]
     (problem,) = validate(composed(options))

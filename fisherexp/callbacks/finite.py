@@ -8,6 +8,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from fisherexp.models.shares import local
+
 
 class Diverged(ArithmeticError):
     """What should be a number is infinite or NaN; the message says what and where."""
@@ -51,8 +53,9 @@ class Finite(Callback):
 
 
 def weights_are_finite(module: nn.Module) -> bool:
-    """Are all parameters finite, and no buffer NaN or +inf? A mask holds -inf. One synchronization."""
-    wrong = [p.detach().isfinite().logical_not().any() for p in module.parameters() if p.is_floating_point()]
+    """Are all parameters finite, of which this process has a share, and no buffer NaN or +inf? A mask holds -inf. One
+    synchronization."""
+    wrong = [local(p.detach()).isfinite().logical_not().any() for p in module.parameters() if p.is_floating_point()]
     wrong += [(b.isnan() | b.isposinf()).any() for b in module.buffers() if b.is_floating_point()]
     return not wrong or not bool(torch.stack(wrong).any())
 

@@ -24,6 +24,7 @@ class Declared:
     parameters: name -> annotation source text, or None where there is no annotation.
     open: accepts further keywords (**kwargs), so unknown names cannot be checked.
     attributes: literal class attributes, inherited ones included.
+    own: names of those that are not inherited.
     classes: names in annotations that stand for classes of this project: their values are made from nodes.
     """
 
@@ -33,6 +34,7 @@ class Declared:
     open: bool = False
     attributes: dict = field(default_factory=dict)
     classes: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
 
 class TargetNotFound(Exception):
@@ -75,18 +77,21 @@ def header_of(target: str) -> str:
 
 def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassDef) -> Declared:
     bases = [base for expr in node.bases if (base := _base(expr, module, tree)) is not None]
-    attributes: dict = {}
-    for base in reversed(bases):
-        attributes |= base.attributes
+    own: dict = {}
     annotated = {}
     for item in node.body:
         match item:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                _assign(attributes, name, value)
+                own[name] = value
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
                 annotated[name] = (ast.unparse(annotation), value is None)
                 if value is not None:
-                    _assign(attributes, name, value)
+                    own[name] = value
+    attributes: dict = {}
+    for base in reversed(bases):
+        attributes |= base.attributes
+    for name, value in own.items():
+        _assign(attributes, name, value)
     init = next((i for i in node.body if getattr(i, "name", None) == "__init__"), None)
     if init is not None:
         parameters, required, is_open = _signature(init, method=True)
@@ -103,7 +108,7 @@ def _declared_class(target: str, module: str, tree: ast.Module, node: ast.ClassD
         parameters = bases[0].parameters | parameters
         is_open = bases[0].open
     classes = _classes(tree, module).union(*(base.classes for base in bases))
-    return Declared(target, parameters, required, is_open, attributes, classes)
+    return Declared(target, parameters, required, is_open, attributes, classes, frozenset(own))
 
 
 def _classes(tree: ast.Module, module: str) -> frozenset[str]:

@@ -28,8 +28,9 @@ NOT_INSTALLED = "this is not installed"  # a package that weights come with, or 
 
 def misfits(cfg: DictConfig) -> Iterator[Problem]:
     """Every pair of parts that does not fit, with the first option that would."""
-    checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_evaluate, _check_source)
-    for check in (*checks, _check_audit, _check_source_data, _check_weights, _check_package, _check_tokenizer):
+    checks = (_check_problem, _check_requires, _check_requires_with, _check_fit, _check_shares, _check_evaluate)
+    of_sources = (_check_source, _check_audit, _check_source_data, _check_weights, _check_package, _check_tokenizer)
+    for check in (*checks, *of_sources):
         yield from check(cfg)
 
 
@@ -108,6 +109,25 @@ def _check_fit(cfg: DictConfig) -> Iterator[Problem]:
             reason = f"{method} goes from batch to batch in a way of its own, without the trainer's optimizer step"
             near = f"trainer.{option}={'null' if idle is None else idle}"
             yield Problem(f"trainer.{option}={value}", reason, near)
+
+
+def _check_shares(cfg: DictConfig) -> Iterator[Problem]:
+    """Can weights be cut into shares: by method, callbacks, precision and number of processes?"""
+    if OmegaConf.select(cfg, "trainer.strategy") != "fsdp":
+        return
+    option, near = "trainer.strategy=fsdp", "trainer.strategy=ddp"
+    path = str(OmegaConf.select(cfg, "method._target_"))
+    method = path.rpartition(".")[2]
+    if not attribute(cfg, "method", "shards", False) or "shards" not in declared(path).own:
+        yield Problem(option, f"{method} needs whole weights, plain training alone (method=erm) does not", near)
+    for name in cfg.callbacks:
+        watches = attribute(cfg, f"callbacks.{name}", "watches_fit", False)
+        if watches or OmegaConf.select(cfg, f"callbacks.{name}.during") == "fit":
+            yield Problem(option, f"callbacks.{name} looks at whole weights during training", near)
+    if (precision := cfg.trainer.precision) not in ("32-true", "bf16-mixed"):
+        yield Problem(f"trainer.precision={precision}", f"not with {option}", "trainer.precision=bf16-mixed")
+    if not isinstance(cfg.trainer.devices, int):
+        yield Problem("trainer.devices=auto", f"{option} has a share for each process", "trainer.devices=2")
 
 
 def _check_evaluate(cfg: DictConfig) -> Iterator[Problem]:

@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from fisherexp.data.batch import Batch
 from fisherexp.methods.need import Need
 from fisherexp.metrics.evaluation import Evaluation
+from fisherexp.models.shares import cut, put_together
 from fisherexp.objectives.classification import Classification
 from fisherexp.objectives.objective import Objective
 from fisherexp.scenarios.setting import Setting
@@ -72,6 +74,8 @@ class ModelMethod(Method, LightningModule):
         then neither summed over batches nor clipped.
     weighs_samples: it gives every sample the weight it has in its batch, in losses and in curvature. Weighted data are
         refused otherwise. A subclass with another loss says anew whether it does.
+    shards: its training is forward and backward passes and an elementwise optimizer, and looks at no weight itself:
+        weights may be cut into shares (trainer=fsdp). Not inherited.
     raw_outputs: outputs approach one-hot targets themselves, by squared error; they are no logits, and a softmax of
         them is no probability: it is not evaluated by likelihood and calibration.
     """
@@ -84,6 +88,7 @@ class ModelMethod(Method, LightningModule):
     adapts_at_test: ClassVar[bool] = False
     steps_itself: ClassVar[bool] = False
     weighs_samples: ClassVar[bool] = False
+    shards: ClassVar[bool] = False
     raw_outputs: bool = False
 
     epochs: int = 1
@@ -99,6 +104,7 @@ class ModelMethod(Method, LightningModule):
         self.objective: Objective = Classification()
         # Set before fit. Asking the trainer would make it load the loader before it restores the loader's position.
         self.steps_per_epoch = 1
+        self._whole: list[nn.Module] = []  # not a module of this one: the network whose shares are trained
 
     def forward(self, inputs: Any) -> Tensor:
         return self.model(inputs)
@@ -114,6 +120,16 @@ class ModelMethod(Method, LightningModule):
         samples = len(setting.parts[self.fits_on])
         single = samples > 1 and samples % setting.data.batch_size == 1
         return setting.loader(self.fits_on, shuffle=True, augment=True, drop_last=single)
+
+    def configure_model(self) -> None:
+        # Lightning's place for it, before the optimizer is made.
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            self._whole, self.model = [self.model], cut(self.model, self.device_mesh["data_parallel"])
+
+    def teardown(self, stage: str) -> None:
+        if self._whole:
+            shared, self.model = self.model, self._whole.pop()
+            put_together(shared, self.model)
 
     def evaluate(self, setting: Setting) -> None:
         """Be evaluated as `setting` says in the next test loop, which goes through its evaluated parts in order."""

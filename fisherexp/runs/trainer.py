@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from fisherexp.callbacks.checkpoint import WholeCheckpoints
 from fisherexp.config.types import Count, Positive, Size
@@ -20,7 +21,7 @@ def build_trainer(
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
     devices: Count | Literal["auto"] = 1,
     num_nodes: Count = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true",
     fast_dev_run: bool = False,
     overfit_batches: Size = 0,
@@ -37,9 +38,15 @@ def build_trainer(
     callbacks: list[Callback] | None = None,
     loggers: list[Logger] | None = None,
     inference_mode: bool = True,
+    shards: bool = False,
 ) -> Trainer:
-    """A Trainer that writes nothing but what `callbacks` and `loggers` write. Options are Lightning's own."""
+    """A Trainer that writes nothing but what `callbacks` and `loggers` write. Options are Lightning's own.
+
+    shards: with strategy=fsdp, cut weights into shares; otherwise every process has all of them, as with ddp.
+    """
     _quiet()
+    if strategy == "fsdp":
+        strategy = _fully_sharded(devices * num_nodes) if shards else "ddp"
     return Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -72,6 +79,13 @@ def build_trainer(
         num_sanity_val_steps=0,
         # Once per epoch is often enough: a log call inside the loop costs more than a small net's step.
         log_every_n_steps=10**9,
+    )
+
+
+def _fully_sharded(processes: int) -> ModelParallelStrategy:
+    """Lightning's FSDP2, whose states are of whole tensors in one file: another number of processes may go on."""
+    return ModelParallelStrategy(
+        data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
 
 

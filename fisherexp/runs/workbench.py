@@ -97,7 +97,7 @@ class Workbench(Described):
         curve, cost, finite = Curve(folder), Cost(), Finite()
         resumable = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every, curve)
         progress = PhaseProgress(self.meter(phase))
-        trainer = self._trainer(method, folder, [finite, resumable, cost, progress], own, [curve])
+        trainer = self._trainer(method, folder, [finite, resumable, cost, progress], own, [curve], fits=True)
         torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
         for watcher in _watchers(trainer.callbacks):
@@ -259,6 +259,7 @@ class Workbench(Described):
         callbacks: list[Callback],
         own: bool,
         loggers: Sequence[Logger] = (),
+        fits: bool = False,
     ) -> Trainer:
         free_ended_loops(method.model)
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
@@ -272,6 +273,7 @@ class Workbench(Described):
             callbacks=callbacks,
             loggers=[*(self.loggers if own else []), *loggers],
             inference_mode=not gradients,
+            shards=fits and vars(type(method)).get("shards", False),
             **no_steps,
         )
 

@@ -120,6 +120,25 @@ def test_what_takes_steps_of_the_trainer_accepts_both(method):
     assert explain([f"method={method}", SUMMED, CLIPPED]) == []
 
 
-def test_a_strategy_that_shares_out_weights_is_refused():
-    (problem,) = explain(["method=erm", "trainer.strategy=fsdp"])
-    assert str(problem).startswith("trainer.strategy=fsdp: should be 'auto' or 'ddp'")
+SHARES, DDP = "trainer.strategy=fsdp", "trainer.strategy=ddp"
+
+
+@pytest.mark.parametrize(
+    ("lines", "option", "near"),
+    [
+        (["method=erm"], None, None),
+        (["method=erm", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"], None, None),
+        (["method=ssd"], SHARES, DDP),
+        (["method=temp_balance"], SHARES, DDP),  # plain training that looks at weights
+        (["method=erm", "callbacks=[neural_collapse]"], SHARES, DDP),
+        (["method=erm", "callbacks=[gradient_norms]", "callbacks.gradient_norms.during=fit"], SHARES, DDP),
+        (["method=erm", "callbacks=[gradient_norms]"], None, None),  # in the test loop, where weights are whole
+        (["method=erm", "trainer.precision=16-mixed"], "trainer.precision=16-mixed", "trainer.precision=bf16-mixed"),
+        (["method=erm", "trainer.devices=auto"], "trainer.devices=auto", "trainer.devices=2"),
+    ],
+)
+def test_what_needs_whole_weights_refuses_shares(lines, option, near):
+    problems = explain(["trainer=fsdp", *lines])
+    assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])
+    others = [line for line in lines if line != "trainer.devices=auto"]
+    assert explain(["trainer=ddp", *others]) == []

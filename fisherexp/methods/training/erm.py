@@ -19,6 +19,7 @@ class ERM(ModelMethod):
 
     paper = "Vapnik, NeurIPS 1991"
     weighs_samples = True
+    shards = True
 
     def __init__(self, model: nn.Module, training: Recipe) -> None:
         super().__init__(model)
