@@ -12,7 +12,7 @@ from fisherexp.data.batch import Batch, spread
 from fisherexp.data.loader import Loader
 from fisherexp.objectives.token_prediction import IGNORED
 
-STEP = 8  # rows are padded to a multiple of it: few shapes, and little padding
+STEP = 8  # rows are padded to a multiple of it, as far as there are longer ones: few shapes, and little padding
 PIECE = 4096  # rows hashed at a time
 
 
@@ -22,7 +22,7 @@ class Rows(ABC):
 
     tokens: int32 (total,), row behind row. starts, lengths: int64 (N,), where each row begins and how long it is.
     padding: the token that fills a row. width: T, to which rows are padded; None for the longest row of a batch, up to
-    a multiple of STEP. weights, tags: see Batch.
+    a multiple of STEP, but no further than the longest of all: a model may take no more. weights, tags: see Batch.
     """
 
     tokens: Tensor
@@ -65,8 +65,8 @@ class Rows(ABC):
     def _places(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Where in `tokens` the padded rows at `indices` are found, (B, T), and which places are theirs."""
         lengths = self.lengths[indices]
-        longest = int(lengths.max()) if len(lengths) else 0
-        places = torch.arange(self.width or -(-longest // STEP) * STEP)
+        longest, most = (int(found.max()) if len(found) else 0 for found in (lengths, self.lengths))
+        places = torch.arange(self.width or min(-(-longest // STEP) * STEP, most))
         where = (self.starts[indices, None] + places).clamp(max=max(0, len(self.tokens) - 1))
         return where, places < lengths[:, None]
 

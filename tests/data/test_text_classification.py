@@ -32,7 +32,7 @@ def test_tokens_lengths_and_classes(files):
     data = TextClassification(tokenizer=Words(), **files).load()
     assert data.class_names == ["9", "10"]  # numbers in their order
     assert data.train.targets.tolist() == [1, 0, 1]
-    assert data.train.inputs["input_ids"].tolist()[0] == [1, 2, 3, 0, 0, 0, 0, 0]
+    assert data.train.inputs["input_ids"].tolist()[0] == [1, 2, 3, 0, 0, 0]
     assert data.test.inputs["attention_mask"].sum().item() == 2
     assert data.architecture_options == {"input_shape": (6,), "vocabulary": 30}
     assert {name: tensor.shape for name, tensor in data.blank(4).items()} == {

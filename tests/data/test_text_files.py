@@ -57,8 +57,8 @@ def test_or_a_document_is_a_row(folder, capsys):
     data = load(folder, packed=False, block_size=4)
     batch = data.train.batch
     assert batch.inputs["attention_mask"].sum(1).tolist() == [4, 4, 2]
-    assert batch.inputs["input_ids"][0].tolist() == [BEGIN, 1, 2, 3, 0, 0, 0, 0]
-    assert batch.targets[:, :5].tolist() == [[1, 2, 3, 4, -100], [5, 6, 7, END, -100], [8, END, -100, -100, -100]]
+    assert batch.inputs["input_ids"][0].tolist() == [BEGIN, 1, 2, 3]
+    assert batch.targets.tolist() == [[1, 2, 3, 4], [5, 6, 7, END], [8, END, -100, -100]]
     blank = {"files without text": {"train": 1, "test": 1}}
     assert data.remarks == {"documents cut to 4 tokens": {"train": 1, "test": 1}} | blank
     assert "documents cut to 4 tokens: 1 test, 1 train" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from fisherexp.data.tensors import TensorSet
 from fisherexp.data.token_rows import STEP, TokenRows
 
 ROWS = [[5, 6, 7], [8], list(range(10, 21)), [3, 4], [9, 9, 9, 9]]
-TARGETS = torch.tensor([0, 1, 1, 0, 1])
+TARGETS = torch.tensor([0, 1, 1, 0, 1, 0])
 
 
 def rows(width: int | None = None, which: list[list[int]] = ROWS) -> TokenRows:
@@ -46,8 +46,15 @@ def test_batches_of_one_width_are_those_of_padded_tensors(shuffle):
 
 def test_a_batch_is_as_wide_as_its_longest_row():
     widths = [batch.inputs["input_ids"].shape[1] for batch in rows().loader(2)]
-    assert widths == [STEP, 2 * STEP, STEP]
-    assert rows().inputs["input_ids"].shape == (5, 2 * STEP)
+    assert widths == [STEP, 11, STEP]
+
+
+def test_no_row_is_padded_beyond_the_longest_of_all():
+    """A model with as many places as that has none for more."""
+    assert rows().inputs["input_ids"].shape == (5, 11)
+    assert rows(which=[*ROWS, [1] * 17]).subset([2]).inputs["input_ids"].shape == (1, 11)
+    widths = [batch.inputs["input_ids"].shape[1] for batch in rows(which=[[1] * 3, [1] * 9, [1] * 20]).loader(1)]
+    assert widths == [STEP, 2 * STEP, 20]
 
 
 def test_subsets_share_the_tokens_and_keep_tags():
