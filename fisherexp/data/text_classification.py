@@ -14,7 +14,7 @@ from fisherexp.data.errors import DataError
 from fisherexp.data.text_columns import text_columns
 from fisherexp.data.token_rows import TokenRows
 from fisherexp.data.tokenized_text import TokenizedText
-from fisherexp.models.tokenizer import Tokenizer
+from fisherexp.models.tokenizer import ENDLESS, Tokenizer
 
 TOGETHER = 2000  # texts that are Python objects at a time
 
@@ -52,7 +52,10 @@ class TextClassification(TokenizedText):
         return text_columns(file, self.text, self.label)
 
     def described(self) -> dict[str, Any]:
-        return {"columns": [self.text, self.label], "length": self.at_most("max_length", self.max_length)}
+        length = self.at_most("max_length", self.max_length)
+        if self.padding == "max_length" and length == ENDLESS:
+            raise DataError("data.padding=max_length: the model takes texts of any length; set data.max_length")
+        return {"columns": [self.text, self.label], "length": length}
 
     def describe(self, kept: dict[str, Tensor], about: dict[str, Any]) -> None:
         length = self.at_most("max_length", self.max_length)

@@ -8,6 +8,8 @@ from typing import Any
 
 from fisherexp.models.transformer_files import most_tokens, read, transformers, whereabouts
 
+ENDLESS = 2**31 - 1  # what transformers has, 10^30, is more than its tokenizers can be told
+
 
 class Tokenizer:
     """Texts to rows of token ids, by the tokenizer in a model's folder. Nothing is read before it is needed.
@@ -28,9 +30,9 @@ class Tokenizer:
 
     @cached_property
     def context(self) -> int:
-        """Tokens that the model takes at most."""
+        """Tokens that the model takes at most; ENDLESS where neither it nor its tokenizer has a bound."""
         config = self._read("AutoConfig", "its config.json")
-        return min(self._tokenizer.model_max_length, most_tokens(config) or self._tokenizer.model_max_length)
+        return min(self._tokenizer.model_max_length, most_tokens(config) or ENDLESS, ENDLESS)
 
     @property
     def vocabulary(self) -> int:

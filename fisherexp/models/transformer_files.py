@@ -3,6 +3,9 @@
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import nn
+
 from fisherexp.config.locations import PACKAGED, located
 
 
@@ -57,4 +60,18 @@ def read(loader: Any, what: str, name: str, *arguments: Any, **options: Any) -> 
 def most_tokens(config: Any) -> int | None:
     """Tokens that a model of this config takes at most; None for relative positions, which have no end."""
     name = "max_position_embeddings"
-    return config.to_dict().get(config.attribute_map.get(name, name))  # GPT-2's has a name of its own
+    most = config.to_dict().get(config.attribute_map.get(name, name))  # GPT-2's has a name of its own
+    return None if most is None else most - _first_place(config)
+
+
+def _first_place(config: Any) -> int:
+    """The place of a text's first token: 0, but RoBERTa and its kin count on from the token that fills rows, which only
+    the network shows. It is made without weights."""
+    try:
+        with torch.device("meta"):
+            network = transformers().AutoModel.from_config(config)
+    except ValueError:  # no model of text: whoever reads its weights says so
+        return 0
+    places = [part for name, part in network.named_modules() if name.endswith("position_embeddings")]
+    filled = [part.padding_idx for part in places if isinstance(part, nn.Embedding) and part.padding_idx is not None]
+    return max(filled, default=-1) + 1

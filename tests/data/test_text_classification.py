@@ -13,6 +13,7 @@ from fisherexp.data.errors import DataError
 from fisherexp.data.sst2 import Sst2
 from fisherexp.data.text_classification import TextClassification
 from fisherexp.data.trec import Trec
+from fisherexp.models.tokenizer import ENDLESS
 from fisherexp.runs.store import ArtefactStore
 
 
@@ -91,6 +92,14 @@ def test_without_a_test_file_a_share_is_drawn(files):
 def test_options_that_do_not_fit(options, said, files):
     with pytest.raises(DataError, match=said):
         TextClassification(tokenizer=Words(), **files | options).load()
+
+
+def test_rows_are_not_padded_to_an_end_that_there_is_not(files):
+    endless = Words()
+    endless.context = ENDLESS
+    assert TextClassification(tokenizer=endless, **files).load().remarks == {}
+    with pytest.raises(DataError, match=r"texts of any length; set data\.max_length"):
+        TextClassification(tokenizer=endless, padding="max_length", **files).load()
 
 
 def test_labels_that_training_texts_do_not_have(files, tmp_path):

@@ -131,6 +131,41 @@ def test_the_tokenizer_cuts_and_counts(folder):
     assert tokenizer.rows(TEXTS, 8)[1] == 0  # as long as the longest: nothing is cut
 
 
+def unbounded(folder: str, target, config) -> str:
+    """A new model of this config beside the tokenizer, which does not say how long a text may be."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=None)
+    tokenizer.save_pretrained(target)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.AutoModel.from_config(config).save_pretrained(target)
+    return str(target)
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize(("kind", "most"), [("RobertaConfig", 13), ("BertConfig", 16)])
+def test_places_before_the_first_token_are_none_for_texts(folder, tmp_path, kind, most):
+    """RoBERTa counts on from its filling token's number, here 2: of 16 places 13 are left."""
+    config = getattr(transformers, kind)(vocab_size=20, max_position_embeddings=16, pad_token_id=2, **SIZES)
+    place = unbounded(folder, tmp_path / "it", config)
+    model = made(place, input_shape=(most,))
+    assert Tokenizer(place).context == model.context == most
+    inputs = {name: torch.ones(1, most, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    assert model(**inputs).isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):  # the control
+        model(**{name: torch.nn.functional.pad(tensor, (0, 1), value=1) for name, tensor in inputs.items()})
+    with pytest.raises(ValueError, match=f"takes {most} tokens at most"):
+        made(place, input_shape=(most + 1,))
+
+
+def test_where_nothing_bounds_a_text_none_is_cut(folder, tmp_path):
+    config = transformers.XLNetConfig(vocab_size=20, d_model=16, n_layer=1, n_head=2, d_inner=16)
+    tokenizer = Tokenizer(unbounded(folder, tmp_path / "it", config))
+    rows, cut = tokenizer.rows(["good film " * 300], tokenizer.context)
+    assert (len(rows[0]), cut) == (602, 0)
+
+
 def test_the_checksum_of_a_tokenizer_is_that_of_its_content(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     other = save_tiny_bert(tmp_path / "other", ["other", *WORDS[1:]])
