@@ -13,6 +13,7 @@ from fisherexp.models.backbone import Backbone
 from fisherexp.models.transformer_files import most_tokens, read, transformers, whereabouts
 
 CLASSES = {"classification": "AutoModel", "causal_lm": "AutoModelForCausalLM"}  # task -> class of transformers
+Parts = tuple[nn.Module, nn.Linear | None, int]  # network, head of its own, width of its states
 
 
 class HuggingFace(Backbone):
@@ -32,9 +33,9 @@ class HuggingFace(Backbone):
         a model keeps nothing and does not.
     input_shape: (T,), tokens at most. vocabulary: number of tokens of the data's tokenizer.
 
-    Raises ValueError, in one line, for what cannot be read, weights that are not all there, a language model that reads
-    from both sides or computes more of its logits than a linear layer does, and for a tokenizer or texts that the model
-    is not made for; ImportError without transformers.
+    Raises ValueError, in one line, for what cannot be read, weights that are not all there, a model that needs more
+    than a text, a language model that reads from both sides or computes more of its logits than a linear layer does,
+    and for a tokenizer or texts that the model is not made for; ImportError without transformers.
     """
 
     requires = ("text",)
@@ -62,12 +63,11 @@ class HuggingFace(Backbone):
         self.task, self.pooling = task, pooling
         place, options = whereabouts(name, revision, gguf_file)
         options |= {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
-        self.network, head = (_pretrained if pretrained else _new)(name, task, place, options)
+        self.network, head, self.num_features = (_pretrained if pretrained else _new)(name, task, place, options)
         self.own = (head,)  # in a tuple: a part of the classifier, not of this backbone
         if gradient_checkpointing:
             self.network.activation_checkpointing_enable({"use_reentrant": False})
         config = self.network.config
-        self.num_features = config.hidden_size
         if vocabulary > (rows := self.network.get_input_embeddings().num_embeddings):
             raise ValueError(
                 f"the tokenizer has {vocabulary} tokens, model.name={name} knows {rows}: it is that of another model "
@@ -110,17 +110,16 @@ class SmolLM2(HuggingFace):
     name = "smollm2"
 
 
-def _pretrained(name: str, task: str, place: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear | None]:
+def _pretrained(name: str, task: str, place: str, options: dict[str, Any]) -> Parts:
     """A copy of its own of the pretrained network, and of its head, in train mode like every new module."""
     known = content(Path(place)) if options.get("local_files_only") else None
-    network, head = copy.deepcopy(_loaded(name, task, place, tuple(sorted(options.items())), known))  # as one: tied
-    return network.train(), head
+    found = copy.deepcopy(_loaded(name, task, place, tuple(sorted(options.items())), known))  # as one: tied
+    found[0].train()
+    return found
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(
-    name: str, task: str, place: str, options: tuple[tuple[str, Any], ...], known: str | None
-) -> tuple[nn.Module, nn.Linear | None]:
+def _loaded(name: str, task: str, place: str, options: tuple[tuple[str, Any], ...], known: str | None) -> Parts:
     """known: hash of the files, so that others under the same name are read anew."""
     with torch.random.fork_rng(devices=[]):  # what is drawn next must not depend on whether the files are read
         model, report = read(
@@ -138,23 +137,36 @@ def _loaded(
     return _parts(name, task, model)
 
 
-def _new(name: str, task: str, place: str, options: dict[str, Any]) -> tuple[nn.Module, nn.Linear | None]:
+def _new(name: str, task: str, place: str, options: dict[str, Any]) -> Parts:
     library = transformers()
     made = {key: options.pop(key) for key in ("dtype", "attn_implementation")}
     config = read(library.AutoConfig, "its config.json", name, place, **options)
-    network, head = _parts(name, task, getattr(library, CLASSES[task]).from_config(config, **made))
-    return network.train(), head
+    found = _parts(name, task, getattr(library, CLASSES[task]).from_config(config, **made))
+    found[0].train()
+    return found
 
 
-def _parts(name: str, task: str, model: nn.Module) -> tuple[nn.Module, nn.Linear | None]:
-    """The network that makes the hidden states, and the head of a language model."""
+def _parts(name: str, task: str, model: nn.Module) -> Parts:
+    """The network that makes the hidden states, the head of a language model, and how wide the states are."""
     model.config.use_cache = False  # keys and values of a decoder, for writing
     if task == "classification":
-        return _features_only(model), None
+        return _features_only(model), None, _width(name, model.eval())
     network, head = model.base_model, model.get_output_embeddings()
     if reason := _unfit(model.eval(), network, head):
         raise ValueError(f"model.name={name} is no language model of the kind model.task=causal_lm: {reason}")
-    return network, head
+    return network, head, head.in_features
+
+
+@torch.no_grad()
+def _width(name: str, network: nn.Module) -> int:
+    """Numbers in a hidden state, found by asking: OPT-350m's are fewer than its config's hidden_size. Raises ValueError
+    for a network that makes none of tokens alone, as T5's decoder does not."""
+    try:
+        return network(input_ids=torch.arange(4)[None]).last_hidden_state.shape[-1]
+    except (ValueError, TypeError, AttributeError) as error:
+        decodes = getattr(network.config, "is_encoder_decoder", False)
+        reason = "its decoder wants another" if decodes else str(error).partition("\n")[0]
+        raise ValueError(f"model.name={name} makes no hidden states of a text alone: {reason}") from None
 
 
 @torch.no_grad()

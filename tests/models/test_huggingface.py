@@ -166,6 +166,21 @@ def test_where_nothing_bounds_a_text_none_is_cut(folder, tmp_path):
     assert (len(rows[0]), cut) == (602, 0)
 
 
+def test_features_are_as_wide_as_the_states(folder, tmp_path):
+    """OPT-350m has states of 512 numbers within layers of 1,024."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+    config = transformers.OPTConfig(vocab_size=20, word_embed_proj_dim=8, do_layer_norm_before=False, **sizes)
+    model = made(unbounded(folder, tmp_path / "it", config))
+    assert model(**encoded(folder)).shape == (2, model.num_features) == (2, 8)
+
+
+def test_a_decoder_that_wants_texts_of_its_own_is_refused_before_training(folder, tmp_path):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    place = unbounded(folder, tmp_path / "it", transformers.T5Config(vocab_size=20, **sizes))
+    with pytest.raises(ValueError, match=r"makes no hidden states of a text alone: its decoder wants another$"):
+        made(place)
+
+
 def test_the_checksum_of_a_tokenizer_is_that_of_its_content(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     other = save_tiny_bert(tmp_path / "other", ["other", *WORDS[1:]])
