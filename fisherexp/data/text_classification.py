@@ -87,11 +87,14 @@ class TextClassification(TokenizedText):
 
     def _encode(self, file: Any, length: int, labels: dict[str, int], grow: bool) -> tuple[Tensor, Tensor, Tensor, int]:
         """Tokens (total,), lengths and targets (N,) of a file, and how many texts were cut. Targets are numbers in
-        `labels`, which the training texts fill in (`grow`). Raises DataError for a label that they do not have."""
+        `labels`, which the training texts fill in (`grow`). Raises DataError for a label that they do not have, and for
+        a text without tokens, which has no mean."""
         rows, pieces, cut = self.labelled(file), [], 0
         lengths, targets, unknown = array("i"), array("q"), set()
         while some := list(islice(rows, TOGETHER)):
             ids, cut_here = self.tokenizer.rows([text for text, _ in some], length)
+            if blank := [text for (text, _), row in zip(some, ids, strict=True) if not row]:
+                raise DataError(f"{file}: the tokenizer knows nothing of the text {blank[0][:40]!r}: it has no token")
             pieces.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]))
             lengths.extend(map(len, ids))
             cut += cut_here

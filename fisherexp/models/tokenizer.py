@@ -116,7 +116,13 @@ class Tokenizer:
         return self._tokenizer.apply_chat_template(conversations, tokenize=False, **options)
 
     def rows(self, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
-        """(token ids of each text, at most `length`, with the model's marks; how many texts were cut)."""
+        """(token ids of each text, at most `length`, with the model's marks; how many texts were cut).
+
+        Raises ValueError for a length that leaves no room beside the marks: transformers would leave nothing else, or
+        not cut at all.
+        """
+        if length <= (marks := self._tokenizer.num_special_tokens_to_add()):
+            raise ValueError(f"data.max_length={length}: the marks that the model has around a text are {marks} tokens")
         rows = self._tokenizer(list(texts), truncation=True, max_length=length, verbose=False)["input_ids"]
         full = [text for text, row in zip(texts, rows, strict=True) if len(row) == length]
         whole = self._tokenizer(full, verbose=False)["input_ids"] if full else []

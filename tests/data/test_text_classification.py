@@ -110,6 +110,18 @@ def test_labels_that_training_texts_do_not_have(files, tmp_path):
         TextClassification(path=test, tokenizer=Words()).load()
 
 
+def test_a_text_of_which_no_token_is_left(tmp_path):
+    class Deaf(Words):
+        def rows(self, texts, length):
+            rows, cut = super().rows(texts, length)
+            return [[token for token in row if token < 4] for row in rows], cut
+
+    file = write(tmp_path / "it.tsv", ("a bb", "1"), ("a bbbb", "0"), ("cccc", "0"), ("a", "1"), ("b", "1"))
+    assert TextClassification(file, Words()).load().num_classes == 2  # the control
+    with pytest.raises(DataError, match="the tokenizer knows nothing of the text 'cccc': it has no token"):
+        TextClassification(file, Deaf()).load()
+
+
 def test_space_around_a_label_makes_no_class_of_its_own(tmp_path):
     file = write(tmp_path / "it.tsv", ("good", "1"), ("bad", "0"), ("fine", "1 "))
     data = TextClassification(file, Words(), test_path=file).load()

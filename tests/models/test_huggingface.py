@@ -129,6 +129,10 @@ def test_the_tokenizer_cuts_and_counts(folder):
     assert cut == 1
     assert rows[1][-1] == rows[0][-1]  # the mark at the end stays
     assert tokenizer.rows(TEXTS, 8)[1] == 0  # as long as the longest: nothing is cut
+    assert [len(row) for row in tokenizer.rows(TEXTS, 3)[0]] == [3, 3]
+    for length in (1, 2):
+        with pytest.raises(ValueError, match=f"max_length={length}: the marks .* around a text are 2 tokens"):
+            tokenizer.rows(TEXTS, length)
 
 
 def unbounded(folder: str, target, config) -> str:
