@@ -35,8 +35,8 @@ class LanguageMetrics(Evaluation):
     def compute(self) -> dict[str, float]:
         found = {}
         for i, name in enumerate(self.names):
-            nats = (self.nll[i] / self.count[i]).item()
-            found[f"{name}_nll"], found[f"{name}_bits"] = nats, nats / math.log(2)
-            found[f"{name}_perplexity"] = math.exp(nats)
+            nats = self.nll[i] / self.count[i]
+            found[f"{name}_nll"], found[f"{name}_bits"] = nats.item(), nats.item() / math.log(2)
+            found[f"{name}_perplexity"] = nats.exp().item()  # infinite from 710 nats on, where math.exp raises
             found[f"{name}_accuracy"] = 100 * (self.correct[i] / self.count[i]).item()
         return found

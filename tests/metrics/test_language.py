@@ -18,6 +18,15 @@ def test_an_even_guess_costs_log_of_the_vocabulary():
     assert set(metric.headings) == set(metric.better) == set(found)
 
 
+@pytest.mark.parametrize(("nats", "perplexity"), [(700.0, math.exp(700)), (800.0, math.inf)])
+def test_a_model_that_is_sure_and_wrong_has_figures_too(nats, perplexity):
+    """As after gradient ascent."""
+    metric = LanguageMetrics(("test",))
+    metric.update(0, torch.tensor([[[nats, 0.0]]]), torch.tensor([[1]]))
+    found = metric.compute()
+    assert (found["test_nll"], found["test_perplexity"]) == (nats, pytest.approx(perplexity))
+
+
 def test_parts_and_batches_are_means_over_tokens():
     probabilities = torch.tensor([0.5, 0.25, 0.25])
     metric = LanguageMetrics(("validation", "test"))
