@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fisherexp.content import content
 from fisherexp.data.datamodule import LabeledData
+from fisherexp.data.remarks import say
 from fisherexp.data.tensors import TensorSet
 from fisherexp.data.text_classification import TextClassification
 from fisherexp.data.token_rows import TokenRows
@@ -62,6 +63,8 @@ class TextFeatures(LabeledData):
         kept, about = self._kept()
         self.class_names, self.num_classes = about["class_names"], len(about["class_names"])
         self.input_shape = (kept["train.inputs"].shape[1],)
+        self.remarks = about["remarks"]
+        say(self.texts.title, self.remarks)
         return tuple(TensorSet(kept[f"{split}.inputs"], kept[f"{split}.targets"]) for split in ("train", "test"))
 
     def _kept(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -77,13 +80,13 @@ class TextFeatures(LabeledData):
         return found.tensors, found.about
 
     def _encoded(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Features and classes of both parts by name, and the names of the classes."""
+        """Features and classes of both parts by name, the names of the classes, and what is to be said of the texts."""
         texts = self.texts.load()
         network = HuggingFace(**self.network, pooling=self.pooling, **texts.architecture_options)
         found = {}
         for split, rows in (("train", texts.train), ("test", texts.test)):
             found |= {f"{split}.inputs": features(network, rows), f"{split}.targets": rows.targets}
-        return found, {"class_names": texts.class_names}
+        return found, {"class_names": texts.class_names, "remarks": texts.remarks}
 
 
 @torch.no_grad()

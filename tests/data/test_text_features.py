@@ -11,7 +11,7 @@ from tiny_bert import save_tiny_bert, write_reviews
 
 from fisherexp.config.explain import composed
 from fisherexp.config.validate import validate
-from fisherexp.data import text_features
+from fisherexp.data import remarks, text_features
 from fisherexp.data.text_classification import TextClassification
 from fisherexp.data.text_features import TextFeatures
 from fisherexp.models.huggingface import HuggingFace
@@ -58,6 +58,15 @@ def test_the_network_is_gone_through_once_for_the_same_texts(place, tmp_path, mo
     assert made(place, store=store, train_size=10).altered
     made(place, "cls", store)  # the control: other features
     assert seen == [40, 6, 10, 6, 40, 6]
+
+
+def test_texts_that_were_cut_are_said_and_recorded_whoever_made_the_features(place, tmp_path, capsys):
+    store = ArtefactStore(tmp_path)
+    for _ in range(2):  # made, and found in the store
+        remarks._say_once.cache_clear()  # as in another process
+        assert made(place, store=store, max_length=6).remarks == {"texts cut to 6 tokens": {"train": 30, "test": 4}}
+        assert capsys.readouterr().err == "texts: texts cut to 6 tokens: 4 test, 30 train\n"
+    assert made(place, store=store).remarks == {}  # the control
 
 
 def test_other_weights_are_other_features(place, tmp_path):
