@@ -89,7 +89,10 @@ class HuggingFaceDataset(TextClassification):
                 raise DataError(f"{file}: row {number} has no '{self.text}'")
             if isinstance(text, list | dict):
                 raise DataError(f"{file}: row {number}: '{self.text}' holds a list or an object, not a text")
-            if target is None or (names and not 0 <= target < len(names)):
+            if isinstance(target, list | dict):
+                raise DataError(f"{file}: row {number}: '{self.label}' holds a list or an object, not a class")
+            nothing = target is None or target != target or not str(target).strip()  # the second: NaN
+            if nothing or (names and not 0 <= target < len(names)):
                 raise DataError(f"{file}: row {number} has no class ({self.label}={target}); choose another split")
             yield str(text), names[target] if names else str(target)
 

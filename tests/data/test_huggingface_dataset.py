@@ -1,5 +1,7 @@
 """Data sets of the library `datasets` as texts with a class each, from folders."""
 
+from contextlib import nullcontext
+
 import pytest
 from word_tokenizer import Words
 
@@ -92,6 +94,24 @@ def test_tokens_are_kept_by_content(folder, tmp_path):
 def test_one_line_for_what_is_not_there(folder, rows, options, message):
     with pytest.raises(DataError, match=message):
         read(folder(train=rows), **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["no", "yes", ""], r"\(train\): row 2 has no class \(label=\)"),
+        (["no", "yes", "  "], r"row 2 has no class"),
+        (["no", "yes", None], r"row 2 has no class \(label=None\)"),
+        ([0.0, 1.0, float("nan")], r"row 2 has no class \(label=nan\)"),
+        ([[0], [1], [0, 1]], "row 0: 'label' holds a list or an object, not a class"),
+        (["no", "yes", "NA"], None),  # the control
+    ],
+)
+def test_a_row_without_a_class_makes_none_of_its_own(tmp_path, labels, message):
+    whole = datasets.Dataset.from_dict({"text": ["a", "bb", "a a"], "label": labels})
+    datasets.DatasetDict(train=whole, test=whole).save_to_disk(tmp_path / "d")
+    with pytest.raises(DataError, match=message) if message else nullcontext():
+        read(str(tmp_path / "d"))
 
 
 def test_columns_of_something_else(tmp_path):
