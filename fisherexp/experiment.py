@@ -114,9 +114,9 @@ def _run_network(bench: Workbench, folder: Path) -> dict[str, Any]:
 
 
 def _pretrained(model: nn.Module) -> dict[str, Any]:
-    """What weights the network came with, and with what constants its images are normalized; empty of a new one."""
+    """What weights the network came with, and with what constants images are normalized; empty of a new one."""
     found = origin_of(model)
-    return found and found | {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+    return found | {name: getattr(model, name).flatten().tolist() for name in ("mean", "std") if name in found}
 
 
 def _source(bench: Workbench) -> dict[str, Any] | None:

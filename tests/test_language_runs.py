@@ -103,6 +103,7 @@ def test_the_fisher_is_that_of_the_engine_over_sequences(config, tmp_path, kind)
     cfg = config("method=fisher", "source=pretrained", kind=kind)
     record = run(cfg, tmp_path / "run")
     assert record["source"]["origin"]["text"] == "weights that came with the model"
+    assert record["pretrained"]["text"].endswith(", with its head")
     bench = Workbench(cfg)
     model, whole = bench.classifier("oracle of this test").eval(), bench.data.train.batch
     batches = [(whole.inputs, whole.targets)]

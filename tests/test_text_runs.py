@@ -9,6 +9,7 @@ from whole_runs import run, valid
 from fisherexp.config.explain import composed
 from fisherexp.config.locations import located
 from fisherexp.curvature import fisher_diagonal
+from fisherexp.reports.summary import pretrained_line
 from fisherexp.runs.workbench import Workbench
 
 transformers = pytest.importorskip("transformers")
@@ -49,6 +50,9 @@ def test_weights_that_came_with_the_model_are_a_source(config, tmp_path):
     record = run(config("method=fisher", "source=pretrained", "scenario=none"), tmp_path / "run")
     assert record["source"]["origin"]["text"] == "weights that came with the model"
     assert record["source"]["origin"]["model"]["name"][0] == "bert"
+    assert pretrained_line(record).endswith("bert, a new head")  # its accuracy is that of no training
+    new = run(config("method=erm", "scenario=none", "model.pretrained=false", "training.epochs=0"), tmp_path / "new")
+    assert pretrained_line(new) is None  # the control
 
 
 def test_ssd_forgets_a_class(config, tmp_path):

@@ -61,6 +61,7 @@ class HuggingFace(Backbone):
     ) -> None:
         super().__init__()
         self.task, self.pooling = task, pooling
+        self.came = name if pretrained else None  # what the weights are of
         place, options = whereabouts(name, revision, gguf_file)
         options |= {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
         self.network, head, self.num_features = (_pretrained if pretrained else _new)(name, task, place, options)
@@ -82,6 +83,10 @@ class HuggingFace(Backbone):
         for own in self.own:
             if own is not None:
                 head.weight, head.bias, head.out_features = own.weight, own.bias, own.out_features
+
+    def origin(self) -> dict[str, Any]:
+        head = "a new head" if self.own == (None,) else "with its head"
+        return {"text": f"{self.came}, {head}"} if self.came else {}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Features (B, d) of token ids (B, T), of which those with mask 1 (B, T) count; (B, T, d) for next tokens."""
