@@ -19,6 +19,7 @@ class Resumable(Checkpoint):
     after the module: what these do at the end of a batch or an epoch is in the state, and so is the curve so far. A fit
     that goes on tells it to the loggers again, which begin afresh in every process: what a killed process logged after
     its last state comes once.
+    No state is written while gradients are summed up for a step (trainer.accumulate_grad_batches): it would lack them.
     With several processes only epoch ends are used: within an epoch each has sums and streams of its own. A run that
     is asked to stop (see stop.py) writes its state after the step at hand, a single process does, and raises Stopped,
     on all ranks after the same step.
@@ -54,6 +55,8 @@ class Resumable(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         if trainer.is_last_batch:
             return  # the end of the epoch follows, and is the better place
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return
         asked = trainer.strategy.reduce_boolean_decision(is_asked(), all=False)
         if trainer.world_size == 1 and (asked or time.monotonic() - self._saved > 4 * self.seconds):
             self._save(trainer)

@@ -10,6 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fisherexp.config.explain import composed
+from fisherexp.contract.method import StopAfter, Stopped
+from fisherexp.experiment import run_experiment
+
 ERM = [
     "method=erm",
     "scenario=none",
@@ -58,6 +62,24 @@ def test_killed_and_launched_again_is_bit_equal(tmp_path, undisturbed, kills):
     assert resumed.keys() == undisturbed.keys()
     for name, tensor in undisturbed.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+@pytest.mark.parametrize("summed", [1, 4])
+@pytest.mark.parametrize("batches", [2, 4, 9])
+def test_gradients_that_wait_for_further_batches_are_not_lost(tmp_path, summed, batches):
+    """Six batches are steps of four and of two; a kill comes in the midst of one, behind it, or an epoch on."""
+    small = ["data.train_size=96", "data.batch_size=16", "training.epochs=2"]
+    small += [f"trainer.accumulate_grad_batches={summed}"]
+
+    def run(name, *callbacks):
+        cfg = composed([*ERM, *small, "progress=off", f"output_dir={tmp_path / name}"])
+        run_experiment(cfg, tmp_path / name / "run", [], callbacks)
+        return load_file(tmp_path / name / "run" / "weights.safetensors")
+
+    with pytest.raises(Stopped):
+        run("killed", StopAfter(batches))
+    killed, whole = run("killed"), run("whole")
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
 
 
 def newest(output_dir: Path) -> float:
