@@ -6,12 +6,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_language_model import TEMPLATE, save_tiny_language_model, write_story
+from tiny_language_model import CONTEXT, TEMPLATE, save_tiny_language_model, write_story
 from tiny_muse import write
 from whole_runs import run, valid
 
 from fisherexp import quantization
+from fisherexp.contract.method import StopAfter
 from fisherexp.curvature import fisher_diagonal
+from fisherexp.experiment import run_experiment
 from fisherexp.models.generation import generate
 from fisherexp.runs.workbench import Workbench
 
@@ -188,6 +190,12 @@ def test_samples_are_those_of_the_trained_model(config, tmp_path):
     model = bench.classifier("samples")
     model.load_state_dict(bench.trained("method").tensors)
     assert found[0]["written"] == bench.data.text(generate(model, [first[:3]], 5)[0])
+
+
+def test_more_samples_than_the_model_takes_are_refused_before_the_first_batch(config, tmp_path):
+    lines = ["method=erm", "callbacks=[samples]", f"callbacks.samples.tokens={CONTEXT}"]
+    with pytest.raises(ValueError, match=rf"samples\.tokens={CONTEXT}: the model takes {CONTEXT}, prompt included"):
+        run_experiment(config(*lines), tmp_path / "run", [], [StopAfter(1)])
 
 
 def test_facts_are_forgotten_by_a_pretrained_model(config, place, tmp_path):

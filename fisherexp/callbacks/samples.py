@@ -26,7 +26,8 @@ class Samples(Watcher):
     tokens: how many it writes at most. temperature, seed: see generation.generate. Networks that are no pretrained
         transformers write as far as a sample goes, and the most likely token each time.
 
-    Raises ValueError for data that are no text, and for a temperature of such a network.
+    Raises ValueError, before training, for data that are no text, for a temperature of such a network, and for more
+    tokens than a pretrained one takes.
     """
 
     def __init__(
@@ -43,6 +44,17 @@ class Samples(Watcher):
     def test_begins(self, setting: Setting) -> None:
         self.fit_begins(setting)
         self.setting = setting
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        backbone = module.model.backbone
+        if not isinstance(backbone, HuggingFace):
+            if self.temperature:
+                raise ValueError("callbacks.samples.temperature is for pretrained transformers; set it to 0")
+        elif backbone.context is not None and self.tokens >= backbone.context:
+            most = f"the model takes {backbone.context}, prompt included"
+            raise ValueError(f"callbacks.samples.tokens={self.tokens}: {most}")
+
+    on_test_start = on_fit_start
 
     def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -72,8 +84,6 @@ class Samples(Watcher):
         return generate(module.model, prompts, self.tokens, **options)
 
     def _decoded(self, module: LightningModule, batch: Batch, begins: list[int]) -> list[list[int]]:
-        if self.temperature:
-            raise ValueError("callbacks.samples.temperature is for pretrained transformers; set it to 0")
         end = -1 if self.setting.data.end is None else self.setting.data.end
         places = torch.arange(batch.targets.shape[1])
         labels = torch.where(places < torch.tensor(begins)[:, None], -100, batch.targets)

@@ -6,6 +6,7 @@ import pytest
 
 from fisherexp.callbacks.samples import Samples
 from fisherexp.config.explain import composed
+from fisherexp.contract.method import StopAfter, Stopped
 from fisherexp.experiment import run_experiment
 from fisherexp.runs.workbench import Workbench
 
@@ -28,8 +29,13 @@ def test_characters_are_written_as_far_as_a_sample_goes(small, tmp_path):
         assert sample["wanted"] == data.text(targets[5:])
         assert len(sample["written"]) == len(sample["wanted"])
     assert samples[0]["written"] == samples[0]["wanted"]  # it has learnt the line
+
+
+def test_a_temperature_is_refused_before_the_first_batch(small, tmp_path):
     with pytest.raises(ValueError, match=r"callbacks\.samples\.temperature is for pretrained transformers"):
-        run_experiment(small("callbacks.samples.temperature=1"), tmp_path / "hot", [])
+        run_experiment(small("callbacks.samples.temperature=1"), tmp_path / "hot", [], [StopAfter(1)])
+    with pytest.raises(Stopped):  # the control
+        run_experiment(small(), tmp_path / "cold", [], [StopAfter(1)])
 
 
 def test_what_is_no_text_is_refused_before_training():
