@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-# Eigenvalues at or below m · EPSILON · the largest are none, in the root and in its inverse (GPTQModel's rule).
-EPSILON = torch.finfo(torch.float32).eps
+# Eigenvalues at or below m · EPSILON · the largest are none, in the root and in its inverse. GPTQModel's rule has that
+# of float32; all is float64 here, and beside one input a hundred times as large 1000 others would be none.
+EPSILON = torch.finfo(torch.float64).eps
 SVD = Literal["exact", "randomized"]
 OVERSAMPLING = 10  # of randomized
 POWER_ITERATIONS = 8  # that of rounding errors falls slowly
