@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fisherexp.methods.compression import rf8
 from fisherexp.methods.compression.entropy_coding import coded, decoded, round_to_grid
@@ -110,3 +111,31 @@ def test_multiply_adds_are_places_times_weights_that_are_not_zero(model):
     with torch.no_grad():
         model[0].weight[0] = 0
     assert multiply_adds(model, images)["0"] == 16 * 3 * 9
+
+
+class Words(nn.Module):
+    """Of texts: a layer for each word, one of GPT-2's, which has its weight the other way round, and one for the whole
+    text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.gpt, self.head = nn.Linear(8, 6), Conv1D(5, 6), nn.Linear(5, 2)
+
+    def forward(self, inputs):
+        x = self.gpt(self.words(F.one_hot(inputs["input_ids"], 8).float()))
+        return self.head((x * inputs["attention_mask"][..., None]).mean(1))
+
+
+class Conv1D(nn.Module):
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(m, n))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("texts", [1, 5])
+def test_multiply_adds_of_a_text_do_not_depend_on_how_many_go_together(texts):
+    inputs = {"input_ids": torch.randint(8, (texts, 7)), "attention_mask": torch.ones(texts, 7)}
+    assert multiply_adds(Words(), inputs) == {"words": 7 * 48, "gpt": 7 * 30, "head": 10}
