@@ -93,9 +93,10 @@ class ObsPruning(Pruning):
         self.rows = [row.to(self.device) for row in self.rows]  # those of a saved state
 
     def look(self, batch: Batch) -> None:
-        batches = zip(*(part.split(self.gradient_batch) for part in batch[:2]), strict=True)
         left = self.gradients - len(self.rows)
-        self.rows += batch_gradients(self.model, self.objective.likelihood, list(batches)[:left], self.weights)
+        rows = torch.arange(batch.size).split(self.gradient_batch)[:left]
+        batches = [batch.map(lambda tensor, some=some: tensor[some.to(tensor.device)])[:2] for some in rows]
+        self.rows += batch_gradients(self.model, self.objective.likelihood, batches, self.weights)
 
     def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
         rows = torch.stack(self.rows)[:, self.kept]

@@ -84,6 +84,26 @@ def test_m_fac_pruning(block, update):
         torch.testing.assert_close(values, moved)
 
 
+class Masked(Net):
+    """Inputs with names, as texts have."""
+
+    def forward(self, tokens, attention_mask):
+        return self.layer(tokens * attention_mask)
+
+
+def test_inputs_with_names_are_looked_at_row_by_row():
+    options = {"recomputations": 1, "gradients": 3, "gradient_batch": 2, "damping": 0.1}
+    tokens, mask = torch.randn(8, 4, dtype=torch.float64), (torch.rand(8, 4) > 0.5).double()
+    labels = torch.randint(3, (8,))
+    rows = []
+    for net, inputs in ((Masked(), {"tokens": tokens, "attention_mask": mask}), (Net(), tokens * mask)):
+        method = MFACPruning(net, block=None, update="individual", **options, sparsities=[0.5], finetune=RECIPE)
+        method.look(Batch(inputs, labels))
+        rows.append(torch.stack(method.rows))
+    assert rows[0].shape == (3, 12)
+    torch.testing.assert_close(*rows)
+
+
 @pytest.mark.parametrize(("epochs", "steps"), [(2, 1), (2, 3)])
 def test_the_schedule_of_fine_tuning_goes_over_all_steps(epochs, steps):
     sparsities = [0.2, 0.4, 0.6][:steps]
