@@ -36,7 +36,7 @@ class DiagonalFisherPruning(Pruning):
     ) -> None:
         super().__init__(model, recomputations=recomputations, **options)
         self.damping, self.fisher = damping, FisherCalibration(model, importance)
-        self._restored: dict[str, Tensor] | None = None
+        self._restored: dict[str, Any] | None = None
 
     def to_look_at(self, setting: Setting) -> tuple[list[Any], list[int]]:
         return self.fisher.loaders(setting)

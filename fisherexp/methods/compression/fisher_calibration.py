@@ -46,12 +46,14 @@ class FisherCalibration:
         taken = self.take()
         return {name: taken[f"{name}.weight"].flatten(1) for name in names}
 
-    def state(self) -> dict[str, Tensor] | None:
-        """What was added so far, for `load`; None for nothing."""
+    def state(self) -> dict[str, Any] | None:
+        """What was added so far and what labels are drawn from next, for `load`; None for nothing."""
         if self._accumulator is None:
             return None
-        return {name: total.clone() for name, total in self._accumulator.sums().items()}
+        sums = {name: total.clone() for name, total in self._accumulator.sums().items()}
+        return {"sums": sums, "labels": self._accumulator.generator.get_state()}
 
-    def load(self, state: dict[str, Tensor] | None) -> None:
+    def load(self, state: dict[str, Any] | None) -> None:
         if state is not None:
-            self.accumulator.load_sums(state)
+            self.accumulator.load_sums(state["sums"])
+            self.accumulator.generator.set_state(state["labels"].cpu())

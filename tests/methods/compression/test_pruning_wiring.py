@@ -84,6 +84,19 @@ def test_m_fac_pruning(block, update):
         torch.testing.assert_close(values, moved)
 
 
+@pytest.mark.parametrize("labels", ["empirical", "sampled"])
+def test_a_fisher_goes_on_after_a_stop_as_without_one(labels):
+    """Sampled labels are drawn on, not drawn again."""
+    batches = [Batch(x, torch.zeros(40, dtype=torch.int64)) for x in torch.randn(2, 40, 4, dtype=torch.float64)]
+    whole, stopped, resumed = (FisherCalibration(Net(), Importance(labels=labels)) for _ in range(3))
+    for batch in batches:
+        whole.add(batch)
+    stopped.add(batches[0])
+    resumed.load(stopped.state())
+    resumed.add(batches[1])
+    assert torch.equal(whole.take()["layer.weight"], resumed.take()["layer.weight"])
+
+
 class Masked(Net):
     """Inputs with names, as texts have."""
 
