@@ -50,7 +50,8 @@ class DiagonalFisherPruning(Pruning):
 
     def prune(self, weights: Tensor, count: int) -> tuple[Tensor, Tensor]:
         fisher = self.fisher.take()
-        diagonal = ravel({name: fisher[name] for name in self.weights})[self.kept]
+        first = {id(parameter): name for name, parameter in self.model.named_parameters()}  # of its names, if shared
+        diagonal = ravel({name: fisher[first[id(weight)]] for name, weight in self.weights.items()})[self.kept]
         dropped = lowest(diagonal_saliency(weights, diagonal, self.damping), count)
         return weights.index_fill(0, dropped, 0.0), dropped
 

@@ -47,6 +47,34 @@ def test_diagonal_fisher_pruning_drops_by_fisher_and_damping(damping):
     torch.testing.assert_close(method.model.layer.weight.detach().flatten(), expected)
 
 
+class Tied(nn.Module):
+    """A head that is the embedding, as in language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(3, 4), nn.Linear(4, 3, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x):
+        return self.head(self.embedding(x))
+
+
+def test_the_fisher_of_a_head_that_is_the_embedding_is_found():
+    method = DiagonalFisherPruning(
+        Tied(), recomputations=1, damping=0.0, importance=Importance(), sparsities=[0.5], finetune=RECIPE
+    )
+    batch = Batch(torch.tensor([0, 1, 2, 1]), torch.tensor([1, 2, 0, 0]))
+    fisher = torch.zeros(3, 4)
+    for one, label in zip(batch.inputs, batch.targets, strict=True):
+        loss = nn.functional.cross_entropy(method.model(one[None]), label[None])
+        fisher += torch.autograd.grad(loss, method.model.head.weight)[0].square() / 4
+    weights = method.model.head.weight.detach().clone().flatten()
+    method.look(batch)
+    method.edit(0, 0)
+    dropped = lowest(diagonal_saliency(weights, fisher.flatten(), 0.0), 6)
+    assert torch.equal(method.model.embedding.weight.flatten(), weights.index_fill(0, dropped, 0.0))
+
+
 def test_damping_matters_there():
     orders = [tuple(lowest(diagonal_saliency(WEIGHTS, GRADIENTS[0].square(), d), 6).tolist()) for d in (0.0, 3.0)]
     assert orders[0] != orders[1]
