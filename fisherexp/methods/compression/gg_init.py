@@ -17,6 +17,7 @@ from fisherexp.config.types import Positive, Size
 from fisherexp.methods.compression.coded_training import CodedTraining
 from fisherexp.methods.compression.generalized_gaussian import draws
 from fisherexp.methods.recipe import Recipe
+from fisherexp.quantization import is_matrix, matrix
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -25,11 +26,12 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def gg_init_(model: nn.Module, shape: float, xi: float, fan: Literal["in", "out"]) -> list[str]:
     """Draw the weights of linear and convolutional layers anew, and set their biases to zero. In place; the names of
     the layers. Raises ValueError if there is none."""
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LAYERS)}
+    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, LAYERS) or is_matrix(layer)}
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer to initialize")
     for layer in layers.values():
-        fans = dict(zip(("in", "out"), nn.init._calculate_fan_in_and_fan_out(layer.weight), strict=True))
+        weight = matrix(layer) if layer.weight.dim() == 2 else layer.weight  # GPT-2 has it the other way round
+        fans = dict(zip(("in", "out"), nn.init._calculate_fan_in_and_fan_out(weight), strict=True))
         layer.weight.copy_(draws(layer.weight.shape, shape, xi / fans[fan]))
         if layer.bias is not None:
             layer.bias.zero_()

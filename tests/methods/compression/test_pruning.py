@@ -6,6 +6,7 @@ from torch import nn
 
 from fisherexp.config.explain import composed
 from fisherexp.curvature.vectors import ravel
+from fisherexp.methods.compression.gg_init import gg_init_
 from fisherexp.methods.compression.pruning import prunable
 from fisherexp.runs.workbench import Workbench
 
@@ -58,3 +59,25 @@ def test_a_weight_that_layers_share_is_pruned_once():
     model = nn.ModuleDict({"a": nn.Linear(5, 5), "b": nn.Linear(5, 5), "c": nn.Linear(5, 5)})
     model["b"].weight = model["a"].weight
     assert list(prunable(model)) == ["a.weight", "c.weight"]
+
+
+class Conv1D(nn.Module):
+    """As transformers has it for GPT-2."""
+
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(m, n)), nn.Parameter(torch.zeros(n))
+
+
+def test_layers_of_gpt_2_are_pruned_as_linear_ones_are():
+    model = nn.ModuleDict({"c_attn": Conv1D(6, 4), "norm": nn.LayerNorm(6), "head": nn.Linear(6, 3)})
+    assert list(prunable(model)) == ["c_attn.weight", "head.weight"]
+    assert prunable(model)["c_attn.weight"] is model["c_attn"].weight
+
+
+@pytest.mark.parametrize(("fan", "inputs"), [("in", 40), ("out", 2000)])
+def test_layers_of_gpt_2_begin_as_linear_ones_do(fan, inputs):
+    model = nn.ModuleDict({"c_attn": Conv1D(2000, 40), "head": nn.Linear(40, 2000)})
+    assert gg_init_(model, 2.0, 2.0, fan) == ["c_attn", "head"]
+    for layer in model.values():
+        assert layer.weight.square().mean().item() == pytest.approx(2 / inputs, rel=0.05)
