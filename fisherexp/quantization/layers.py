@@ -32,15 +32,16 @@ def set_matrix(layer: nn.Module, weight: Tensor) -> None:
 def input_rows(layer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """The vectors (N, m) among a layer's inputs that W is applied to.
 
-    mask: of tokens (B, T), those that count; heeded by inputs (B, T, m).
+    mask: of tokens (B, T), those that count; heeded by inputs (B, T, m), and by (B · T, m), which OPT makes of them.
     """
     if isinstance(layer, nn.Conv2d):
         padded = F.pad(x, layer._reversed_padding_repeated_twice)  # which knows "same", more at one end, from numbers
         patches = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
         return patches.transpose(1, 2).flatten(0, 1)
-    if mask is not None and x.shape[:-1] == mask.shape:
-        return x[mask.bool()]
-    return x.flatten(0, -2)
+    rows = x.flatten(0, -2)
+    if mask is not None and x.shape[:-1] in (mask.shape, mask.flatten().shape):
+        return rows[mask.flatten().bool()]
+    return rows
 
 
 def _is_transposed(layer: nn.Module) -> bool:

@@ -175,6 +175,16 @@ def test_a_layer_that_is_not_always_called_ends_no_pass():
     assert collector.stats["inner"].count == 15
 
 
+def test_padding_does_not_count_in_tokens_that_stand_in_one_row():
+    """As OPT gives them to its feed-forward layers; inputs of another number are no tokens."""
+    layer, x = nn.Linear(7, 5), torch.randn(3, 4, 7)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]])
+    wanted = x[mask.bool()]
+    assert torch.equal(input_rows(layer, x, mask), wanted)
+    assert torch.equal(input_rows(layer, x.flatten(0, 1), mask), wanted)
+    assert torch.equal(input_rows(layer, x[:, 0], mask), x[:, 0])
+
+
 def test_padding_does_not_count_and_a_wide_layer_has_its_diagonal(watched):
     model, batches, collector = watched
     mask = torch.ones(5, 4, dtype=torch.long)
