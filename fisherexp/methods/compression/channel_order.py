@@ -74,6 +74,19 @@ def permute_hidden(ups: list[nn.Module], down: nn.Module, order: Tensor) -> None
 
 
 @torch.no_grad()
+def fold_value_bias(value: nn.Module, output: nn.Module, heads: int, key_heads: int) -> None:
+    """Move what the values' bias adds to the heads' outputs into the output's bias, where both have one.
+
+    What a head attends with adds up to one, so the outputs stay, and no channel that is cut takes a constant with it.
+    """
+    if value.bias is None or output.bias is None:
+        return
+    of_heads = value.bias.double().unflatten(0, (key_heads, -1)).repeat_interleave(heads // key_heads, 0)
+    output.bias.add_((matrix(output).double() @ of_heads.flatten()).to(output.bias.dtype))
+    value.bias.zero_()
+
+
+@torch.no_grad()
 def rotate_values(value: nn.Module, output: nn.Module, heads: int, key_heads: int, moment: Tensor) -> None:
     """Give each head the channels of `principal_basis`, its bias as well."""
     values = matrix(value).double().unflatten(0, (key_heads, -1))

@@ -231,6 +231,7 @@ def sort_layer(
     stats: of the inputs of `value` and `down`. channels: of the outputs of `query` and `key`.
     """
     query, key, value, output = (model.get_submodule(name) for name in layer.names()[:4])
+    channel_order.fold_value_bias(value, output, layer.heads, layer.key_heads)
     if by == "importance":
         moment = stats[layer.value].second_moment
         channel_order.rotate_values(value, output, layer.heads, layer.key_heads, moment)

@@ -103,6 +103,30 @@ def test_a_sorted_model_is_the_same_function_and_a_cut_one_is_not(kind, by):
         assert (outputs(model, inputs) - before).norm() > 1e-3 * before.norm()
 
 
+@pytest.mark.parametrize("by", ["importance", "magnitude"])
+@pytest.mark.parametrize("kind", ["vit", "BertConfig"])
+def test_no_cut_takes_away_what_the_values_bias_adds(kind, by):
+    """Against a model in which it stands in the output's bias from the start."""
+    model, inputs = model_and_inputs(kind)
+    found = []
+    for stands_there in (False, True):
+        one = copy.deepcopy(model)
+        if stands_there:
+            with torch.no_grad():
+                for layer in transformer_layers(one):
+                    value, output = one.get_submodule(layer.value), one.get_submodule(layer.output)
+                    output.bias += output.weight @ value.bias
+                    value.bias.zero_()
+        layers, stats, channels = seen(one, inputs)
+        pairs = [sort_layer(one, layer, stats, channels, by, 0.05) for layer in layers]
+        everywhere = all_places(one, layers, pairs)
+        halved = {name for layer in layers for name in (layer.value, layer.output)}
+        with without(one, everywhere, {name: 0.5 if name in halved else 0.0 for name in everywhere}):
+            found.append(outputs(one, inputs))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+    assert (found[0] - outputs(model, inputs)).norm() > 1e-5 * found[0].norm()
+
+
 def test_values_lie_along_the_principal_directions_of_what_heads_put_out():
     torch.manual_seed(0)
     value, output = torch.randn(4, 10).double(), torch.randn(1, 8, 4).double()
