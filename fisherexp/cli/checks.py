@@ -19,8 +19,8 @@ def check(
     methods: Annotated[list[str] | None, typer.Argument(help="Only these.")] = None, search_path: Search = []
 ) -> None:
     """Compose and validate every method, scenario, data set and so on, without running anything."""
+    from fisherexp.catalogue import PLAIN, combinations, company, entries
     from fisherexp.catalogue import check as check_one
-    from fisherexp.catalogue import combinations, company, entries
 
     _known(methods or [], entries("method", search_path))
     searched = [f"hydra.searchpath=[{','.join(search_path)}]"] if search_path else []
@@ -31,7 +31,8 @@ def check(
         trials += [company(entry, search_path) for entry in entries("model", search_path) if entry.name != "none"]
         trials += [[f"experiment={entry.name}"] for entry in entries("experiment", search_path)]
         trials += [[f"audit={entry.name}"] for entry in entries("audit", search_path)]
-        trials += [[f"trainer={entry.name}"] for entry in entries("trainer", search_path)]
+        # Plain training is what every trainer takes; not all of them take a method that needs whole weights.
+        trials += [[*PLAIN, f"trainer={entry.name}"] for entry in entries("trainer", search_path)]
     wrong = 0
     for trial in trials:
         for problem in check_one([*trial, *searched]):
