@@ -11,7 +11,7 @@ from .factored import Factored, apply_factored
 from .format import Format, num_bytes
 from .integer import Grid, Integer
 from .kept import Kept
-from .layers import as_matrix, input_rows, is_matrix, matrix, set_matrix
+from .layers import as_matrix, has_kernel, input_rows, is_matrix, matrix, set_matrix
 from .low_rank import Root, psd_root, weighted_low_rank
 from .normal_float import NormalFloat
 from .packing import pack, unpack

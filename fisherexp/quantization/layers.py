@@ -13,6 +13,11 @@ def is_matrix(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or _is_transposed(layer)
 
 
+def has_kernel(layer: nn.Module) -> bool:
+    """Is this a linear layer, one of GPT-2's, or a convolution of any kind?"""
+    return isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) or _is_transposed(layer)
+
+
 def matrix(layer: nn.Module) -> Tensor:
     """W (n, m) of the layer's weight; of a convolution m = channels · kernel height · kernel width."""
     return as_matrix(layer, layer.weight)

@@ -17,16 +17,14 @@ from fisherexp.config.types import Positive, Size
 from fisherexp.methods.compression.coded_training import CodedTraining
 from fisherexp.methods.compression.generalized_gaussian import draws
 from fisherexp.methods.recipe import Recipe
-from fisherexp.quantization import is_matrix, matrix
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from fisherexp.quantization import has_kernel, matrix
 
 
 @torch.no_grad()
 def gg_init_(model: nn.Module, shape: float, xi: float, fan: Literal["in", "out"]) -> list[str]:
     """Draw the weights of linear and convolutional layers anew, and set their biases to zero. In place; the names of
     the layers. Raises ValueError if there is none."""
-    layers = {n: layer for n, layer in model.named_modules() if isinstance(layer, LAYERS) or is_matrix(layer)}
+    layers = {name: layer for name, layer in model.named_modules() if has_kernel(layer)}
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear or convolutional layer to initialize")
     for layer in layers.values():

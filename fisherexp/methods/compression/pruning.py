@@ -18,9 +18,7 @@ from fisherexp.config.types import AtLeastOne, Count, Probability
 from fisherexp.curvature.vectors import ravel, unravel
 from fisherexp.methods.compression.calibrate_and_train import CalibrateAndTrain
 from fisherexp.methods.recipe import Recipe
-from fisherexp.quantization import is_matrix
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from fisherexp.quantization import has_kernel
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -28,7 +26,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     once; biases and norms stay."""
     found: dict[str, nn.Parameter] = {}
     for name, layer in model.named_modules():
-        weight = layer.weight if isinstance(layer, LAYERS) or is_matrix(layer) else None
+        weight = layer.weight if has_kernel(layer) else None
         if weight is not None and weight.requires_grad and not any(weight is other for other in found.values()):
             found[f"{name}.weight"] = weight
     return found

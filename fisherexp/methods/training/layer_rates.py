@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from fisherexp.quantization import has_kernel
 
 
 def layer_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def layer_groups(model: nn.Module, lr: float) -> list[dict[str, Any]]:
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if p.requires_grad and id(p) not in seen]
         seen |= {id(p) for p in own}
-        if isinstance(module, LAYERS) and own:
+        if has_kernel(module) and own:
             current = name
         groups.setdefault(current, []).extend(own)
     return [{"name": name, "params": parameters, "lr": lr} for name, parameters in groups.items() if parameters]

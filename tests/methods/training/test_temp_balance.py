@@ -35,6 +35,20 @@ def test_a_shared_weight_is_in_one_group():
     assert [len(group["params"]) for group in layer_groups(model, 0.1)] == [2, 1]
 
 
+class Conv1D(nn.Module):
+    """As transformers has it for GPT-2."""
+
+    def __init__(self, n: int, m: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(m, n)), nn.Parameter(torch.zeros(n))
+
+
+def test_layers_of_gpt_2_have_rates_of_their_own():
+    model = nn.ModuleDict({"c_attn": Conv1D(6, 4), "norm": nn.LayerNorm(6), "head": nn.Linear(6, 3)})
+    groups = layer_groups(model, 0.1)
+    assert [(group["name"], len(group["params"])) for group in groups] == [("c_attn", 4), ("head", 2)]
+
+
 def test_the_schedule_multiplies_the_new_rates():
     model = network()
     made = Recipe(epochs=2, lr=0.1, schedule="cosine").configure_groups(layer_groups(model, 0.1), 4)
