@@ -52,10 +52,12 @@ class Resumable(Checkpoint):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         take_signals_back()
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.is_last_batch:
             return  # the end of the epoch follows, and is the better place
-        if trainer.fit_loop.epoch_loop._should_accumulate():
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         asked = trainer.strategy.reduce_boolean_decision(is_asked(), all=False)
         if trainer.world_size == 1 and (asked or time.monotonic() - self._saved > 4 * self.seconds):
