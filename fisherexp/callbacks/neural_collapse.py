@@ -33,7 +33,6 @@ from fisherexp.metrics.class_plane import coordinates
 from fisherexp.metrics.neural_collapse import ClassMoments, collapse, disagreements
 from fisherexp.metrics.over_batches import gathered
 from fisherexp.models.stages import changed_after
-from fisherexp.scenarios.setting import Setting
 from fisherexp.seeds import generator
 
 
@@ -48,10 +47,10 @@ class NeuralCollapse(Watcher):
     bn_mode: of BatchNorm for the picture. 'train': statistics of the shown mixtures themselves, as published.
     batch_size: of the looks. seed: of the choice of images, partners and λ.
 
-    Raises ValueError for a data set of fewer than three classes or whose samples cannot be mixed, as texts, or a method
-    whose batches are not shuffled.
+    Raises ValueError for a data set of fewer than three classes, or a method whose batches are not shuffled.
     """
 
+    requires = ("floats",)  # inputs that can be mixed
     watches_fit = True
 
     def __init__(
@@ -72,11 +71,6 @@ class NeuralCollapse(Watcher):
         self.seen: dict[str, list[Tensor]] = {}
 
     # --- Lightning ---------------------------------------------------------------------------------------
-
-    def fit_begins(self, setting: Setting) -> None:
-        if "floats" not in setting.data.provides:
-            title = setting.data.title
-            raise ValueError(f"callbacks=neural_collapse mixes inputs, and those of {title} cannot be mixed")
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         known = module.model.head.out_features

@@ -8,11 +8,13 @@ from fisherexp.scenarios.setting import Setting
 
 
 class Watcher(Callback):
-    """watches_fit: the training takes place in the run even if its result is known, to be watched.
+    """requires: what data and model must provide, as in Method.
+    watches_fit: the training takes place in the run even if its result is known, to be watched.
     needs_gradients: the test loop must allow gradients.
     headings: of numbers it adds to the outcome's metrics, as in Evaluation.
     """
 
+    requires: ClassVar[tuple[str, ...]] = ()
     watches_fit: bool = False
     needs_gradients: bool = False
     headings: ClassVar[dict[str, str]] = {}

@@ -57,7 +57,7 @@ def _check_problem(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
-    """Do data and model provide what model, scenario and method require?"""
+    """Do data and model provide what model, scenario, method and callbacks require?"""
     data = str(OmegaConf.select(cfg, "data._target_")).rpartition(".")[2]
     provided, accepted = provides(cfg), attribute(cfg, "method", "scenarios", ())
     for node in ("model", "scenario", "method"):
@@ -70,6 +70,13 @@ def _check_requires(cfg: DictConfig) -> Iterator[Problem]:
                 return kind_fits and not lacking(requirements(declares, node), provided)
 
             yield Problem(node, reason, _option(node, fits))
+    if lacking(requires(cfg, "method"), provided):
+        return  # a method brings callbacks that require what it does
+    for name in (callbacks := OmegaConf.select(cfg, "callbacks") or {}):
+        if missing := lacking(requires(cfg, f"callbacks.{name}"), provided):
+            reason = f"requires {' and '.join(missing)}, {data} provides {' and '.join(sorted(provided))}"
+            others = [str(other) for other in callbacks if other != name]
+            yield Problem(f"callbacks.{name}", reason, f"callbacks=[{','.join(others)}]")
 
 
 def _check_requires_with(cfg: DictConfig) -> Iterator[Problem]:

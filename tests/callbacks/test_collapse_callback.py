@@ -1,7 +1,6 @@
 """The callback beside real runs: it disturbs nothing, sees what a direct computation sees, and loses no epoch."""
 
 import csv
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ from safetensors.torch import load_file
 from fisherexp.callbacks.neural_collapse import Look, NeuralCollapse
 from fisherexp.config.explain import composed
 from fisherexp.contract.method import StopAfter, Stopped
-from fisherexp.data.digits import Digits
-from fisherexp.data.text_classification import TextClassification
 from fisherexp.experiment import run_experiment
 from fisherexp.metrics.channels import LAMBDAS, outward
 from fisherexp.metrics.neural_collapse import ClassMoments, collapse
@@ -167,10 +164,3 @@ def test_wrong_options_are_one_line(tmp_path):
         run(tmp_path, *WATCHED, "callbacks.neural_collapse.classes=[0,1,1]")
     with pytest.raises(ValueError, match=r"^callbacks=reliability needs a scenario that evaluates by calibration"):
         run(tmp_path, "scenario=class_forgetting", "callbacks=reliability")
-
-
-def test_texts_are_refused_before_training_as_they_cannot_be_mixed():
-    texts = SimpleNamespace(data=TextClassification("it.tsv", tokenizer=None))
-    with pytest.raises(ValueError, match="mixes inputs, and those of texts cannot be mixed"):
-        NeuralCollapse(epochs=[1]).fit_begins(texts)
-    NeuralCollapse(epochs=[1]).fit_begins(SimpleNamespace(data=Digits()))  # the control

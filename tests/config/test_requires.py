@@ -120,6 +120,23 @@ def test_what_takes_steps_of_the_trainer_accepts_both(method):
     assert explain([f"method={method}", SUMMED, CLIPPED]) == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "option", "near"),
+    [
+        (["callbacks=[neural_collapse]"], None, None),
+        (
+            [*TEXT, "callbacks=[neural_collapse,gradient_norms]"],
+            "callbacks.neural_collapse",
+            "callbacks=[gradient_norms]",
+        ),
+        ([*TEXT, "callbacks=[gradient_norms]"], None, None),
+    ],
+)
+def test_a_callback_that_mixes_inputs_refuses_tokens(lines, option, near):
+    problems = explain(["method=erm", "scenario=none", *lines])
+    assert [(problem.option, problem.nearest) for problem in problems] == ([(option, near)] if option else [])
+
+
 SHARES, DDP = "trainer.strategy=fsdp", "trainer.strategy=ddp"
 
 
