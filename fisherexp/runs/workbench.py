@@ -97,14 +97,15 @@ class Workbench(Described):
         curve, cost, finite = Curve(folder), Cost(), Finite()
         resumable = Resumable(folder / "last.ckpt", self.cfg.checkpoint_every, curve)
         progress = PhaseProgress(self.meter(phase))
-        trainer = self._trainer(method, folder, [finite, resumable, cost, progress], own, [curve], fits=True)
+        shards = vars(type(method)).get("shards", False)
+        trainer = self._trainer(method, folder, [finite, resumable, cost, progress], own, [curve], shards)
         torch.manual_seed(derive("fit", self.seed, method.stream_name()))
         placed = self._placed(trainer, setting)
         for watcher in _watchers(trainer.callbacks):
             watcher.fit_begins(placed)
         method.objective = placed.data.objective
         if not method.weighs_samples:
-            _refuse_weights(method, placed)
+            placed.refuse_weights(type(method).__name__)
         batches = method.batches(placed)
         method.steps_per_epoch = steps_per_epoch(len(batches), trainer)
         with interruptible(), finishing_the_step():
@@ -259,7 +260,7 @@ class Workbench(Described):
         callbacks: list[Callback],
         own: bool,
         loggers: Sequence[Logger] = (),
-        fits: bool = False,
+        shards: bool = False,
     ) -> Trainer:
         free_ended_loops(method.model)
         make = instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
@@ -273,7 +274,7 @@ class Workbench(Described):
             callbacks=callbacks,
             loggers=[*(self.loggers if own else []), *loggers],
             inference_mode=not gradients,
-            shards=fits and vars(type(method)).get("shards", False),
+            shards=shards,
             **no_steps,
         )
 
@@ -288,15 +289,6 @@ class Workbench(Described):
             device=trainer.strategy.root_device,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-        )
-
-
-def _refuse_weights(method: ModelMethod, setting: Setting) -> None:
-    weighted = [name for name, samples in setting.parts.items() if samples.weights is not None]
-    if weighted:
-        raise ValueError(
-            f"the samples of '{weighted[0]}' have weights, and {type(method).__name__} would count all alike; "
-            "give it data without weights, or take method=erm, which weights its loss"
         )
 
 

@@ -84,3 +84,12 @@ class Setting:
         digest = hashlib.blake2b(digest_size=8)
         self.parts[part].hash_into(digest)
         return digest.hexdigest()
+
+    def refuse_weights(self, title: str) -> None:
+        """Raises ValueError where samples have weights, for `title`, which would count all alike."""
+        weighted = [name for name, samples in self.parts.items() if samples.weights is not None]
+        if weighted:
+            raise ValueError(
+                f"the samples of '{weighted[0]}' have weights, and {title} would count all alike; "
+                "give it data without weights, or take method=erm, which weights its loss"
+            )
