@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
+from two_ranks import found_by_two
 
 from fisherexp.callbacks import measures
 
@@ -29,20 +29,16 @@ def model_and_batches():
     return model, list(zip(images.split(sizes), labels.split(sizes), strict=True))
 
 
-def one_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def one_rank(rank: int) -> dict:
     model, batches = model_and_batches()
     first = len(SHARES[0])
     mine = batches[:first] if rank == 0 else batches[first:]
-    torch.save({name: measure(model, mine) for name, measure in EXACT.items()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {name: measure(model, mine) for name, measure in EXACT.items()}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_rank, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return found_by_two(one_rank, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from two_ranks import found_by_two
 
 from fisherexp.models.shares import blocks, cut, local, put_together
 
@@ -43,13 +43,13 @@ class Block(nn.Module):
 
 
 def task():
+    """In eval mode: of a batch cut in two, BatchNorm's statistics are others."""
     torch.manual_seed(0)
-    return Tied(), torch.randint(11, (STEPS, BATCH, 3)), torch.randint(11, (STEPS, BATCH))
+    return Tied().eval(), torch.randint(11, (STEPS, BATCH, 3)), torch.randint(11, (STEPS, BATCH))
 
 
 def train(model, tokens, targets):
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    model.train()
     for inputs, labels in zip(tokens, targets, strict=True):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), labels).backward()
@@ -57,39 +57,32 @@ def train(model, tokens, targets):
     return optimizer
 
 
-def one_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def one_rank(rank: int) -> dict:
     model, tokens, targets = task()
-    model.norm.eval()  # of a batch cut in two, statistics are others
     shared = cut(model, init_device_mesh("cpu", (2,)))
     found = {
         "emptied": all(p.numel() == 0 for p in model.parameters()),
         "share": sum(local(p).numel() for p in shared.parameters()),
     }
     shared.norm.running_mean += 1  # a buffer that changes
-    shared.norm.train = lambda mode=True: shared.norm
     optimizer = train(shared, tokens[:, rank::2], targets[:, rank::2])
     found["moments"] = sum(local(state["exp_avg"]).numel() for state in optimizer.state.values())
     shared(tokens[0])  # without a backward pass: what is gathered for it must not stay
     put_together(shared, model)
     found["tied"] = model.head.weight is model.embedding.weight
-    torch.save(found | {"state": model.state_dict()}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return found | {"state": model.state_dict()}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_rank, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return found_by_two(one_rank, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.end_to_end
 def test_two_processes_train_as_one(found):
     model, tokens, targets = task()
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.norm.eval().running_mean += 1
-    model.norm.train = lambda mode=True: model.norm
+    model.norm.running_mean += 1
     train(model, tokens, targets)
     for rank in found:
         for name, tensor in model.state_dict().items():

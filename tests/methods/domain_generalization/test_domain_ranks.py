@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 import yaml
 from hydra.utils import get_class
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import found_by_two
 
 from fisherexp.data.batch import Batch
 from fisherexp.methods.domain_generalization.penalty import Penalty
@@ -72,22 +72,17 @@ def measured(objective, module, ranks):
     return {"loss": loss.detach()} | {name: p.grad for name, p in objective.model.named_parameters()}
 
 
-def one_rank(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def one_rank(rank):
     found = {}
     for name in METHODS:
         objective = Objective(name)
         found[name] = measured(objective, DistributedDataParallel(objective), [rank])
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(one_rank, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return found_by_two(one_rank, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", METHODS)
