@@ -169,7 +169,7 @@ def _width(name: str, network: nn.Module) -> int:
     try:
         return network(input_ids=torch.arange(4)[None]).last_hidden_state.shape[-1]
     except (ValueError, TypeError, AttributeError) as error:
-        decodes = getattr(network.config, "is_encoder_decoder", False)
+        decodes = network.config.to_dict().get("is_encoder_decoder")  # T5's own words say nothing of it
         reason = "its decoder wants another" if decodes else str(error).partition("\n")[0]
         raise ValueError(f"model.name={name} makes no hidden states of a text alone: {reason}") from None
 
